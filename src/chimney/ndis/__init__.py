@@ -1,0 +1,38 @@
+"""The interface of the documents: buffers, statuses, state objects, the two edges of a driver, and the library
+between them.
+"""
+
+from chimney.ndis.buffers import (
+    Mdl,
+    NetBuffer,
+    NetBufferList,
+    advance_net_buffer_data_start,
+    net_buffer_list,
+)
+from chimney.ndis.driver import HandlerNotRegistered, Miniport, Protocol
+from chimney.ndis.handle import OffloadHandle
+from chimney.ndis.library import Binding, MiniportHandle, bind
+from chimney.ndis.state import MiniportOffloadBlockList, ProtocolOffloadBlockList
+from chimney.ndis.status import DisconnectFlags, OffloadStateType, Status, TcpOffloadEvent, UploadReason
+
+__all__ = [
+    "Binding",
+    "DisconnectFlags",
+    "HandlerNotRegistered",
+    "Mdl",
+    "Miniport",
+    "MiniportHandle",
+    "MiniportOffloadBlockList",
+    "NetBuffer",
+    "NetBufferList",
+    "OffloadHandle",
+    "OffloadStateType",
+    "Protocol",
+    "ProtocolOffloadBlockList",
+    "Status",
+    "TcpOffloadEvent",
+    "UploadReason",
+    "advance_net_buffer_data_start",
+    "bind",
+    "net_buffer_list",
+]

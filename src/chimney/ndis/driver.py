@@ -1,0 +1,175 @@
+"""The two edges of a driver: `Miniport` (upper edge: what NDIS calls downward) and `Protocol` (lower edge: what NDIS
+calls upward).
+
+An offload target has a Miniport, a host stack a Protocol; an intermediate driver *has* one or more of each (one class
+cannot be both when compiled). Handlers never wait for another chimney operation. A handler that a driver does not
+define raises `HandlerNotRegistered` when it is called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from chimney.ndis.buffers import NetBufferList
+from chimney.ndis.handle import OffloadHandle
+from chimney.ndis.state import MiniportOffloadBlockList, ProtocolOffloadBlockList
+
+if TYPE_CHECKING:
+    from chimney.ndis.library import Binding, MiniportHandle
+
+
+# The lower driver's own record, opaque to NDIS and to the driver above: only its owner knows its type.
+OffloadContext = Any
+
+
+class HandlerNotRegistered(RuntimeError):
+    """A driver was called through an entry point that it has not registered."""
+
+
+def _missing(driver: object, handler: str) -> NoReturn:
+    raise HandlerNotRegistered(
+        f"{type(driver).__name__}.{handler} was called, but {type(driver).__name__} does not define it: define the
+        handler, " "or do not offload through this driver (reg.target.two-registrations,
+        reg.client.two-registrations)" )
+
+
+class Miniport:
+    """The upper edge of a target or an intermediate driver: one adapter, or one virtual miniport.
+
+    ``handle`` is its NdisMiniportHandle, through which it completes and indicates; `bind` sets it. State operations
+    record the tree and return; data operations return PENDING and nothing else, except receive-return, which returns
+    SUCCESS (documents: *MiniportXxxOffload*, *MiniportTcpOffloadXxx*).
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.handle: MiniportHandle = None  # type: ignore[assignment]  # set by bind(), before any call
+
+    def initiate_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        """MiniportInitiateOffload: take the new state of the tree; completed by ``handle.initiate_offload_complete``.
+        """
+        _missing(self, "initiate_offload")
+
+    def terminate_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        """MiniportTerminateOffload: give the tree's objects back; completed by ``handle.terminate_offload_complete``.
+        """
+        _missing(self, "terminate_offload")
+
+    def update_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        """MiniportUpdateOffload: take new cached variables; completed by ``handle.update_offload_complete``."""
+        _missing(self, "update_offload")
+
+    def invalidate_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        """MiniportInvalidateOffload: stop sending on the tree's objects; completed by
+        ``handle.invalidate_offload_complete``.
+        """
+        _missing(self, "invalidate_offload")
+
+    def query_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        """MiniportQueryOffload: fill in the attached state; completed by ``handle.query_offload_state_complete``."""
+        _missing(self, "query_offload")
+
+    def tcp_offload_send(self, offload_context: OffloadContext, net_buffer_list: NetBufferList) -> int:
+        """MiniportTcpOffloadSend: queue the data of the list; completed by ``handle.tcp_offload_send_complete``."""
+        _missing(self, "tcp_offload_send")
+
+    def tcp_offload_receive(self, offload_context: OffloadContext, net_buffer_list: NetBufferList) -> int:
+        """MiniportTcpOffloadReceive: queue the buffers to fill; completed by ``handle.tcp_offload_receive_complete``.
+        """
+        _missing(self, "tcp_offload_receive")
+
+    def tcp_offload_disconnect(
+        self, offload_context: OffloadContext, net_buffer_list: NetBufferList, flags: int
+    ) -> int:
+        """MiniportTcpOffloadDisconnect: end the sending half; completed by
+        ``handle.tcp_offload_disconnect_complete``.
+        """
+        _missing(self, "tcp_offload_disconnect")
+
+    def tcp_offload_forward(self, offload_context: OffloadContext, net_buffer_list: NetBufferList) -> int:
+        """MiniportTcpOffloadForward: process segments that the host received; completed by
+        ``handle.tcp_offload_forward_complete``.
+        """
+        _missing(self, "tcp_offload_forward")
+
+    def tcp_offload_receive_return(self, net_buffer_list: NetBufferList) -> int:
+        """MiniportTcpOffloadReceiveReturn: take the lists of accepted indications back. Synchronous; never fails."""
+        _missing(self, "tcp_offload_receive_return")
+
+
+class Protocol:
+    """The lower edge of a host stack or an intermediate driver: one binding to a miniport.
+
+    ``binding`` is its NdisBindingHandle, through which it calls downward; `bind` sets it. The object itself is the
+    ProtocolBindingContext of the documents (*ProtocolXxxOffloadComplete*, *ProtocolTcpOffloadXxxComplete*).
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.binding: Binding = None  # type: ignore[assignment]  # set by bind(), before any call
+
+    def initiate_offload_complete(self, block_list: ProtocolOffloadBlockList) -> None:
+        """ProtocolInitiateOffloadComplete: the tree this edge had passed down, with a status in every node."""
+        _missing(self, "initiate_offload_complete")
+
+    def terminate_offload_complete(self, block_list: ProtocolOffloadBlockList) -> None:
+        """ProtocolTerminateOffloadComplete: the tree with the delegated state filled in."""
+        _missing(self, "terminate_offload_complete")
+
+    def update_offload_complete(self, block_list: ProtocolOffloadBlockList) -> None:
+        """ProtocolUpdateOffloadComplete."""
+        _missing(self, "update_offload_complete")
+
+    def invalidate_offload_complete(self, block_list: ProtocolOffloadBlockList) -> None:
+        """ProtocolInvalidateOffloadComplete."""
+        _missing(self, "invalidate_offload_complete")
+
+    def query_offload_complete(self, block_list: ProtocolOffloadBlockList) -> None:
+        """ProtocolQueryOffloadComplete: the tree with the queried state filled in."""
+        _missing(self, "query_offload_complete")
+
+    def tcp_offload_send_complete(self, net_buffer_list: NetBufferList) -> None:
+        """ProtocolTcpOffloadSendComplete: one list or several linked ones, of one or several send calls."""
+        _missing(self, "tcp_offload_send_complete")
+
+    def tcp_offload_receive_complete(self, net_buffer_list: NetBufferList) -> None:
+        """ProtocolTcpOffloadReceiveComplete: one list or several linked ones, of one or several receive calls."""
+        _missing(self, "tcp_offload_receive_complete")
+
+    def tcp_offload_disconnect_complete(self, net_buffer_list: NetBufferList) -> None:
+        """ProtocolTcpOffloadDisconnectComplete: the single list of the disconnect request."""
+        _missing(self, "tcp_offload_disconnect_complete")
+
+    def tcp_offload_forward_complete(self, net_buffer_list: NetBufferList) -> None:
+        """ProtocolTcpOffloadForwardComplete: one list or several linked ones, of one or several forward calls."""
+        _missing(self, "tcp_offload_forward_complete")
+
+    def tcp_offload_receive_indicate(
+        self, offload_context: OffloadHandle, net_buffer_list: NetBufferList, status: int
+    ) -> tuple[int, int]:
+        """ProtocolTcpOffloadReceiveIndicate: data without a receive request.
+
+        Returns SUCCESS (everything taken; the list stays with this driver until receive-return), or
+        OFFLOAD_DATA_NOT_ACCEPTED, or OFFLOAD_DATA_PARTIALLY_ACCEPTED; and how many bytes were consumed.
+        """
+        _missing(self, "tcp_offload_receive_indicate")
+
+    def tcp_offload_event(
+        self, offload_context: OffloadHandle, event_type: int, event_specific_information: int
+    ) -> None:
+        """ProtocolTcpOffloadEvent: an event of one connection; the information is an upload reason or a number of
+        bytes.
+        """
+        _missing(self, "tcp_offload_event")
+
+    def indicate_offload_event(self, block_list: ProtocolOffloadBlockList | None, indication_code: int) -> None:
+        """ProtocolIndicateOffloadEvent: a generic event, such as the question whether a neighbor is reachable."""
+        _missing(self, "indicate_offload_event")
+
+    def status_ex(self, status_code: int) -> None:
+        """ProtocolStatusEx: a status indication of the adapter (pause, upload all, resume)."""
+        _missing(self, "status_ex")
+
+    def receive_net_buffer_lists(self, net_buffer_list: NetBufferList) -> None:
+        """ProtocolReceiveNetBufferLists: Ethernet frames on the ordinary path; they are valid during the call alone."""
+        _missing(self, "receive_net_buffer_lists")
