@@ -165,7 +165,7 @@ def net_buffer_list(*views: memoryview | bytes | bytearray) -> NetBufferList:
 
 
 def iterate(head: NetBufferList | None) -> Iterator[NetBufferList]:
-    """The lists linked from ``head``; each one's ``next`` is read before it is handed out, so it may be relinked."""
+    """The lists linked from ``head``; each one may be relinked as soon as it is handed out."""
     while head is not None:
         following = head.next
         yield head

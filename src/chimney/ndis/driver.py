@@ -27,10 +27,11 @@ class HandlerNotRegistered(RuntimeError):
 
 
 def _missing(driver: object, handler: str) -> NoReturn:
+    name = type(driver).__name__
     raise HandlerNotRegistered(
-        f"{type(driver).__name__}.{handler} was called, but {type(driver).__name__} does not define it: define the
-        handler, " "or do not offload through this driver (reg.target.two-registrations,
-        reg.client.two-registrations)" )
+        f"{name}.{handler} was called, but {name} does not define it: define the handler, or do not offload through "
+        "this driver (reg.target.two-registrations, reg.client.two-registrations)"
+    )
 
 
 class Miniport:
@@ -46,13 +47,11 @@ class Miniport:
         self.handle: MiniportHandle = None  # type: ignore[assignment]  # set by bind(), before any call
 
     def initiate_offload(self, block_list: MiniportOffloadBlockList) -> None:
-        """MiniportInitiateOffload: take the new state of the tree; completed by ``handle.initiate_offload_complete``.
-        """
+        """MiniportInitiateOffload: take the new state of the tree; completed by ``handle.initiate_offload_complete``."""
         _missing(self, "initiate_offload")
 
     def terminate_offload(self, block_list: MiniportOffloadBlockList) -> None:
-        """MiniportTerminateOffload: give the tree's objects back; completed by ``handle.terminate_offload_complete``.
-        """
+        """MiniportTerminateOffload: give the tree's objects back; completed by ``handle.terminate_offload_complete``."""
         _missing(self, "terminate_offload")
 
     def update_offload(self, block_list: MiniportOffloadBlockList) -> None:
@@ -74,8 +73,7 @@ class Miniport:
         _missing(self, "tcp_offload_send")
 
     def tcp_offload_receive(self, offload_context: OffloadContext, net_buffer_list: NetBufferList) -> int:
-        """MiniportTcpOffloadReceive: queue the buffers to fill; completed by ``handle.tcp_offload_receive_complete``.
-        """
+        """MiniportTcpOffloadReceive: queue the buffers to fill; completed by ``handle.tcp_offload_receive_complete``."""
         _missing(self, "tcp_offload_receive")
 
     def tcp_offload_disconnect(

@@ -175,6 +175,7 @@ def _context(handle: OffloadHandle, call: str) -> object:
     context = handle.miniport_offload_context
     if context is None:
         raise ValueError(
-            f"{call} on an object that is not offloaded: its initiate has not completed with success, or its terminate
-            has " "completed. Keep the request, and pass it down when the object is offloaded (initiate.host.quiet)" )
-            return context
+            f"{call} on an object that is not offloaded: its initiate has not completed with success, or its terminate "
+            "has completed. Keep the request, and pass it down when the object is offloaded (initiate.host.quiet)"
+        )
+    return context
