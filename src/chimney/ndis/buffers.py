@@ -149,7 +149,7 @@ def copy_into_net_buffer(net_buffer: NetBuffer, offset: int, data: memoryview) -
 
 
 def net_buffer_list(*views: memoryview | bytes | bytearray) -> NetBufferList:
-    """A stand-alone NetBufferList with one NetBuffer whose MDLs describe ``views`` (none: a NetBuffer of zero bytes)."""
+    """A stand-alone NetBufferList whose one NetBuffer describes ``views`` in order (none: zero bytes)."""
     first: Mdl | None = None
     last: Mdl | None = None
     total = 0

@@ -38,8 +38,9 @@ class Miniport:
     """The upper edge of a target or an intermediate driver: one adapter, or one virtual miniport.
 
     ``handle`` is its NdisMiniportHandle, through which it completes and indicates; `bind` sets it. State operations
-    record the tree and return; data operations return PENDING and nothing else, except receive-return, which returns
-    SUCCESS (documents: *MiniportXxxOffload*, *MiniportTcpOffloadXxx*).
+    record the tree and return, and are completed later by the function of the handle that each names; data operations
+    return PENDING and nothing else, except receive-return, which returns SUCCESS (documents: *MiniportXxxOffload*,
+    *MiniportTcpOffloadXxx*).
     """
 
     def __init__(self, name: str) -> None:
@@ -47,45 +48,41 @@ class Miniport:
         self.handle: MiniportHandle = None  # type: ignore[assignment]  # set by bind(), before any call
 
     def initiate_offload(self, block_list: MiniportOffloadBlockList) -> None:
-        """MiniportInitiateOffload: take the new state of the tree; completed by ``handle.initiate_offload_complete``."""
+        """MiniportInitiateOffload: take the new state of the tree; then ``handle.initiate_offload_complete``."""
         _missing(self, "initiate_offload")
 
     def terminate_offload(self, block_list: MiniportOffloadBlockList) -> None:
-        """MiniportTerminateOffload: give the tree's objects back; completed by ``handle.terminate_offload_complete``."""
+        """MiniportTerminateOffload: give the tree's objects back; then ``handle.terminate_offload_complete``."""
         _missing(self, "terminate_offload")
 
     def update_offload(self, block_list: MiniportOffloadBlockList) -> None:
-        """MiniportUpdateOffload: take new cached variables; completed by ``handle.update_offload_complete``."""
+        """MiniportUpdateOffload: take new cached variables; then ``handle.update_offload_complete``."""
         _missing(self, "update_offload")
 
     def invalidate_offload(self, block_list: MiniportOffloadBlockList) -> None:
-        """MiniportInvalidateOffload: stop sending on the tree's objects; completed by
-        ``handle.invalidate_offload_complete``.
-        """
+        """MiniportInvalidateOffload: stop sending on the objects; then ``handle.invalidate_offload_complete``."""
         _missing(self, "invalidate_offload")
 
     def query_offload(self, block_list: MiniportOffloadBlockList) -> None:
-        """MiniportQueryOffload: fill in the attached state; completed by ``handle.query_offload_state_complete``."""
+        """MiniportQueryOffload: fill in the attached state; then ``handle.query_offload_state_complete``."""
         _missing(self, "query_offload")
 
     def tcp_offload_send(self, offload_context: OffloadContext, net_buffer_list: NetBufferList) -> int:
-        """MiniportTcpOffloadSend: queue the data of the list; completed by ``handle.tcp_offload_send_complete``."""
+        """MiniportTcpOffloadSend: queue the data of the list; then ``handle.tcp_offload_send_complete``."""
         _missing(self, "tcp_offload_send")
 
     def tcp_offload_receive(self, offload_context: OffloadContext, net_buffer_list: NetBufferList) -> int:
-        """MiniportTcpOffloadReceive: queue the buffers to fill; completed by ``handle.tcp_offload_receive_complete``."""
+        """MiniportTcpOffloadReceive: queue the buffers to fill; then ``handle.tcp_offload_receive_complete``."""
         _missing(self, "tcp_offload_receive")
 
     def tcp_offload_disconnect(
         self, offload_context: OffloadContext, net_buffer_list: NetBufferList, flags: int
     ) -> int:
-        """MiniportTcpOffloadDisconnect: end the sending half; completed by
-        ``handle.tcp_offload_disconnect_complete``.
-        """
+        """MiniportTcpOffloadDisconnect: end the sending half; then ``handle.tcp_offload_disconnect_complete``."""
         _missing(self, "tcp_offload_disconnect")
 
     def tcp_offload_forward(self, offload_context: OffloadContext, net_buffer_list: NetBufferList) -> int:
-        """MiniportTcpOffloadForward: process segments that the host received; completed by
+        """MiniportTcpOffloadForward: process segments that the host received; then
         ``handle.tcp_offload_forward_complete``.
         """
         _missing(self, "tcp_offload_forward")
