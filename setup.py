@@ -1,7 +1,7 @@
 """Compiles every module of the package that has a .pxd beside it; everything else is in pyproject.toml.
 
-An extension is rebuilt when its sources' content changed, whatever their dates say: chimney/_build.py computes the digest,
-the linker writes it into the .so as its build ID. CHIMNEY_PURE=1 compiles nothing.
+An extension is rebuilt when its sources' content changed, whatever their dates say: chimney/_build.py computes the
+digest, the linker writes it into the .so as its build ID. CHIMNEY_PURE=1 compiles nothing.
 """
 
 import fcntl

@@ -1,4 +1,4 @@
-"""Exit status 0 if extension modules can be compiled for this interpreter: its compiler and its header files are there."""
+"""Exit status 0 if extension modules can be compiled for this interpreter: its compiler and its headers are there."""
 
 import os
 import shlex

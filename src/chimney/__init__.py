@@ -1,7 +1,8 @@
 """Chimney: TCP chimney offload for Linux.
 
-The data path exists in two builds of the same sources: compiled (an extension module beside each .py that has a .pxd) and
-pure Python. CHIMNEY_PURE=1 in the environment makes a process import the .py files even where extension modules exist.
+The data path exists in two builds of the same sources: compiled (an extension module beside each .py that has a
+.pxd) and pure Python. CHIMNEY_PURE=1 in the environment makes a process import the .py files even where extension
+modules exist.
 """
 
 import sys

@@ -1,6 +1,7 @@
 """Which build of Chimney this is, and whether it belongs to the sources beside it.
 
-Used at run time (`describe()`), by the tests, and by setup.py, which loads this file by its path: it imports nothing of the package.
+Used at run time (`describe()`), by the tests, and by setup.py. setup.py loads this file by its path, so it imports
+nothing of the package.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ _DIGEST_CHARACTERS = 40
 
 
 def pure_requested() -> bool:
-    """Whether CHIMNEY_PURE asks for pure Python: at run time to ignore the extension modules, at build time to make none."""
+    """Whether CHIMNEY_PURE asks for pure Python: to ignore extension modules at run time, to make none at build time."""
     return os.environ.get("CHIMNEY_PURE", "") not in ("", "0")
 
 
@@ -75,7 +76,7 @@ def is_current(name: str) -> bool:
 
 
 def source_digest(name: str) -> str:
-    """A hexadecimal digest of all that decides the C code of `name`: its .py, its .pxd and all .pxd files cimported from there."""
+    """A hexadecimal digest of all that decides the C code of `name`: its .py, its .pxd, and each .pxd cimported there."""
     digest = hashlib.sha256(_path(name).read_bytes())
     for declaration in sorted(_declarations(name)):
         digest.update(declaration.encode() + b"\0" + _path(declaration).with_suffix(".pxd").read_bytes())
