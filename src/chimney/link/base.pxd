@@ -1,0 +1,20 @@
+cdef class Frame:
+    cdef public object data
+    cdef public int vlan
+    cdef public bint checksum_ok
+    cdef public int gso_size
+
+cdef class Link:
+    cdef public str name
+    cdef public bytes mac
+    cdef public long long mtu
+
+    cpdef long fileno(self) except? -2
+    cpdef list receive(self, long limit)
+    cpdef release(self)
+    cpdef bint send(
+        self, object header, list payload, long csum_start, long csum_offset, long gso_size, bint gso_ipv6, int vlan=*
+    ) except -1
+    cpdef bint writable(self) except -1
+    cpdef set_filter(self, object flows)
+    cpdef close(self)
