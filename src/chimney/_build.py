@@ -22,7 +22,7 @@ _DIGEST_CHARACTERS = 40
 
 
 def pure_requested() -> bool:
-    """Whether CHIMNEY_PURE asks for pure Python: to ignore extension modules at run time, to make none at build time."""
+    """Whether CHIMNEY_PURE asks for pure Python: at run time to ignore, at build time to skip extensions."""
     return os.environ.get("CHIMNEY_PURE", "") not in ("", "0")
 
 
@@ -76,7 +76,7 @@ def is_current(name: str) -> bool:
 
 
 def source_digest(name: str) -> str:
-    """A hexadecimal digest of all that decides the C code of `name`: its .py, its .pxd, and each .pxd cimported there."""
+    """A hexadecimal digest of all that decides the C code of `name`: its .py, its .pxd, each .pxd cimported there."""
     digest = hashlib.sha256(_path(name).read_bytes())
     for declaration in sorted(_declarations(name)):
         digest.update(declaration.encode() + b"\0" + _path(declaration).with_suffix(".pxd").read_bytes())
