@@ -138,6 +138,12 @@ def test_examples_know_the_public_package_only():
     assert found == []
 
 
+def test_cimports_are_absolute():
+    """The digest that decides what is recompiled does not follow relative ones."""
+    relative = [f for f in files() if f.suffix == ".pxd" for _, _, level in imports_of_declarations(f.read_text()) if level]
+    assert relative == []
+
+
 def test_the_table_has_no_cycle():
     done: set[str] = set()
     waiting = {unit: set(known) for unit, known in ALLOWED.items()}

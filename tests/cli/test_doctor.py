@@ -54,7 +54,7 @@ def test_the_demo_can_run_here(prefix):
 
 def test_the_build_is_named():
     _, _, checks = report(*CHIMNEY)
-    assert checks["build"]["detail"] == _build.describe()
+    assert checks["build"]["detail"] == doctor.build().detail
     _, can_run, pure = report(*CHIMNEY, CHIMNEY_PURE="1")
     assert can_run
     assert pure["build"]["state"] == "warning"
