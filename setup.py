@@ -49,6 +49,8 @@ class BuildExtensions(build_ext):
             fcntl.flock(lock, fcntl.LOCK_EX)
             if self.inplace:
                 self.remove_orphans()
+                # A folder of its own: what lies in build/lib goes into the next wheel, orphans too.
+                self.build_lib = "build/inplace"
                 if not self.force:
                     self.extensions = [e for e in self.extensions if not build.is_current(e.name)]
             super().run()
