@@ -7,8 +7,10 @@ modules exist.
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, SourceFileLoader
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from chimney._build import pure_requested
 
@@ -31,3 +33,15 @@ class _SourceOnly:
 
 if pure_requested():
     sys.meta_path.insert(0, _SourceOnly)
+
+__all__ = ["ChimneyError", "Connection", "NotOffloadable", "Stack", "StackConfig", "UploadFailed", "__version__"]
+
+if TYPE_CHECKING:
+    from chimney.stack import ChimneyError, Connection, NotOffloadable, Stack, StackConfig, UploadFailed
+
+
+def __getattr__(name: str) -> object:
+    # Loaded when first used: `chimney doctor` must run where the engine cannot.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("chimney.stack"), name)

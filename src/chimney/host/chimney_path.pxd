@@ -1,0 +1,22 @@
+from chimney.host.edge cimport HostEdge
+from chimney.host.requests cimport ReceiveRequest, Request, SendRequest
+from chimney.ndis.buffers cimport NetBufferList
+
+cdef class ChimneyPath:
+    cdef public object connection
+    cdef public HostEdge edge
+    cdef public object record
+    cdef public object initiated
+    cdef public object terminated
+    cdef public long long bytes_sent
+    cdef public long long bytes_received
+    cdef public long long unread_below
+    cdef public bint peer_closed
+    cdef public bint reset
+    cpdef post_send(self, SendRequest request)
+    cpdef post_receive(self, ReceiveRequest request)
+    cpdef NetBufferList _wrap(self, Request request)
+    cpdef send_complete(self, SendRequest request, NetBufferList nbl)
+    cpdef receive_complete(self, ReceiveRequest request, NetBufferList nbl)
+    cpdef tuple receive_indicate(self, NetBufferList nbl)
+    cpdef event(self, long event_type, long information)

@@ -1,0 +1,234 @@
+"""The chimney: one connection's requests while a target owns it, from the initiate to the terminate's completion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chimney.host.edge import HostEdge
+from chimney.host.kernel import TakenState
+from chimney.host.objects import PathRecord, TcpRecord, initiate_tree, take_reference, tcp_block_of, terminate_tree
+from chimney.host.requests import ReceiveRequest, Request, SendRequest
+from chimney.host.segments import KeptSegment
+from chimney.ndis.buffers import NetBufferList, iterate, link, net_buffer_list
+from chimney.ndis.state import ProtocolOffloadBlockList, TcpDelegated, TimerRemainder
+from chimney.ndis.status import DisconnectFlags, Status, TcpConnectionState, TcpOffloadEvent, UploadReason
+
+_SUCCESS = int(Status.SUCCESS)
+_INVALID_STATE = int(Status.INVALID_STATE)
+_REQUEST_UPLOAD = int(Status.REQUEST_UPLOAD)
+_NOT_ACCEPTED = int(Status.OFFLOAD_DATA_NOT_ACCEPTED)
+_GIVEN_BACK = frozenset({Status.UPLOAD_IN_PROGRESS, Status.REQUEST_UPLOAD, Status.UPLOAD_REQUESTED})
+_DISCONNECT = int(TcpOffloadEvent.INDICATE_DISCONNECT)
+_ABORT = int(TcpOffloadEvent.INDICATE_ABORT)
+_RETRIEVE = int(TcpOffloadEvent.INDICATE_RETRIEVE)
+
+
+class ChimneyPath:
+    """The switch's way through NDIS for one connection.
+
+    ``initiated`` is the status of the TCP node once the initiate has completed (None before); ``terminated`` the
+    completed tree's TCP block. ``unread_below`` counts handed-over receive bytes that the application has not taken
+    yet.
+    """
+
+    def __init__(self, connection: Any, edge: HostEdge, path: PathRecord) -> None:
+        self.connection = connection
+        self.edge = edge
+        self.record = TcpRecord(self, path)
+        self.initiated: Status | None = None
+        self.terminated: ProtocolOffloadBlockList | None = None
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.unread_below = 0
+        self.peer_closed = False
+        self.reset = False
+
+    # State operations
+
+    def initiate(self, taken: TakenState, chained: SendRequest | None) -> None:
+        """NdisInitiateOffload: ``chained`` carries the send data that came out of the kernel, if there was any."""
+        delegated = taken.delegated
+        chain = None
+        if chained is not None:
+            chain = self._wrap(chained)
+            delegated.send_data_head = delegated.send_data_tail = chain
+        if taken.unread:
+            delegated.buffered_data = net_buffer_list(taken.unread)
+            self.unread_below = len(taken.unread)
+        # The target will not say again what the host knows: this FIN came before the hand-over.
+        self.peer_closed = delegated.state in (
+            TcpConnectionState.CLOSE_WAIT,
+            TcpConnectionState.CLOSING,
+            TcpConnectionState.LAST_ACK,
+        )
+        tree = initiate_tree(self.record, taken.const, taken.cached, delegated, chain)
+        tree.protocol_reserved = self
+        self.edge.binding.initiate_offload(tree)
+
+    def initiate_complete(self, tree: ProtocolOffloadBlockList) -> None:
+        """The edge's call: the initiate of this connection has completed."""
+        self.initiated = tcp_block_of(tree).status
+        if self.initiated == Status.SUCCESS:
+            take_reference(self.record)
+        else:
+            self.edge.objects.forget_unused()
+
+    def terminate(self) -> None:
+        """NdisTerminateOffload."""
+        tree = terminate_tree(self.record, blank_delegated())
+        tree.protocol_reserved = self
+        self.edge.binding.terminate_offload(tree)
+
+    def terminate_complete(self, tree: ProtocolOffloadBlockList) -> None:
+        """The edge's call: delegated state, chain and buffered data are in the tree."""
+        self.edge.objects.forget_unused()
+        block = tcp_block_of(tree)
+        for nbl in iterate(block.net_buffer_list_chain):
+            request: Any = nbl.protocol_reserved
+            self.send_complete(request, nbl)
+        self.terminated = block
+
+    def take_buffered(self) -> list[memoryview]:
+        """Copy the terminate's BufferedData, and return its lists to the target (terminate.buffered.return)."""
+        assert self.terminated is not None
+        delegated = self.terminated.delegated
+        assert isinstance(delegated, TcpDelegated)
+        if delegated.buffered_data is None:
+            return []
+        copies = []
+        for nbl in iterate(delegated.buffered_data):
+            copies.append(memoryview(b"".join(nbl.first_net_buffer.views())))
+            self.bytes_received += copies[-1].nbytes
+        self.edge.binding.offload_tcp_receive_return(delegated.buffered_data)
+        delegated.buffered_data = None
+        return copies
+
+    # Requests
+
+    def post_send(self, request: SendRequest) -> None:
+        """NdisOffloadTcpSend of what the request still has to send."""
+        self.edge.binding.offload_tcp_send(self.record.handle, self._wrap(request))
+
+    def post_receive(self, request: ReceiveRequest) -> None:
+        """NdisOffloadTcpReceive, unless the stream has ended already."""
+        if self.peer_closed and not self.unread_below:
+            self.connection.receive_done(request)
+            return
+        nbl = self._wrap(request)
+        nbl.tcp_receive_no_push = not request.push
+        self.edge.binding.offload_tcp_receive(self.record.handle, nbl)
+
+    def post_disconnect(self, request: Request, flags: DisconnectFlags) -> None:
+        """NdisOffloadTcpDisconnect without data."""
+        self.edge.binding.offload_tcp_disconnect(self.record.handle, self._wrap(request), flags)
+
+    def forward(self, segments: list[KeptSegment]) -> None:
+        """NdisOffloadTcpForward of segments that reached the host while the initiate was under way."""
+        lists = []
+        for segment in segments:
+            nbl = net_buffer_list(segment.tcp())
+            nbl.protocol_reserved = self
+            nbl.scratch = segment
+            lists.append(nbl)
+        head = link(lists)
+        if head is not None:
+            self.edge.binding.offload_tcp_forward(self.record.handle, head)
+
+    def _wrap(self, request: Request) -> NetBufferList:
+        nbl = net_buffer_list(request.remaining())
+        nbl.protocol_reserved = request
+        request.net_buffer_list = nbl
+        return nbl
+
+    # Completions, indications and events, as the edge hands them on
+
+    def send_complete(self, request: SendRequest, nbl: NetBufferList) -> None:
+        """A send came back: done, or to be gone on with by the kernel, or lost with its connection."""
+        request.bytes_transferred += nbl.tcp_offload_bytes_transferred
+        self.bytes_sent += nbl.tcp_offload_bytes_transferred
+        request.net_buffer_list = None
+        status = nbl.status
+        if status == _SUCCESS:
+            self.connection.send_done(request)
+        elif status in _GIVEN_BACK:
+            if status == _REQUEST_UPLOAD:
+                self.connection.upload_soon(UploadReason.UPLOAD_REQUESTED)
+        else:
+            self.connection.send_done(request, ConnectionResetError("the connection was reset while it was offloaded"))
+
+    def receive_complete(self, request: ReceiveRequest, nbl: NetBufferList) -> None:
+        """A receive request came back; what bytes it holds are the application's, whatever the status."""
+        count = nbl.tcp_offload_bytes_transferred
+        request.bytes_transferred += count
+        self.bytes_received += count
+        self.unread_below = max(0, self.unread_below - count)
+        request.net_buffer_list = None
+        status = nbl.status
+        if request.bytes_transferred or status in (_SUCCESS, _INVALID_STATE):
+            self.connection.receive_done(request)
+        elif status in _GIVEN_BACK:
+            if status == _REQUEST_UPLOAD:
+                self.connection.upload_soon(UploadReason.UPLOAD_REQUESTED)
+        else:
+            self.connection.receive_done(
+                request, ConnectionResetError("the connection was reset while it was offloaded")
+            )
+
+    def disconnect_complete(self, request: Request, nbl: NetBufferList) -> None:
+        """The disconnect came back: done, or to be gone on with by the kernel."""
+        request.net_buffer_list = None
+        if nbl.status == _SUCCESS:
+            self.connection.shutdown_done(request)
+        elif nbl.status not in _GIVEN_BACK:
+            self.connection.shutdown_done(
+                request, ConnectionResetError("the connection was reset before its end was acknowledged")
+            )
+
+    def forward_complete(self, nbl: NetBufferList) -> None:
+        """A forwarded segment came back; one that the target did not process is the host's (forward.complete.host)."""
+        if nbl.status == Status.UPLOAD_IN_PROGRESS:
+            segment: Any = nbl.scratch
+            self.connection.keep(segment)
+
+    def receive_indicate(self, nbl: NetBufferList) -> tuple[int, int]:
+        """Data without a request: it stays with the target until the application posts one."""
+        return _NOT_ACCEPTED, 0
+
+    def event(self, event_type: int, information: int) -> None:
+        """ProtocolTcpOffloadEvent for this connection."""
+        if event_type == _DISCONNECT:
+            self.peer_closed = True
+        elif event_type == _ABORT:
+            self.reset = True
+            self.connection.upload_soon(None)
+        elif event_type == _RETRIEVE:
+            reason = UploadReason(information)
+            if reason.mandatory:
+                self.connection.upload_soon(reason)
+
+
+def blank_delegated() -> TcpDelegated:
+    """A delegated structure for the target to fill in."""
+    return TcpDelegated(
+        state=TcpConnectionState.CLOSED,
+        rcv_nxt=0,
+        rcv_wnd=0,
+        snd_una=0,
+        snd_nxt=0,
+        snd_max=0,
+        snd_wnd=0,
+        max_snd_wnd=0,
+        send_wl1=0,
+        c_wnd=0,
+        ss_thresh=0,
+        s_rtt=0,
+        rtt_var=0,
+        ts_recent=0,
+        ts_recent_age=0,
+        ts_time=0,
+        total_rt=0,
+        dup_ack_count=0,
+        snd_wnd_probe_count=0,
+        keep_alive=TimerRemainder(),
+        retransmit=TimerRemainder(),
+    )

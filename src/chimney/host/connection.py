@@ -1,0 +1,441 @@
+"""The switch: one connection of the application, whose requests go through the kernel or through the chimney.
+
+`offload` and `upload` move the connection while requests are posted and data is in flight. The order of the steps is
+D7's (docs: *Hand-over*): nothing is acknowledged that could be lost, and at every instant one engine speaks.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+from chimney.host.chimney_path import ChimneyPath
+from chimney.host.errors import ChimneyError, NotOffloadable
+from chimney.host.kernel import GivenState, KernelSide, Plan, TakenState
+from chimney.host.kernel_path import KernelPath
+from chimney.host.requests import Callback, ReceiveRequest, Request, SendRequest, ShutdownRequest
+from chimney.host.segments import KeptSegment
+from chimney.host.services import Adapter, Services
+from chimney.ndis.state import TcpDelegated
+from chimney.ndis.status import DisconnectFlags, Status, TcpConnectionState, UploadReason
+
+_MASK = 0xFFFFFFFF
+# Kept segments are bounded: what is beyond, the peer sends again.
+_KEPT_LIMIT = 4096
+_FIN_IN_FLIGHT = frozenset({TcpConnectionState.FIN_WAIT_1, TcpConnectionState.CLOSING, TcpConnectionState.LAST_ACK})
+
+
+class Owner(Enum):
+    """Who owns the connection now."""
+
+    KERNEL = "kernel"
+    OFFLOADING = "offloading"
+    TARGET = "target"
+    UPLOADING = "uploading"
+    APPLICATION = "application"
+
+
+@dataclass(slots=True)
+class ConnectionInfo:
+    """Figures of one connection. Bytes are stream bytes: acknowledged by the peer when sent, in sequence when
+    received.
+    """
+
+    owner: str
+    offloads: int = 0
+    uploads: int = 0
+    bytes_sent_kernel: int = 0
+    bytes_sent_target: int = 0
+    bytes_received_kernel: int = 0
+    bytes_received_target: int = 0
+    retransmits: int = 0
+    offload_seconds: list[float] = field(default_factory=list)
+    upload_seconds: list[float] = field(default_factory=list)
+
+
+class Connection:
+    """A connected TCP socket whose I/O goes through the switch; made by `Stack.connection`.
+
+    The socket stays the application's: same object, same descriptor, same options. While the connection is with the
+    stack, all its I/O goes through this object. Sends and receives complete in the order posted.
+    """
+
+    def __init__(self, services: Services, sock: socket.socket, kernel: KernelSide) -> None:
+        self.socket = sock
+        self.owner = Owner.KERNEL
+        self.sends: deque[SendRequest] = deque()
+        self.receives: deque[ReceiveRequest] = deque()
+        self.shutdown_request: Request | None = None
+        self.error: OSError | None = None
+        self.hand_over_error: ChimneyError | None = None
+        self.chimney: ChimneyPath | None = None
+        self._services = services
+        self._kernel = kernel
+        self._kernel_path = KernelPath(self, kernel)
+        self._adapter: Adapter | None = None
+        self._plan: Plan | None = None
+        self._kept: list[KeptSegment] = []
+        self._info = ConnectionInfo(Owner.KERNEL.value)
+        self._carried_before = kernel.bytes_carried()
+
+    def __repr__(self) -> str:
+        return f"<Connection fd={self.socket.fileno()} with {self.owner.value}>"
+
+    @property
+    def offloaded(self) -> bool:
+        """True while a target owns the connection."""
+        return self.owner is Owner.TARGET
+
+    # Requests
+
+    def post_send(self, data: bytes | bytearray | memoryview, callback: Callback | None = None) -> SendRequest:
+        """Send ``data``; it must not change until the request is done. Completes with all bytes, or with an error.
+
+        Raises ValueError for no data, BrokenPipeError after `shutdown`, ChimneyError after `detach`.
+        """
+        view = _flat(data, "post_send")
+        self._check_open("post_send")
+        if self.shutdown_request is not None:
+            raise BrokenPipeError(f"post_send after shutdown on {self!r}: the sending half has been closed")
+        request = SendRequest(self, view, callback)
+        if self.error is not None:
+            self._services.wake(lambda: self._complete_later(request))
+            return request
+        self.sends.append(request)
+        if self.owner is Owner.TARGET:
+            assert self.chimney is not None and self._adapter is not None
+            self.chimney.post_send(request)
+            self._services.flush_soon(self._adapter)
+        elif self.owner is Owner.KERNEL:
+            self._services.wake(self._kernel_path.run)
+        return request
+
+    def post_receive(
+        self, buffer: bytearray | memoryview, callback: Callback | None = None, *, push: bool = True
+    ) -> ReceiveRequest:
+        """Fill ``buffer`` with received bytes. Completes with at least one byte, or with none at the end of the stream.
+
+        With ``push`` it completes as soon as the peer pushes; without, when it is full (or the stream or the stay in
+        the chimney ends). Raises ValueError for an empty or read-only buffer, ChimneyError after `detach`.
+        """
+        view = _flat(buffer, "post_receive")
+        if view.readonly:
+            raise ValueError("post_receive needs a writable buffer, for example a bytearray")
+        self._check_open("post_receive")
+        request = ReceiveRequest(self, view, callback, push)
+        if self.error is not None:
+            self._services.wake(lambda: self._complete_later(request))
+            return request
+        self.receives.append(request)
+        if self.owner is Owner.TARGET:
+            assert self.chimney is not None and self._adapter is not None
+            self.chimney.post_receive(request)
+            self._services.flush_soon(self._adapter)
+        elif self.owner is Owner.KERNEL:
+            self._services.wake(self._kernel_path.run)
+        return request
+
+    def shutdown(self, callback: Callback | None = None) -> Request:
+        """Close the sending half behind everything posted (a FIN). Raises ChimneyError if that was done already."""
+        self._check_open("shutdown")
+        if self.shutdown_request is not None:
+            raise ChimneyError(f"shutdown on {self!r}, whose sending half has been closed already")
+        request = self.shutdown_request = ShutdownRequest(self, memoryview(b""), callback)
+        if self.error is not None:
+            self._services.wake(lambda: self._complete_later(request))
+        elif self.owner is Owner.TARGET:
+            assert self.chimney is not None and self._adapter is not None
+            self.chimney.post_disconnect(request, DisconnectFlags.GRACEFUL_CLOSE)
+            self._services.flush_soon(self._adapter)
+        elif self.owner is Owner.KERNEL:
+            self._services.wake(self._kernel_path.run)
+        return request
+
+    def abort(self) -> None:
+        """Reset the connection (an RST); every request ends with ConnectionAbortedError."""
+        self._check_open("abort")
+        if self.owner is Owner.TARGET:
+            assert self.chimney is not None
+            request = ShutdownRequest(self, memoryview(b""), None)
+            self.chimney.post_disconnect(request, DisconnectFlags.ABORTIVE_CLOSE)
+            self._services.hand_over(self, self._upload)
+        else:
+            self._kernel.abort()
+        self.fail(ConnectionAbortedError("the application aborted the connection"))
+
+    def _check_open(self, call: str) -> None:
+        if self.owner is Owner.APPLICATION:
+            raise ChimneyError(f"{call} on {self!r}: it was detached; use its socket, or make a new connection of it")
+
+    def _complete_later(self, request: Request) -> bool:
+        request.complete(self.error)
+        return False
+
+    # Completions, from either path
+
+    def send_done(self, request: SendRequest, error: OSError | None = None) -> None:
+        """The oldest send has ended."""
+        done = self.sends.popleft()
+        assert done is request, "sends complete in posting order (send.complete.order)"
+        if error is not None and self.error is None:
+            self.error = error
+        request.complete(error)
+
+    def receive_done(self, request: ReceiveRequest, error: OSError | None = None) -> None:
+        """The oldest receive has ended."""
+        done = self.receives.popleft()
+        assert done is request, "receives complete in posting order (recv.complete.fifo)"
+        if error is not None and self.error is None:
+            self.error = error
+        request.complete(error)
+
+    def shutdown_done(self, request: Request, error: OSError | None = None) -> None:
+        """The closing of the sending half has ended."""
+        if not request.done:
+            request.complete(error)
+
+    def fail(self, error: OSError) -> None:
+        """End every request with ``error``, in order."""
+        if self.error is None:
+            self.error = error
+        while self.sends and self.sends[0].net_buffer_list is None:
+            self.send_done(self.sends[0], error)
+        while self.receives and self.receives[0].net_buffer_list is None:
+            self.receive_done(self.receives[0], error)
+        if self.shutdown_request is not None and self.shutdown_request.net_buffer_list is None:
+            self.shutdown_done(self.shutdown_request, error)
+
+    # Hand-over
+
+    def offload(self) -> None:
+        """Move the connection from the kernel to the target, with everything posted. No-op if it is there already.
+
+        Raises NotOffloadable; the connection then works on as it did. Called from a request's callback, it is carried
+        out at the end of the poll under way, and a refusal is kept in ``hand_over_error``.
+        """
+        self._check_open("offload")
+        self._services.hand_over(self, self._offload)
+
+    def upload(self) -> None:
+        """Move the connection back into the kernel, with everything posted. No-op if it is there already.
+
+        Raises UploadFailed. Called from a request's callback, it is carried out at the end of the poll under way.
+        """
+        self._check_open("upload")
+        self._services.hand_over(self, self._upload)
+
+    def upload_soon(self, reason: UploadReason | None) -> None:
+        """The target asked for the upload (None: because the peer has reset the connection)."""
+        self._services.hand_over(self, self._upload)
+
+    def keep(self, segment: KeptSegment) -> None:
+        """A segment that reached the host while a hand-over is under way."""
+        if len(self._kept) < _KEPT_LIMIT:
+            self._kept.append(segment)
+
+    def _offload(self) -> None:
+        if self.owner is not Owner.KERNEL:
+            return
+        if self.error is not None:
+            raise NotOffloadable(f"{self!r} has failed ({self.error}): there is nothing left to offload")
+        plan = self._kernel.prepare()
+        adapter = self._services.adapter(plan.device)
+        adapter.watch(plan.flow)
+        started = time.perf_counter()
+        self._kernel_path.stop()
+        carried = self._kernel.bytes_carried()
+        try:
+            taken = self._kernel.take(plan)
+        except NotOffloadable:
+            adapter.unwatch(plan.flow)
+            self._resume_kernel_path()
+            raise
+        self.owner, self._plan, self._adapter = Owner.OFFLOADING, plan, adapter
+        adapter.edge.keepers[plan.flow] = self.keep
+        chained = None
+        if taken.send_data:
+            chained = SendRequest(self, memoryview(taken.send_data), None)
+            self.sends.appendleft(chained)
+        path = adapter.edge.objects.path(plan.neighbor, plan.neighbor_mac, plan.path, plan.path_mtu)
+        self.chimney = ChimneyPath(self, adapter.edge, path)
+        self.chimney.initiate(taken, chained)
+        while self.chimney.initiated is None:
+            self._services.poll(None)
+        del adapter.edge.keepers[plan.flow]
+        if self.chimney.initiated != Status.SUCCESS:
+            self._undo(taken, chained, self.chimney.initiated)
+        self._count_kernel_stretch(carried)
+        self.owner = Owner.TARGET
+        self._info.offloads += 1
+        self._post_everything()
+        kept, self._kept = self._kept, []
+        self.chimney.forward(kept)
+        adapter.flush()
+        self._info.offload_seconds.append(time.perf_counter() - started)
+
+    def _undo(self, taken: TakenState, chained: SendRequest | None, status: Status) -> None:
+        """The target refused: nothing has moved (9.2, step 13)."""
+        delegated = taken.delegated
+        if chained is not None:
+            chained.net_buffer_list = None
+        self._give_back(GivenState(delegated, unread=[memoryview(taken.unread)] if taken.unread else []))
+        raise NotOffloadable(f"the target refused {self!r}: {status.name}. It goes on in the kernel")
+
+    def _post_everything(self) -> None:
+        assert self.chimney is not None
+        for send in self.sends:
+            if send.net_buffer_list is None:
+                self.chimney.post_send(send)
+        for receive in list(self.receives):
+            if receive.net_buffer_list is None and not receive.done:
+                self.chimney.post_receive(receive)
+        if self.shutdown_request is not None and not self.shutdown_request.done:
+            self.chimney.post_disconnect(self.shutdown_request, DisconnectFlags.GRACEFUL_CLOSE)
+
+    def _upload(self) -> None:
+        if self.owner is not Owner.TARGET:
+            return
+        assert self.chimney is not None and self._adapter is not None and self._plan is not None
+        started = time.perf_counter()
+        self._adapter.run()
+        self._info.retransmits += self._adapter.retransmitted(self._plan.flow)
+        self.owner = Owner.UPLOADING
+        self._adapter.edge.keepers[self._plan.flow] = self.keep
+        self.chimney.terminate()
+        while self.chimney.terminated is None:
+            self._services.poll(None)
+        delegated = self.chimney.terminated.delegated
+        assert isinstance(delegated, TcpDelegated)
+        self._info.bytes_sent_target += self.chimney.bytes_sent
+        given = GivenState(delegated, unread=self.chimney.take_buffered(), reset=self.chimney.reset)
+        self._info.bytes_received_target += self.chimney.bytes_received
+        self._info.uploads += 1
+        self._give_back(given)
+        self._info.upload_seconds.append(time.perf_counter() - started)
+
+    def _give_back(self, given: GivenState) -> None:
+        """Terminate has completed, or the initiate failed: the kernel's from here on."""
+        assert self._adapter is not None and self._plan is not None
+        delegated = given.delegated
+        if delegated.state is not TcpConnectionState.CLOSED:
+            given.sent = self._sent_part(delegated)
+        self._kernel.give_back(given)
+        # The tap has seen what nobody processed while the placeholder became the living socket again.
+        self._adapter.run()
+        del self._adapter.edge.keepers[self._plan.flow]
+        self._adapter.unwatch(self._plan.flow)
+        kept, self._kept = self._kept, []
+        if kept:
+            self._kernel.inject([segment.packet for segment in kept])
+        self.chimney = None
+        if given.reset:
+            self.fail(ConnectionResetError("the peer reset the connection while it was offloaded"))
+        self._resume_kernel_path()
+
+    def _sent_part(self, delegated: TcpDelegated) -> list[memoryview]:
+        """The bytes from SND.UNA to SND.MAX, taken off the head of the sends: the kernel must know them as sent."""
+        left = (delegated.snd_max - delegated.snd_una) & _MASK
+        if delegated.state in _FIN_IN_FLIGHT and left:
+            left -= 1
+        parts: list[memoryview] = []
+        for request in self.sends:
+            if not left:
+                break
+            part = request.remaining()[:left]
+            request.bytes_transferred += part.nbytes
+            left -= part.nbytes
+            parts.append(part)
+        assert not left, f"{left} bytes in flight belong to no request (terminate.senddata.seq)"
+        return parts
+
+    def kernel_ready(self) -> None:
+        """The kernel's socket can be read or written again."""
+        if self.owner is Owner.KERNEL:
+            self._services.wake(self._kernel_path.run)
+
+    def _resume_kernel_path(self) -> None:
+        self.owner = Owner.KERNEL
+        self._carried_before = (0, 0)
+        self._kernel_path = KernelPath(self, self._kernel)
+        self._services.wake(self._kernel_path.run)
+
+    def detach(self) -> None:
+        """Give the socket back to the application alone: upload, and stop routing requests.
+
+        Raises ChimneyError if sends are still pending (wait for them first); pending receives end with
+        ConnectionAbortedError, and their data stays in the socket.
+        """
+        self._check_open("detach")
+        self.upload()
+        if self.sends:
+            raise ChimneyError(f"detach on {self!r} with {len(self.sends)} sends pending: wait until they are done")
+        self.release()
+
+    def close(self) -> None:
+        """Detach whatever is pending, and close the socket: the kernel ends the connection."""
+        if self.owner is not Owner.APPLICATION:
+            self.release()
+        self.socket.close()
+
+    def release(self) -> None:
+        """Upload, end every pending request with ConnectionAbortedError, and stop routing."""
+        self._check_open("release")
+        self.upload()
+        self._kernel_path.stop()
+        self.owner = Owner.APPLICATION
+        self.fail(ConnectionAbortedError("the connection was detached"))
+        self._kernel.release()
+        self._services.forget(self)
+
+    # Figures, and conveniences that drive the stack until their request is done
+
+    def info(self) -> ConnectionInfo:
+        """The figures of this connection so far."""
+        info = ConnectionInfo(self.owner.value)
+        for name in ConnectionInfo.__slots__[1:]:
+            setattr(info, name, getattr(self._info, name))
+        if self.owner is Owner.KERNEL:
+            sent, received = self._kernel.bytes_carried()
+            info.bytes_sent_kernel += sent - self._carried_before[0]
+            info.bytes_received_kernel += received - self._carried_before[1]
+        elif self.chimney is not None and self._adapter is not None and self._plan is not None:
+            info.bytes_sent_target += self.chimney.bytes_sent
+            info.bytes_received_target += self.chimney.bytes_received
+            info.retransmits += self._adapter.retransmitted(self._plan.flow)
+        return info
+
+    def _count_kernel_stretch(self, carried: tuple[int, int]) -> None:
+        self._info.bytes_sent_kernel += carried[0] - self._carried_before[0]
+        self._info.bytes_received_kernel += carried[1] - self._carried_before[1]
+
+    def sendall(self, data: bytes | bytearray | memoryview) -> None:
+        """Send ``data`` and wait until it is done. Raises the OSError that ended it."""
+        if len(data):
+            self._wait(self.post_send(data))
+
+    def recv_into(self, buffer: bytearray | memoryview) -> int:
+        """Wait for received bytes; returns how many, 0 at the end of the stream. Raises OSError."""
+        request = self.post_receive(buffer)
+        self._wait(request)
+        return request.bytes_transferred
+
+    def recv(self, size: int) -> bytes:
+        """Wait for received bytes, at most ``size``; empty at the end of the stream. Raises OSError."""
+        buffer = bytearray(size)
+        return bytes(memoryview(buffer)[: self.recv_into(buffer)])
+
+    def _wait(self, request: Request) -> None:
+        while not request.done:
+            self._services.poll(None)
+        if request.error is not None:
+            raise request.error
+
+
+def _flat(data: bytes | bytearray | memoryview, call: str) -> memoryview:
+    view = memoryview(data).cast("B")
+    if not view.nbytes:
+        raise ValueError(f"{call} needs at least one byte")
+    return view

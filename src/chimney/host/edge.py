@@ -1,0 +1,94 @@
+"""The host stack's protocol edge on one adapter: it finds whom a completion, an event or a frame belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from chimney.host.kernel import Flow
+from chimney.host.objects import ObjectTable
+from chimney.host.segments import KeptSegment, parse_frame
+from chimney.ndis.buffers import NetBufferList
+from chimney.ndis.driver import Protocol
+from chimney.ndis.handle import OffloadHandle
+from chimney.ndis.state import ProtocolOffloadBlockList
+from chimney.ndis.status import StatusIndication
+
+
+class HostEdge(Protocol):
+    """ProtocolXxx of the host stack.
+
+    A request's owner stands in its list's ``protocol_reserved``, a state operation's in its root block's; a
+    connection's in its handle's record. ``keepers`` are the flows whose segments the host keeps itself while a
+    hand-over is under way.
+    """
+
+    def __init__(self, name: str, on_status: Callable[[StatusIndication], None]) -> None:
+        super().__init__(name)
+        self.objects = ObjectTable()
+        self.keepers: dict[Flow, Callable[[KeptSegment], None]] = {}
+        self.on_status = on_status
+
+    def initiate_offload_complete(self, block_list: ProtocolOffloadBlockList) -> None:
+        owner: Any = block_list.protocol_reserved
+        owner.initiate_complete(block_list)
+
+    def terminate_offload_complete(self, block_list: ProtocolOffloadBlockList) -> None:
+        owner: Any = block_list.protocol_reserved
+        owner.terminate_complete(block_list)
+
+    def tcp_offload_send_complete(self, net_buffer_list: NetBufferList) -> None:
+        nbl: NetBufferList | None = net_buffer_list
+        while nbl is not None:
+            following = nbl.next
+            request: Any = nbl.protocol_reserved
+            request.connection.chimney.send_complete(request, nbl)
+            nbl = following
+
+    def tcp_offload_receive_complete(self, net_buffer_list: NetBufferList) -> None:
+        nbl: NetBufferList | None = net_buffer_list
+        while nbl is not None:
+            following = nbl.next
+            request: Any = nbl.protocol_reserved
+            request.connection.chimney.receive_complete(request, nbl)
+            nbl = following
+
+    def tcp_offload_disconnect_complete(self, net_buffer_list: NetBufferList) -> None:
+        request: Any = net_buffer_list.protocol_reserved
+        request.connection.chimney.disconnect_complete(request, net_buffer_list)
+
+    def tcp_offload_forward_complete(self, net_buffer_list: NetBufferList) -> None:
+        nbl: NetBufferList | None = net_buffer_list
+        while nbl is not None:
+            following = nbl.next
+            owner: Any = nbl.protocol_reserved
+            owner.forward_complete(nbl)
+            nbl = following
+
+    def tcp_offload_receive_indicate(
+        self, offload_context: OffloadHandle, net_buffer_list: NetBufferList, status: int
+    ) -> tuple[int, int]:
+        record: Any = offload_context.protocol_context
+        verdict: tuple[int, int] = record.owner.receive_indicate(net_buffer_list)
+        return verdict
+
+    def tcp_offload_event(
+        self, offload_context: OffloadHandle, event_type: int, event_specific_information: int
+    ) -> None:
+        record: Any = offload_context.protocol_context
+        record.owner.event(event_type, event_specific_information)
+
+    def status_ex(self, status_code: int) -> None:
+        self.on_status(StatusIndication(status_code))
+
+    def receive_net_buffer_lists(self, net_buffer_list: NetBufferList) -> None:
+        # The kernel has its own copy of every frame; only what it must not answer now is ours to keep.
+        if not self.keepers:
+            return
+        nbl: NetBufferList | None = net_buffer_list
+        while nbl is not None:
+            views = nbl.first_net_buffer.views()
+            kept = parse_frame(views[0] if len(views) == 1 else memoryview(b"".join(views)))
+            if kept is not None and (keep := self.keepers.get(kept.flow)) is not None:
+                keep(kept)
+            nbl = nbl.next

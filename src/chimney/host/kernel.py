@@ -1,0 +1,98 @@
+"""What the host stack needs from the kernel's side of a connection: taking it out, putting it back, and its plain I/O.
+
+`host.linux` implements this on a real socket; a simulator implements it as a model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from chimney.ndis.state import NeighborConst, PathConst, TcpCached, TcpConst, TcpDelegated
+
+
+@dataclass(slots=True, frozen=True)
+class Flow:
+    """A TCP four-tuple: addresses of 4 or 16 bytes, and ports."""
+
+    local_address: bytes
+    local_port: int
+    remote_address: bytes
+    remote_port: int
+
+
+@dataclass(slots=True, frozen=True)
+class Plan:
+    """What is known of a connection before it is cut: where its packets go, and how large they may be."""
+
+    flow: Flow
+    device: str
+    neighbor: NeighborConst
+    neighbor_mac: bytes
+    path: PathConst
+    path_mtu: int
+
+
+@dataclass(slots=True)
+class TakenState:
+    """A connection out of the kernel: its TCP state, the queued send data from SND.UNA on, and the unread receive
+    data.
+    """
+
+    const: TcpConst
+    cached: TcpCached
+    delegated: TcpDelegated
+    send_data: bytes
+    unread: bytes
+
+
+@dataclass(slots=True)
+class GivenState:
+    """A connection for the kernel: ``sent`` holds the bytes from SND.UNA to SND.MAX, ``unread`` those below RCV.NXT.
+
+    ``reset`` says that the connection ended by an RST, ``fin_sent`` that a FIN of ours stands at SND.MAX - 1 or before.
+    """
+
+    delegated: TcpDelegated
+    sent: list[memoryview] = field(default_factory=list)
+    unread: list[memoryview] = field(default_factory=list)
+    reset: bool = False
+
+
+class KernelSide(Protocol):
+    """One connection's kernel."""
+
+    def prepare(self) -> Plan:
+        """Look at the connection without touching it; raises NotOffloadable."""
+
+    def take(self, plan: Plan) -> TakenState:
+        """Cut the connection out; raises NotOffloadable with the connection working as before."""
+
+    def give_back(self, state: GivenState) -> None:
+        """Make the connection the kernel's again; raises UploadFailed."""
+
+    def inject(self, packets: list[bytes]) -> None:
+        """Let the kernel process IP packets of the connection that arrived while it was not there."""
+
+    def send(self, data: memoryview) -> int:
+        """Queue bytes for sending; returns how many the kernel took, 0 if it has no room. Raises OSError."""
+
+    def receive_into(self, buffer: memoryview) -> int:
+        """Read received bytes; returns 0 at the end of the stream, -1 if there are none now. Raises OSError."""
+
+    def shutdown(self) -> None:
+        """Queue a FIN behind what was sent. Raises OSError."""
+
+    def abort(self) -> None:
+        """Reset the connection."""
+
+    def bytes_carried(self) -> tuple[int, int]:
+        """Stream bytes acknowledged by the peer and received from it while the kernel has had the connection this
+        time.
+        """
+
+    def wait_for(self, readable: bool, writable: bool) -> None:
+        """Ask for a wake-up when the connection can be read or written; none of both: for none."""
+
+    def release(self) -> None:
+        """The connection's socket is the application's alone from here on."""

@@ -1,0 +1,88 @@
+"""The ordinary path: one connection's requests while the kernel owns it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chimney.host.kernel import KernelSide
+
+# One connection must not keep the others waiting: after so many operations the next turn is theirs.
+_TURN = 16
+
+
+class KernelPath:
+    """Does the posted requests on the kernel's socket, as far as it is ready, whenever `run` is called."""
+
+    def __init__(self, connection: Any, kernel: KernelSide) -> None:
+        self.connection = connection
+        self.kernel = kernel
+        self.active = True
+
+    def run(self) -> bool:
+        """Do what can be done now; True if there is more to do at once. Otherwise a wake-up has been asked for."""
+        if not self.active:
+            return False
+        writable = self._send()
+        readable = self._receive()
+        if not self.active:
+            # A callback ended this path: handed the connection down, or gave it back to the application.
+            return False
+        self._shutdown()
+        self.kernel.wait_for(
+            readable=bool(self.connection.receives) and not readable,
+            writable=bool(self.connection.sends) and not writable,
+        )
+        return (writable and bool(self.connection.sends)) or (readable and bool(self.connection.receives))
+
+    def _send(self) -> bool:
+        sends = self.connection.sends
+        for _ in range(_TURN):
+            if not sends or not self.active:
+                return True
+            request = sends[0]
+            if request.bytes_transferred == request.length:
+                # The kernel got its last bytes as part of an upload.
+                self.connection.send_done(request)
+                continue
+            try:
+                taken = self.kernel.send(request.remaining())
+            except OSError as error:
+                self.connection.fail(error)
+                return True
+            if not taken:
+                return False
+            request.bytes_transferred += taken
+        return True
+
+    def _receive(self) -> bool:
+        receives = self.connection.receives
+        for _ in range(_TURN):
+            if not receives or not self.active:
+                return True
+            request = receives[0]
+            try:
+                count = self.kernel.receive_into(request.remaining())
+            except OSError as error:
+                self.connection.fail(error)
+                return True
+            if count < 0:
+                return False
+            request.bytes_transferred += count
+            self.connection.receive_done(request)
+        return True
+
+    def _shutdown(self) -> None:
+        request = self.connection.shutdown_request
+        if request is None or request.done or self.connection.sends:
+            return
+        try:
+            self.kernel.shutdown()
+        except OSError as error:
+            self.connection.shutdown_done(request, error)
+        else:
+            self.connection.shutdown_done(request)
+
+    def stop(self) -> None:
+        """No more operations on the socket, and no wake-ups."""
+        self.active = False
+        self.kernel.wait_for(readable=False, writable=False)

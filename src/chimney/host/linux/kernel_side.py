@@ -1,0 +1,97 @@
+"""The Linux kernel's side of one connection: its socket's plain I/O, and the hand-over in NDIS terms."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Callable
+
+from chimney.host.errors import ChimneyError, UploadFailed
+from chimney.host.kernel import GivenState, Plan, TakenState
+from chimney.host.linux import convert, eligibility, handover, inject
+
+_NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+# struct tcp_info (linux/tcp.h): tcpi_bytes_acked and tcpi_bytes_received.
+_TCP_INFO_BYTES = struct.Struct("=120x2Q")
+
+WaitFor = Callable[[int, bool, bool], None]
+
+
+class LinuxKernelSide:
+    """Implements `host.kernel.KernelSide` on a connected TCP socket.
+
+    It works on a descriptor of its own for the same open socket, so that the application's time-outs do not make its
+    calls wait. ``wait_for(fd, readable, writable)`` registers the descriptor with the event loop.
+    """
+
+    def __init__(self, sock: socket.socket, receive_window: int, wait_for: WaitFor) -> None:
+        if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
+            raise ChimneyError(f"{sock!r} is no TCP socket")
+        try:
+            self._remote = sock.getpeername()
+        except OSError as error:
+            raise ChimneyError(f"{sock!r} is not connected: connect or accept first") from error
+        self._socket = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
+        self._receive_window = receive_window
+        self._wait_for = wait_for
+        self._placeholder: handover.Placeholder | None = None
+
+    def fileno(self) -> int:
+        """The descriptor that `wait_for` registers."""
+        return self._socket.fileno()
+
+    # Hand-over
+
+    def prepare(self) -> Plan:
+        return eligibility.plan(self._socket)
+
+    def take(self, plan: Plan) -> TakenState:
+        self._placeholder = handover.take(self._socket, plan.device)
+        return convert.taken(self._placeholder.state, self._socket, self._receive_window)
+
+    def give_back(self, state: GivenState) -> None:
+        placeholder = self._placeholder
+        assert placeholder is not None, "only a connection that was taken can be given back"
+        self._placeholder = None
+        try:
+            placeholder.give_back(convert.given(placeholder.state, state))
+        except OSError as error:
+            raise UploadFailed(f"the kernel did not take the connection to {self._remote} back: {error}") from error
+
+    def inject(self, packets: list[bytes]) -> None:
+        for packet in packets:
+            inject.packet(packet)
+
+    # Plain I/O
+
+    def send(self, data: memoryview) -> int:
+        try:
+            return self._socket.send(data, _NOW)
+        except BlockingIOError:
+            return 0
+
+    def receive_into(self, buffer: memoryview) -> int:
+        try:
+            return self._socket.recv_into(buffer, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return -1
+
+    def shutdown(self) -> None:
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def abort(self) -> None:
+        # RFC 9293 section 3.10.5: connect(AF_UNSPEC) disconnects, and with unread or unsent data Linux sends an RST.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.shutdown(socket.SHUT_RDWR)
+
+    def bytes_carried(self) -> tuple[int, int]:
+        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES.size)
+        acked, received = _TCP_INFO_BYTES.unpack(info)
+        return acked, received
+
+    def wait_for(self, readable: bool, writable: bool) -> None:
+        self._wait_for(self.fileno(), readable, writable)
+
+    def release(self) -> None:
+        self._socket.close()

@@ -1,0 +1,58 @@
+"""What the host stack needs from whoever joins the parts: the adapter under a device, and the event loop's turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from chimney.host.edge import HostEdge
+from chimney.host.kernel import Flow
+
+if TYPE_CHECKING:
+    from chimney.host.connection import Connection
+
+
+class Adapter(Protocol):
+    """One network interface with its drivers and target, as the host sees it."""
+
+    edge: HostEdge
+
+    def watch(self, flow: Flow) -> None:
+        """Let the flow's frames in from now on, even before it is offloaded."""
+
+    def unwatch(self, flow: Flow) -> None:
+        """Let the flow's frames in no longer."""
+
+    def run(self) -> None:
+        """Process what has arrived, and send what is due."""
+
+    def flush(self) -> None:
+        """Send what is due."""
+
+    def retransmitted(self, flow: Flow) -> int:
+        """Segments that the target has retransmitted on an offloaded connection so far."""
+
+
+class Services(Protocol):
+    """The stack, as a connection sees it."""
+
+    def adapter(self, device: str) -> Adapter:
+        """The adapter of a network interface, made if there is none yet. Raises NotOffloadable."""
+
+    def wake(self, run: Callable[[], bool]) -> None:
+        """Call ``run`` in the next poll, and again as long as it returns True."""
+
+    def flush_soon(self, adapter: Adapter) -> None:
+        """Let the adapter send what was posted: at the end of the poll under way, or now."""
+
+    def hand_over(self, connection: Connection, action: Callable[[], None]) -> None:
+        """Carry a hand-over out when no completion is under way: now, or at the end of the poll under way.
+
+        What it raises then is kept in ``connection.hand_over_error``.
+        """
+
+    def poll(self, timeout: float | None) -> None:
+        """Run everything that is due, waiting at most ``timeout`` seconds for work."""
+
+    def forget(self, connection: Connection) -> None:
+        """The connection is the application's alone again."""

@@ -1,0 +1,275 @@
+"""The stack: the one place that joins host, intermediate drivers, target and link, and runs them to completion.
+
+An adapter belongs to one network interface, and is made when the first connection over it is offloaded. Everything
+runs in the thread that calls `Stack.poll`; `Stack.fileno` tells an event loop when to call it.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+from chimney.host.connection import Connection, Owner
+from chimney.host.edge import HostEdge
+from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
+from chimney.host.kernel import Flow
+from chimney.host.linux.kernel_side import LinuxKernelSide
+from chimney.host.linux.timer import Timer, monotonic_us
+from chimney.host.services import Adapter
+from chimney.intermediate.passthrough import PassThrough
+from chimney.link import base as link_base
+from chimney.link.packet import PacketLink
+from chimney.ndis.library import bind
+from chimney.ndis.status import StatusIndication
+from chimney.target import SoftTarget, TargetConfig
+from chimney.tcp import NEVER
+
+__all__ = ["ChimneyError", "Connection", "NotOffloadable", "Stack", "StackConfig", "UploadFailed"]
+
+# Frames read from the link before the engine sends: enough to acknowledge in bulk, few enough to stay in the cache.
+_BATCH = 32
+# Batches before the other adapters, the kernel's sockets and the caller have their turn.
+_TURN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class StackConfig:
+    """Settings of a stack.
+
+    ``receive_window`` and ``send_flight`` (bytes) bound what a connection can have under way in the target, so that the
+    kernel can take it back; ``push_ms`` is how long a push-mode receive waits for the peer to push.
+    """
+
+    receive_window: int = 2 << 20
+    send_flight: int = 2 << 20
+    push_ms: int = 10
+
+
+class InterfaceAdapter:
+    """One network interface: link, target, intermediate drivers, and the host's edge on top."""
+
+    def __init__(
+        self,
+        device: str,
+        drivers: list[PassThrough],
+        config: StackConfig,
+        on_status: Callable[[StatusIndication], None],
+    ) -> None:
+        self.device = device
+        self.link = PacketLink(device)
+        self.target = SoftTarget(
+            f"target on {device}",
+            self.link,
+            monotonic_us,
+            TargetConfig(push_ticks=config.push_ms, max_cwnd=config.send_flight),
+        )
+        self.edge = HostEdge(f"host on {device}", on_status)
+        self.drivers = drivers
+        upper = self.edge
+        for driver in drivers:
+            bind(upper, driver.upper)
+            upper = driver.lower
+        bind(upper, self.target)
+
+    def watch(self, flow: Flow) -> None:
+        self.target.watch(_link_flow(flow))
+
+    def unwatch(self, flow: Flow) -> None:
+        self.target.unwatch(_link_flow(flow))
+
+    def run(self) -> None:
+        for _ in range(_TURN):
+            if not self.target.poll(monotonic_us(), _BATCH):
+                break
+
+    def flush(self) -> None:
+        self.target.flush(monotonic_us())
+
+    def retransmitted(self, flow: Flow) -> int:
+        found = self.target.find(_link_flow(flow))
+        return 0 if found is None else int(found.retransmitted_segments)
+
+    def close(self) -> None:
+        self.link.close()
+
+
+class Stack:
+    """TCP chimney offload for the sockets of this process.
+
+    ``intermediate_drivers`` pass-through drivers stand between the host and each target. Use it as a context manager,
+    or call `close`: every connection goes back into the kernel. Not thread-safe: one thread, one stack.
+    """
+
+    def __init__(self, intermediate_drivers: int = 0, config: StackConfig | None = None) -> None:
+        self.config = config or StackConfig()
+        self._driver_count = intermediate_drivers
+        self._epoll = select.epoll()
+        self._timer = Timer()
+        self._epoll.register(self._timer.fileno(), select.EPOLLIN)
+        self._adapters: dict[str, InterfaceAdapter] = {}
+        self._connections: dict[int, Connection] = {}
+        self._interest: dict[int, int] = {}
+        self._ready: deque[Callable[[], bool]] = deque()
+        self._hand_overs: deque[tuple[Connection, Callable[[], None]]] = deque()
+        self._polling = False
+        self._handing_over = False
+
+    def __enter__(self) -> Stack:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # For the application
+
+    def connection(self, sock: socket.socket) -> Connection:
+        """Take over the I/O of a connected TCP socket; it stays in the kernel until `Connection.offload`.
+
+        Raises ChimneyError if ``sock`` is no connected TCP socket, or is with this stack already.
+        """
+        if sock.fileno() in self._connections:
+            raise ChimneyError(f"{sock!r} is with this stack already; use the connection that you have, or detach it")
+        kernel = LinuxKernelSide(sock, self.config.receive_window, self._wait_for)
+        connection = Connection(self, sock, kernel)
+        self._connections[kernel.fileno()] = connection
+        return connection
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when `poll` has something to do."""
+        return self._epoll.fileno()
+
+    def poll(self, timeout: float | None = 0.0) -> None:
+        """Run everything that is due once, waiting at most ``timeout`` seconds (None: for ever) for something to be
+        due.
+
+        Raises ChimneyError if called from within a request's callback.
+        """
+        if self._polling:
+            raise ChimneyError(
+                "poll (or a blocking call such as recv) inside a request's callback: post the request with a callback "
+                "of its own instead"
+            )
+        if self._ready or (self._hand_overs and not self._handing_over):
+            timeout = 0.0
+        events = self._epoll.poll(timeout)
+        self._polling = True
+        try:
+            for fd, _ in events:
+                connection = self._connections.get(fd)
+                if connection is not None:
+                    connection.kernel_ready()
+                elif fd == self._timer.fileno():
+                    self._timer.expired()
+            for adapter in self._adapters.values():
+                adapter.run()
+            for _ in range(len(self._ready)):
+                run = self._ready.popleft()
+                if run():
+                    self._ready.append(run)
+        finally:
+            self._polling = False
+        self._carry_out_hand_overs()
+        for adapter in self._adapters.values():
+            adapter.flush()
+        self._arm()
+
+    def close(self) -> None:
+        """Upload every connection, detach it, and give all descriptors back."""
+        for connection in list(self._connections.values()):
+            connection.release()
+        for adapter in self._adapters.values():
+            adapter.close()
+        self._adapters.clear()
+        self._timer.close()
+        self._epoll.close()
+
+    # Services for the connections
+
+    def adapter(self, device: str) -> Adapter:
+        found = self._adapters.get(device)
+        if found is None:
+            drivers = [PassThrough(f"pass-through {n + 1} on {device}") for n in range(self._driver_count)]
+            try:
+                found = InterfaceAdapter(device, drivers, self.config, self._status)
+            except (OSError, link_base.LinkError) as error:
+                raise NotOffloadable(f"no packet tap on interface {device}: {error}") from error
+            self._adapters[device] = found
+            self._epoll.register(found.link.fileno(), select.EPOLLIN)
+        return found
+
+    def wake(self, run: Callable[[], bool]) -> None:
+        self._ready.append(run)
+        if not self._polling:
+            # Somebody may be waiting on the descriptor alone.
+            self._timer.arm(0)
+
+    def flush_soon(self, adapter: Adapter) -> None:
+        if not self._polling:
+            adapter.flush()
+            self._arm()
+
+    def hand_over(self, connection: Connection, action: Callable[[], None]) -> None:
+        if self._polling or self._handing_over:
+            self._hand_overs.append((connection, action))
+            return
+        self._handing_over = True
+        try:
+            action()
+        finally:
+            self._handing_over = False
+            self._carry_out_hand_overs()
+            self._arm()
+
+    def forget(self, connection: Connection) -> None:
+        self._connections = {fd: other for fd, other in self._connections.items() if other is not connection}
+
+    def _carry_out_hand_overs(self) -> None:
+        while self._hand_overs and not self._handing_over:
+            connection, action = self._hand_overs.popleft()
+            self._handing_over = True
+            try:
+                action()
+            except ChimneyError as error:
+                connection.hand_over_error = error
+            finally:
+                self._handing_over = False
+
+    def _wait_for(self, fd: int, readable: bool, writable: bool) -> None:
+        mask = (select.EPOLLIN if readable else 0) | (select.EPOLLOUT if writable else 0)
+        known = self._interest.get(fd, 0)
+        if mask == known:
+            return
+        # Without interest the descriptor must not be there at all: EPOLLHUP would be reported for a placeholder.
+        if not mask:
+            self._epoll.unregister(fd)
+            del self._interest[fd]
+            return
+        if known:
+            self._epoll.modify(fd, mask)
+        else:
+            self._epoll.register(fd, mask)
+        self._interest[fd] = mask
+
+    def _status(self, code: StatusIndication) -> None:
+        if code == StatusIndication.UPLOAD_ALL:
+            for connection in self._connections.values():
+                if connection.owner is Owner.TARGET:
+                    connection.upload_soon(None)
+
+    def _arm(self) -> None:
+        if self._ready:
+            self._timer.arm(0)
+            return
+        deadline = min((adapter.target.poll_at() for adapter in self._adapters.values()), default=NEVER)
+        if deadline < NEVER:
+            self._timer.arm(deadline)
+
+
+def _link_flow(flow: Flow) -> link_base.Flow:
+    return link_base.Flow(flow.local_address, flow.local_port, flow.remote_address, flow.remote_port)
