@@ -264,9 +264,9 @@ class Connection:
         self.chimney.initiate(taken, chained)
         while self.chimney.initiated is None:
             self._services.poll(None)
-        del adapter.edge.keepers[plan.flow]
         if self.chimney.initiated != Status.SUCCESS:
             self._undo(taken, chained, self.chimney.initiated)
+        del adapter.edge.keepers[plan.flow]
         self._count_kernel_stretch(carried)
         self.owner = Owner.TARGET
         self._info.offloads += 1

@@ -1,0 +1,313 @@
+"""A kernel, a target and a stack that do what a test says, around the real switch and the real edge."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from chimney.host.connection import Connection
+from chimney.host.edge import HostEdge
+from chimney.host.errors import ChimneyError, NotOffloadable
+from chimney.host.kernel import Flow, GivenState, Plan, TakenState
+from chimney.intermediate import PassThrough
+from chimney.ndis import Miniport, MiniportOffloadBlockList, NetBufferList, Status, bind
+from chimney.ndis.buffers import advance_net_buffer_data_start, iterate, link
+from chimney.ndis.state import (
+    NeighborConst,
+    PathConst,
+    TcpCached,
+    TcpConst,
+    TcpDelegated,
+    TimerRemainder,
+    walk,
+)
+from chimney.ndis.status import OffloadStateType, TcpCachedFlags, TcpConnectionState, TcpConstFlags
+
+FLOW = Flow(b"\x0a\x00\x00\x01", 80, b"\x0a\x00\x00\x02", 4000)
+ISS, IRS = 0xFFFFFF00, 0x7FFFFF00
+
+
+class ScriptedKernel:
+    """Kernel side with a receive queue, a bounded send queue, and a memory of what it was given."""
+
+    def __init__(self) -> None:
+        self.incoming = bytearray()
+        self.outgoing = bytearray()
+        self.room = 1 << 20
+        self.unsent = b""
+        self.ended = False
+        self.error: OSError | None = None
+        self.shut = self.aborted = self.released = False
+        self.refusal: NotOffloadable | None = None
+        self.given: list[GivenState] = []
+        self.injected: list[bytes] = []
+        self.interest = (False, False)
+        self.state = TcpConnectionState.ESTABLISHED
+
+    def prepare(self) -> Plan:
+        return Plan(
+            FLOW,
+            "eth0",
+            NeighborConst(),
+            b"\x02" * 6,
+            PathConst(FLOW.local_address, FLOW.remote_address),
+            1500,
+        )
+
+    def take(self, plan: Plan) -> TakenState:
+        if self.refusal is not None:
+            raise self.refusal
+        unread = bytes(self.incoming)
+        self.incoming.clear()
+        delegated = TcpDelegated(
+            state=self.state,
+            rcv_nxt=IRS,
+            rcv_wnd=65535,
+            snd_una=ISS,
+            snd_nxt=(ISS + len(self.unsent)) & 0xFFFFFFFF,
+            snd_max=(ISS + len(self.unsent)) & 0xFFFFFFFF,
+            snd_wnd=65535,
+            max_snd_wnd=65535,
+            send_wl1=IRS,
+            c_wnd=14480,
+            ss_thresh=0x7FFFFFFF,
+            s_rtt=8,
+            rtt_var=4,
+            ts_recent=0,
+            ts_recent_age=0,
+            ts_time=0,
+            total_rt=0,
+            dup_ack_count=0,
+            snd_wnd_probe_count=0,
+            keep_alive=TimerRemainder(),
+            retransmit=TimerRemainder(),
+        )
+        const = TcpConst(TcpConstFlags.SACK_ENABLED, FLOW.remote_port, FLOW.local_port, 7, 7, 1460)
+        return TakenState(const, TcpCached(TcpCachedFlags(0), 65535), delegated, self.unsent, unread)
+
+    def give_back(self, state: GivenState) -> None:
+        self.given.append(state)
+        for view in state.unread:
+            self.incoming += view
+
+    def inject(self, packets: list[bytes]) -> None:
+        self.injected += packets
+
+    def send(self, data: memoryview) -> int:
+        if self.error is not None:
+            raise self.error
+        taken = min(len(data), self.room - len(self.outgoing))
+        self.outgoing += data[:taken]
+        return taken
+
+    def receive_into(self, buffer: memoryview) -> int:
+        if self.error is not None:
+            raise self.error
+        count = min(len(buffer), len(self.incoming))
+        if not count:
+            return 0 if self.ended else -1
+        buffer[:count] = self.incoming[:count]
+        del self.incoming[:count]
+        return count
+
+    def shutdown(self) -> None:
+        self.shut = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def bytes_carried(self) -> tuple[int, int]:
+        return len(self.outgoing), 0
+
+    def wait_for(self, readable: bool, writable: bool) -> None:
+        self.interest = (readable, writable)
+
+    def release(self) -> None:
+        self.released = True
+
+
+class ScriptedTarget(Miniport):
+    """A miniport edge that records everything, and completes only what the test completes."""
+
+    def __init__(self) -> None:
+        super().__init__("scripted target")
+        self.initiated: list[MiniportOffloadBlockList] = []
+        self.terminated: list[MiniportOffloadBlockList] = []
+        self.sends: deque[NetBufferList] = deque()
+        self.receives: deque[NetBufferList] = deque()
+        self.disconnects: list[tuple[NetBufferList, int]] = []
+        self.forwards: list[NetBufferList] = []
+        self.returned: list[NetBufferList] = []
+        self.answer: Status | None = Status.SUCCESS
+        self.terminate_at_once = True
+        self.final: dict[str, object] = {}
+
+    @property
+    def tcp_handle(self) -> object:
+        return self._tcp(self.initiated[-1]).ndis_offload_handle
+
+    @staticmethod
+    def _tcp(tree: MiniportOffloadBlockList) -> MiniportOffloadBlockList:
+        return next(b for b in walk(tree) if b.type in (OffloadStateType.TCP, OffloadStateType.TCP_DELEGATED))
+
+    def initiate_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        self.initiated.append(block_list)
+        if self.answer is not None:
+            self.complete_initiate(self.answer)
+
+    def complete_initiate(self, status: Status) -> None:
+        tree = self.initiated[-1]
+        for block in walk(tree):
+            block.status = status
+            if status == Status.SUCCESS and block.miniport_offload_context is None:
+                block.miniport_offload_context = object()
+        if status == Status.SUCCESS:
+            self.sends.extend(iterate(self._tcp(tree).net_buffer_list_chain))
+        self.handle.initiate_offload_complete(tree)
+
+    def terminate_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        self.terminated.append(block_list)
+        if self.terminate_at_once:
+            self.complete_terminate()
+
+    def complete_terminate(self) -> None:
+        """Receives back empty, the sends in the chain, the delegated state as `final` says."""
+        tree = self.terminated[-1]
+        while self.receives:
+            self.complete_receive(b"", Status.UPLOAD_IN_PROGRESS)
+        for nbl, _ in self.disconnects:
+            nbl.status = int(Status.UPLOAD_IN_PROGRESS)
+            self.handle.tcp_offload_disconnect_complete(nbl)
+        block = self._tcp(tree)
+        delegated = block.delegated
+        assert isinstance(delegated, TcpDelegated)
+        delegated.state = TcpConnectionState.ESTABLISHED
+        delegated.snd_una = delegated.snd_nxt = delegated.snd_max = 0
+        for name, value in self.final.items():
+            setattr(delegated, name, value)
+        for nbl in self.sends:
+            nbl.status = int(Status.UPLOAD_IN_PROGRESS)
+        block.net_buffer_list_chain = link(self.sends)
+        self.sends.clear()
+        for node in walk(tree):
+            node.status = Status.SUCCESS
+        self.handle.terminate_offload_complete(tree)
+
+    def tcp_offload_send(self, offload_context: object, net_buffer_list: NetBufferList) -> int:
+        self.sends.extend(iterate(net_buffer_list))
+        return int(Status.PENDING)
+
+    def tcp_offload_receive(self, offload_context: object, net_buffer_list: NetBufferList) -> int:
+        self.receives.extend(iterate(net_buffer_list))
+        return int(Status.PENDING)
+
+    def tcp_offload_disconnect(self, offload_context: object, net_buffer_list: NetBufferList, flags: int) -> int:
+        self.disconnects.append((net_buffer_list, flags))
+        return int(Status.PENDING)
+
+    def tcp_offload_forward(self, offload_context: object, net_buffer_list: NetBufferList) -> int:
+        self.forwards += iterate(net_buffer_list)
+        return int(Status.PENDING)
+
+    def tcp_offload_receive_return(self, net_buffer_list: NetBufferList) -> int:
+        self.returned += iterate(net_buffer_list)
+        return int(Status.SUCCESS)
+
+    def complete_send(self, status: Status = Status.SUCCESS, acknowledged: int | None = None) -> None:
+        nbl = self.sends.popleft()
+        self._account(nbl, nbl.data_length() if acknowledged is None else acknowledged, status)
+        self.handle.tcp_offload_send_complete(nbl)
+
+    def acknowledge_head(self, count: int) -> None:
+        """The oldest send, which stays, has so many bytes acknowledged: what a terminate's chain says of it (A38)."""
+        self._account(self.sends[0], count, Status.UPLOAD_IN_PROGRESS)
+
+    def complete_receive(self, data: bytes, status: Status = Status.SUCCESS) -> None:
+        nbl = self.receives.popleft()
+        views = nbl.first_net_buffer.views()
+        assert len(views) == 1 and len(data) <= len(views[0])
+        views[0][: len(data)] = data
+        self._account(nbl, len(data), status)
+        self.handle.tcp_offload_receive_complete(nbl)
+
+    def complete_disconnect(self, status: Status = Status.SUCCESS) -> None:
+        nbl, _ = self.disconnects.pop(0)
+        nbl.status = int(status)
+        self.handle.tcp_offload_disconnect_complete(nbl)
+
+    @staticmethod
+    def _account(nbl: NetBufferList, count: int, status: Status) -> None:
+        nbl.status = int(status)
+        nbl.tcp_offload_bytes_transferred = count
+        advance_net_buffer_data_start(nbl.first_net_buffer, count)
+
+
+class ScriptedStack:
+    """Services and adapter in one: `poll` runs what is due, as the real one does."""
+
+    def __init__(self, drivers: int = 0) -> None:
+        self.target = ScriptedTarget()
+        self.edge = HostEdge("scripted host", lambda code: None)
+        upper = self.edge
+        for number in range(drivers):
+            driver = PassThrough(f"driver {number}")
+            bind(upper, driver.upper)
+            upper = driver.lower
+        bind(upper, self.target)
+        self.kernel = ScriptedKernel()
+        self.ready: deque[Callable[[], bool]] = deque()
+        self.postponed: list[tuple[Connection, Callable[[], None]]] = []
+        self.watched: list[Flow] = []
+        self.forgotten: list[object] = []
+        self.polling = False
+        self.during_poll: list[Callable[[], None]] = []
+
+    def adapter(self, device: str) -> ScriptedStack:
+        return self
+
+    def watch(self, flow: Flow) -> None:
+        self.watched.append(flow)
+
+    def unwatch(self, flow: Flow) -> None:
+        self.watched.remove(flow)
+
+    def run(self) -> None:
+        for action in self.during_poll[:]:
+            self.during_poll.remove(action)
+            action()
+
+    def flush(self) -> None:
+        pass
+
+    def retransmitted(self, flow: Flow) -> int:
+        return 3
+
+    def wake(self, run: Callable[[], bool]) -> None:
+        self.ready.append(run)
+
+    def flush_soon(self, adapter: object) -> None:
+        pass
+
+    def hand_over(self, connection: Connection, action: Callable[[], None]) -> None:
+        if self.polling:
+            self.postponed.append((connection, action))
+        else:
+            action()
+
+    def poll(self, timeout: float | None = 0.0) -> None:
+        self.polling = True
+        self.run()
+        for _ in range(len(self.ready)):
+            run = self.ready.popleft()
+            if run():
+                self.ready.append(run)
+        self.polling = False
+        while self.postponed:
+            connection, action = self.postponed.pop(0)
+            try:
+                action()
+            except ChimneyError as error:
+                connection.hand_over_error = error
+
+    def forget(self, connection: object) -> None:
+        self.forgotten.append(connection)

@@ -1,0 +1,330 @@
+"""The switch: what becomes of requests on the kernel path, in the chimney, and on the way between them."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from chimney.host.connection import Connection, Owner
+from chimney.host.errors import ChimneyError, NotOffloadable
+from chimney.host.segments import KeptSegment
+from chimney.ndis import DisconnectFlags, Status, TcpOffloadEvent, UploadReason
+from chimney.ndis.buffers import net_buffer_list
+from chimney.ndis.status import TcpConnectionState
+from tests.host.scripted import FLOW, ISS, ScriptedStack
+
+
+@pytest.fixture(params=[0, 2], ids=["direct", "two drivers"])
+def stack(request):
+    return ScriptedStack(request.param)
+
+
+@pytest.fixture
+def connection(stack):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield Connection(stack, ours, stack.kernel)
+
+
+def order(done):
+    return lambda request: done.append(request)
+
+
+def test_kernel_path_completes_in_posting_order_and_waits_for_room(stack, connection):
+    stack.kernel.room = 5
+    done = []
+    first = connection.post_send(b"abc", order(done))
+    second = connection.post_send(b"defg", order(done))
+    stack.poll()
+    assert done == [first] and bytes(stack.kernel.outgoing) == b"abcde"
+    assert stack.kernel.interest == (False, True)
+    stack.kernel.room = 100
+    connection.kernel_ready()
+    stack.poll()
+    stack.poll()
+    assert done == [first, second] and bytes(stack.kernel.outgoing) == b"abcdefg"
+    assert stack.kernel.interest == (False, False)
+
+
+def test_kernel_path_receives_and_tells_the_end_of_the_stream(stack, connection):
+    buffer = bytearray(4)
+    first, second = connection.post_receive(buffer), connection.post_receive(bytearray(4))
+    stack.poll()
+    assert stack.kernel.interest == (True, False) and not first.done
+    stack.kernel.incoming += b"hi"
+    stack.kernel.ended = True
+    connection.kernel_ready()
+    stack.poll()
+    assert (first.bytes_transferred, bytes(buffer[:2])) == (2, b"hi")
+    assert second.done and second.bytes_transferred == 0 and second.error is None
+
+
+def test_an_error_of_the_socket_ends_everything_in_order(stack, connection):
+    stack.kernel.error = ConnectionResetError("gone")
+    requests = [connection.post_send(b"x"), connection.post_send(b"y"), connection.post_receive(bytearray(1))]
+    shutdown = connection.shutdown()
+    stack.poll()
+    assert all(r.done and r.error is stack.kernel.error for r in [*requests, shutdown])
+    late = connection.post_receive(bytearray(1))
+    stack.poll()
+    assert late.error is stack.kernel.error
+
+
+def test_shutdown_waits_for_the_sends(stack, connection):
+    stack.kernel.room = 1
+    connection.post_send(b"ab")
+    request = connection.shutdown()
+    stack.poll()
+    assert not stack.kernel.shut and not request.done
+    stack.kernel.room = 2
+    connection.kernel_ready()
+    stack.poll()
+    stack.poll()
+    assert stack.kernel.shut and request.done
+    with pytest.raises(BrokenPipeError, match="after shutdown"):
+        connection.post_send(b"c")
+
+
+def test_down_everything_goes_along(stack, connection):
+    stack.kernel.room = 2
+    stack.kernel.unsent = b"01"
+    head = connection.post_send(b"abcd")
+    stack.poll()
+    stack.kernel.incoming += b"unread"
+    receive = connection.post_receive(bytearray(10), push=False)
+    connection.shutdown()
+    connection.offload()
+    assert connection.offloaded and stack.watched == [FLOW]
+    # What the kernel had taken comes first, as the chain, then what it had not.
+    assert [b"".join(n.first_net_buffer.views()) for n in stack.target.sends] == [b"01", b"cd"]
+    tree = stack.target.initiated[0]
+    tcp = stack.target._tcp(tree)
+    assert tcp.delegated.send_data_head is tcp.delegated.send_data_tail is stack.target.sends[0]
+    assert b"".join(tcp.delegated.buffered_data.first_net_buffer.views()) == b"unread"
+    assert [n.tcp_receive_no_push for n in stack.target.receives] == [True]
+    assert [flags for _, flags in stack.target.disconnects] == [DisconnectFlags.GRACEFUL_CLOSE]
+    stack.target.complete_send()
+    stack.target.complete_send()
+    assert head.done and head.bytes_transferred == 4 and head.error is None
+    stack.target.complete_receive(b"unread")
+    assert receive.bytes_transferred == 6
+    stack.target.complete_disconnect()
+    assert connection.shutdown_request.done
+
+
+def test_a_refused_offload_leaves_the_connection_in_the_kernel(stack, connection):
+    stack.kernel.unsent = b"01"
+    stack.kernel.incoming += b"unread"
+    stack.target.answer = Status.OFFLOAD_TCP_ENTRIES
+    with pytest.raises(NotOffloadable, match="OFFLOAD_TCP_ENTRIES"):
+        connection.offload()
+    assert connection.owner is Owner.KERNEL and stack.watched == []
+    given = stack.kernel.given[0]
+    assert b"".join(given.sent) == b"01" and b"".join(given.unread) == b"unread"
+    stack.poll()
+    assert not connection.sends
+    assert connection.recv(10) == b"unread"
+    stack.target.answer = Status.SUCCESS
+    connection.offload()
+    assert connection.offloaded
+
+
+def test_what_the_kernel_refuses_changes_nothing(stack, connection):
+    stack.kernel.refusal = NotOffloadable("it listens")
+    receive = connection.post_receive(bytearray(4))
+    with pytest.raises(NotOffloadable, match="it listens"):
+        connection.offload()
+    stack.kernel.incoming += b"data"
+    stack.poll()
+    assert receive.bytes_transferred == 4 and stack.watched == []
+
+
+def test_segments_that_come_during_the_initiate_are_forwarded(stack, connection):
+    stack.target.answer = None
+    packet = bytes([0x45]) + bytes(19) + b"tcp segment of twenty"
+    segment = KeptSegment(FLOW, packet, 20)
+
+    def arrive():
+        connection.keep(segment)
+        assert connection.owner is Owner.OFFLOADING and not stack.target.forwards
+        stack.during_poll.append(lambda: stack.target.complete_initiate(Status.SUCCESS))
+
+    stack.during_poll.append(arrive)
+    connection.offload()
+    assert [b"".join(n.first_net_buffer.views()) for n in stack.target.forwards] == [b"tcp segment of twenty"]
+    # One that the target did not process any more is the host's again.
+    stack.target.forwards[0].status = int(Status.UPLOAD_IN_PROGRESS)
+    stack.target.handle.tcp_offload_forward_complete(stack.target.forwards[0])
+    connection.upload()
+    assert stack.kernel.injected == [packet]
+
+
+def test_up_everything_comes_along(stack, connection):
+    connection.offload()
+    done = []
+    sends = [connection.post_send(data, order(done)) for data in (b"acked", b"half-acked", b"unsent")]
+    receives = [connection.post_receive(bytearray(8)) for _ in range(2)]
+    shutdown = connection.shutdown()
+    stack.target.complete_send()
+    stack.target.acknowledge_head(4)
+    stack.target.receives[0].first_net_buffer.views()[0][:3] = b"par"
+    stack.target.complete_receive(b"par", Status.UPLOAD_IN_PROGRESS)
+    buffered = net_buffer_list(b"buffered")
+    stack.target.final = {"snd_una": ISS, "snd_nxt": ISS + 6, "snd_max": (ISS + 6), "buffered_data": buffered}
+    connection.upload()
+    assert done == sends[:1] and receives[0].bytes_transferred == 3
+    given = stack.kernel.given[0]
+    assert b"".join(given.sent) == b"-acked" and b"".join(given.unread) == b"buffered"
+    assert stack.target.returned == [buffered]
+    stack.poll()
+    stack.poll()
+    assert bytes(stack.kernel.outgoing) == b"unsent" and done == sends
+    assert all(s.error is None and s.bytes_transferred == s.length for s in sends)
+    assert receives[1].bytes_transferred == 8 and shutdown.done and stack.kernel.shut
+    info = connection.info()
+    assert (info.offloads, info.uploads) == (1, 1)
+    assert (info.bytes_sent_target, info.bytes_received_target) == (9, 11)
+    assert info.retransmits == 3
+
+
+def test_a_fin_in_flight_is_no_byte(stack, connection):
+    connection.offload()
+    connection.post_send(b"last")
+    connection.shutdown()
+    stack.target.final = {
+        "state": TcpConnectionState.FIN_WAIT_1,
+        "snd_una": ISS,
+        "snd_max": ISS + 5,
+    }
+    connection.upload()
+    assert b"".join(stack.kernel.given[0].sent) == b"last"
+
+
+def test_a_target_without_memory_leads_to_an_upload(stack, connection):
+    connection.offload()
+    request = connection.post_send(b"again")
+    stack.during_poll.append(lambda: stack.target.complete_send(Status.REQUEST_UPLOAD, 0))
+    stack.poll()
+    assert connection.owner is Owner.KERNEL
+    stack.poll()
+    stack.poll()
+    assert request.done and bytes(stack.kernel.outgoing) == b"again"
+
+
+def test_a_reset_ends_everything_and_the_offload(stack, connection):
+    connection.offload()
+    send, receive = connection.post_send(b"x"), connection.post_receive(bytearray(4))
+    stack.target.final = {"state": TcpConnectionState.CLOSED}
+
+    def reset():
+        stack.target.handle.tcp_offload_event_handler(stack.target.tcp_handle, int(TcpOffloadEvent.INDICATE_ABORT), 0)
+        stack.target.complete_send(Status.REQUEST_ABORTED, 0)
+        stack.target.complete_receive(b"", Status.REQUEST_ABORTED)
+
+    stack.during_poll.append(reset)
+    stack.poll()
+    assert isinstance(send.error, ConnectionResetError) and isinstance(receive.error, ConnectionResetError)
+    assert connection.owner is Owner.KERNEL and stack.kernel.given[0].reset
+    with pytest.raises(NotOffloadable, match="failed"):
+        connection.offload()
+
+
+@pytest.mark.parametrize("reason", UploadReason)
+def test_mandatory_reasons_upload_and_optional_ones_do_not(stack, connection, reason):
+    connection.offload()
+    stack.during_poll.append(
+        lambda: stack.target.handle.tcp_offload_event_handler(
+            stack.target.tcp_handle, int(TcpOffloadEvent.INDICATE_RETRIEVE), int(reason)
+        )
+    )
+    stack.poll()
+    assert connection.offloaded is not reason.mandatory
+
+
+def test_the_end_of_the_stream_below_is_told_to_later_receives(stack, connection):
+    stack.kernel.state = TcpConnectionState.CLOSE_WAIT
+    stack.kernel.incoming += b"rest"
+    connection.offload()
+    first = connection.post_receive(bytearray(8))
+    stack.target.complete_receive(b"rest")
+    assert first.bytes_transferred == 4
+    second = connection.post_receive(bytearray(8))
+    assert second.done and second.bytes_transferred == 0 and not stack.target.receives
+
+
+def test_an_indication_without_a_request_stays_with_the_target(stack, connection):
+    connection.offload()
+    verdict = stack.target.handle.tcp_offload_receive_handler(
+        stack.target.tcp_handle, net_buffer_list(b"early"), int(Status.SUCCESS)
+    )
+    assert verdict == (Status.OFFLOAD_DATA_NOT_ACCEPTED, 0)
+
+
+def test_hand_overs_asked_for_in_a_callback_wait_for_its_end(stack, connection):
+    connection.offload()
+    seen = []
+
+    def callback(request):
+        connection.upload()
+        seen.append(connection.owner)
+
+    connection.post_send(b"x", callback)
+    stack.during_poll.append(stack.target.complete_send)
+    stack.poll()
+    assert seen == [Owner.TARGET] and connection.owner is Owner.KERNEL
+
+
+def test_connections_share_path_and_neighbor(stack, connection):
+    connection.offload()
+    other_socket, theirs = socket.socketpair()
+    with other_socket, theirs:
+        other = Connection(stack, other_socket, stack.kernel)
+        other.offload()
+        first, second = stack.target.initiated
+        assert first.const is not None and first.dependent_block_list.const is not None
+        assert second.const is None and second.dependent_block_list.const is None
+        assert second.ndis_offload_handle is first.ndis_offload_handle
+        connection.upload()
+        assert stack.target.terminated[0].dependent_block_list is None
+        other.upload()
+        assert stack.target.terminated[1].dependent_block_list.dependent_block_list is not None
+
+
+def test_detach_gives_the_socket_back_alone(stack, connection):
+    connection.offload()
+    receive = connection.post_receive(bytearray(4))
+    connection.detach()
+    assert connection.owner is Owner.APPLICATION and stack.forgotten == [connection] and stack.kernel.released
+    assert isinstance(receive.error, ConnectionAbortedError)
+    with pytest.raises(ChimneyError, match="detached"):
+        connection.post_send(b"x")
+
+
+def test_abort_resets_and_uploads(stack, connection):
+    connection.offload()
+    send = connection.post_send(b"x")
+    stack.target.final = {"state": TcpConnectionState.CLOSED}
+    original = stack.target.tcp_offload_disconnect
+
+    def disconnect(context, nbl, flags):
+        assert flags == DisconnectFlags.ABORTIVE_CLOSE
+        stack.target.complete_send(Status.REQUEST_ABORTED, 0)
+        original(context, nbl, flags)
+        stack.target.complete_disconnect()
+        return int(Status.PENDING)
+
+    stack.target.tcp_offload_disconnect = disconnect
+    connection.abort()
+    assert isinstance(send.error, OSError) and connection.owner is Owner.KERNEL
+
+
+@pytest.mark.parametrize("data", [b"", bytearray()])
+def test_nothing_to_transfer_is_refused(connection, data):
+    with pytest.raises(ValueError, match="at least one byte"):
+        connection.post_send(data)
+
+
+def test_a_buffer_to_fill_must_be_writable(connection):
+    with pytest.raises(ValueError, match="writable"):
+        connection.post_receive(memoryview(b"constant"))
