@@ -35,7 +35,9 @@ def blocks(seed: int) -> Iterator[memoryview]:
 class Peer:
     """The flooding peer: `port` on `address` is connected to; `finish` ends the flood and returns its report."""
 
-    def __init__(self, namespace: Namespace, address: tuple[str, int], family: int, *, sends: bool, bulk: int = 0) -> None:
+    def __init__(
+        self, namespace: Namespace, address: tuple[str, int], family: int, *, sends: bool, bulk: int = 0
+    ) -> None:
         stop_reader, self._stop = os.pipe()
         self._report, report_writer = os.pipe()
         self.pid = os.fork()
@@ -49,7 +51,7 @@ class Peer:
                     sock = socket.socket(family, socket.SOCK_STREAM)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
                 sock.connect(address)
-                os.write(report_writer, json.dumps(_flood(sock, stop_reader, sends, bulk)).encode())
+                os.write(report_writer, json.dumps(_flood(sock, stop_reader, sends, digest)).encode())
                 code = 0
             finally:
                 sys.stdout.flush()
@@ -62,6 +64,12 @@ class Peer:
         with contextlib.suppress(OSError):
             os.close(self._stop)
 
+    def kill(self) -> None:
+        """End the peer at once; there is no report."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self._report)
+
     def report(self) -> dict[str, object]:
         """What the peer sent and received: bytes and digests. Waits for its end."""
         text = b""
@@ -72,14 +80,15 @@ class Peer:
         return report
 
 
-def _flood(sock: socket.socket, stop: int, sends: bool, bulk: int) -> dict[str, object]:
+def _flood(sock: socket.socket, stop: int, sends: bool, digest: bool) -> dict[str, object]:
     received = hashlib.sha256()
     counts = {"received": 0}
 
     def receive() -> None:
         buffer = memoryview(bytearray(1 << 20))
         while count := sock.recv_into(buffer):
-            received.update(buffer[:count])
+            if digest:
+                received.update(buffer[:count])
             counts["received"] += count
 
     receiver = threading.Thread(target=receive)
@@ -88,10 +97,11 @@ def _flood(sock: socket.socket, stop: int, sends: bool, bulk: int) -> dict[str, 
     os.set_blocking(stop, False)
     if sends:
         for block in blocks(2):
-            if _stopped(stop) or (bulk and total >= bulk):
+            if _stopped(stop):
                 break
             sock.sendall(block)
-            sent.update(block)
+            if digest:
+                sent.update(block)
             total += len(block)
     sock.shutdown(socket.SHUT_WR)
     receiver.join()

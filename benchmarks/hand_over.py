@@ -2,9 +2,10 @@
 
     python benchmarks/hand_over.py --cycles 3000
 
-An unmodified kernel peer in a namespace of its own sends as fast as it can and receives what we send, while the connection
-goes down the chimney and back up again and again. An observer on the peer's interface counts RSTs, retransmissions and
-silences. Prints a table, or with --json one object; the exit status is 0 only if no byte and no connection was lost.
+An unmodified kernel peer in a namespace of its own sends as fast as it can and receives what we send, while the
+connection goes down the chimney and back up again and again. An observer on the peer's interface counts RSTs,
+retransmissions and silences. Prints a table, or with --json one object; the exit status is 0 only if no byte and no
+connection was lost.
 """
 
 from __future__ import annotations
@@ -157,9 +158,7 @@ def main() -> int:
     options = parser.parse_args()
     if os.geteuid():
         enter_user_namespace()
-    result = run(
-        options.cycles, ipv6=options.ipv6, mtu=options.mtu, drivers=options.drivers, turns=options.turns
-    )
+    result = run(options.cycles, ipv6=options.ipv6, mtu=options.mtu, drivers=options.drivers, turns=options.turns)
     if options.json:
         print(json.dumps(result))
     else:

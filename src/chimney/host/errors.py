@@ -8,8 +8,8 @@ class ChimneyError(Exception):
 
 
 class NotOffloadable(ChimneyError):
-    """The connection cannot be offloaded; its socket goes on working as it was. The message says why, and what to do."""
+    """The connection cannot be offloaded, and works on as it did. The message says why, and what to do."""
 
 
 class UploadFailed(ChimneyError):
-    """The kernel did not take the connection back; the connection is lost, and the message says at which step."""
+    """The kernel did not take the connection back: it is lost, and the message says at which step."""
