@@ -36,7 +36,7 @@ class Peer:
     """The flooding peer: `port` on `address` is connected to; `finish` ends the flood and returns its report."""
 
     def __init__(
-        self, namespace: Namespace, address: tuple[str, int], family: int, *, sends: bool, bulk: int = 0
+        self, namespace: Namespace, address: tuple[str, int], family: int, *, sends: bool, digest: bool = True
     ) -> None:
         stop_reader, self._stop = os.pipe()
         self._report, report_writer = os.pipe()

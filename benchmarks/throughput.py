@@ -2,8 +2,8 @@
 
     python benchmarks/throughput.py --seconds 3 --runs 3
 
-One connection between two namespaces, our side and the peer on a core each; the kernel uses CUBIC on both sides. Each run
-sends in one direction through the kernel path, then through the target, and prints the ratio of the medians.
+One connection between two namespaces, our side and the peer on a core each; the kernel uses CUBIC on both sides. Each
+run sends in one direction through the kernel path, then through the target, and prints the ratio of the medians.
 """
 
 from __future__ import annotations
