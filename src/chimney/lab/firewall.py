@@ -85,22 +85,23 @@ class StatefulFirewall:
 
 
 class Loss:
-    """Random loss of what enters a namespace by an interface, `percent` of the frames (of 100).
+    """Random loss of what enters a namespace by an interface, `percent` of the frames (to hundredths of a percent).
 
     A super-segment is lost as a whole: switch the sender's offloads off for loss per wire segment.
     """
 
     TABLE = "lab_loss"
 
-    def __init__(self, namespace: Namespace, interface: str, percent: int) -> None:
+    def __init__(self, namespace: Namespace, interface: str, percent: float) -> None:
         self.namespace = namespace
+        chance = f"numgen random mod 10000 < {round(percent * 100)}"
         load(
             namespace,
             f"table inet {self.TABLE} {{\n"
             "  counter lost { }\n"
             "  chain incoming {\n"
             "    type filter hook prerouting priority -300;\n"
-            f'    iifname "{interface}" meta l4proto tcp numgen random mod 100 < {percent} counter name lost drop\n'
+            f'    iifname "{interface}" meta l4proto tcp {chance} counter name lost drop\n'
             "  }\n"
             "}\n",
         )
