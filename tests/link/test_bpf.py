@@ -175,7 +175,9 @@ def test_too_many_flows_are_told_apart_by_local_port(frames):
     assert program.precision == bpf.Precision.LOCAL_PORTS
     for f in (flows[0], flows[-1]):
         assert run(program, frame_of(frames, f))
-        assert run(program, frame_of(frames, f, ip_options=b"\1" * 8) if len(f.local_address) == 4 else frame_of(frames, f))
+        assert run(
+            program, frame_of(frames, f, ip_options=b"\1" * 8) if len(f.local_address) == 4 else frame_of(frames, f)
+        )
         assert run(program, frame_of(frames, f._replace(remote_port=1)))
         assert not run(program, frame_of(frames, f._replace(local_port=81)))
 
