@@ -1,0 +1,220 @@
+"""A connection's way out of the kernel and back, on the application's own socket.
+
+Down: a *cover* (a silent socket on the same four-tuple) takes the packets, the state is read, the socket is recycled
+into a *placeholder* that keeps the four-tuple and answers nothing, the cover goes. Up: the same, and the placeholder is
+recycled into the living socket. Two sockets can hold one four-tuple when they differ in the device that they are bound
+to; the kernel then prefers the younger. For some microseconds the connection therefore hears one device only.
+
+Descriptor, descriptors made from it, epoll registrations and options stay. tests/live/ proves the order of the calls.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from dataclasses import dataclass, field, replace
+
+from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
+from chimney.host.linux import sockopts as so
+from chimney.host.linux.dump import Endpoint, KernelState, dump, endpoint_of
+from chimney.host.linux.restore import restore
+
+
+@dataclass(slots=True)
+class Returned:
+    """What the socket had no room for: `unsent`, to be sent later, and behind it a FIN if `fin_pending`."""
+
+    unsent: list[memoryview] = field(default_factory=list)
+    fin_pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """The application's settings that a hand-over has to change for a while."""
+
+    device: int
+    reuse_address: int
+    keepalive: int
+    filter: so.Filter | None
+    reading_shut: bool
+
+    @classmethod
+    def of(cls, sock: socket.socket) -> _Options:
+        return cls(
+            device=sock.getsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX),
+            reuse_address=sock.getsockopt(so.SOL_SOCKET, so.SO_REUSEADDR),
+            keepalive=sock.getsockopt(so.SOL_SOCKET, so.SO_KEEPALIVE),
+            filter=so.read_filter(sock.fileno()),
+            reading_shut=_reading_shut(sock),
+        )
+
+
+def _reading_shut(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def take(sock: socket.socket, device: str) -> Placeholder:
+    """Take a connection out of the kernel; `eligibility.check` has let it pass, `device` carries its packets.
+
+    The application's descriptor becomes the placeholder. Raises NotOffloadable; the socket then works as before.
+    """
+    local, remote = endpoint_of(sock.getsockname()), endpoint_of(sock.getpeername())
+    own = _duplicate(sock)
+    try:
+        return _take(own, device, local, remote)
+    except OSError as error:
+        own.close()
+        raise NotOffloadable(f"the kernel refused to hand over {local} -> {remote}: {error}") from error
+    except BaseException:
+        own.close()
+        raise
+
+
+def _take(own: socket.socket, device: str, local: Endpoint, remote: Endpoint) -> Placeholder:
+    options = _Options.of(own)
+    with _Cover(own, device, local, remote) as cover:
+        try:
+            cover.stand(options.device)
+            own.setsockopt(so.IPPROTO_TCP, so.TCP_QUICKACK, 1)
+            own.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_ON)
+            state = dump(own, local, remote)
+        except BaseException:
+            own.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_OFF)
+            _put_back(own, options)
+            raise
+        placeholder = Placeholder(own, device, state, options)
+        try:
+            placeholder.stand(cover)
+        except BaseException:
+            cover.change(own)
+            # Everything counts as sent: the buffer is made to hold that.
+            restore(own, replace(state, snd_nxt=state.write_seq), options.filter)
+            _put_back(own, options)
+            raise
+    return placeholder
+
+
+class Placeholder:
+    """The application's socket while its connection is out of the kernel; `state` is what the kernel had.
+
+    It holds a descriptor of its own: the four-tuple stays even if the application closes its own.
+    """
+
+    def __init__(self, own: socket.socket, device: str, state: KernelState, options: _Options) -> None:
+        self._own = own
+        self._device = device
+        self._options = options
+        self.state = state
+
+    def stand(self, cover: _Cover) -> None:
+        """Recycle the socket into a silent one, while the cover takes the packets. Raises OSError."""
+        own = self._own
+        cover.change(own)
+        # A keepalive probe would carry sequence numbers that mean nothing any more.
+        own.setsockopt(so.SOL_SOCKET, so.SO_KEEPALIVE, 0)
+        so.bind(own.fileno(), self.state.local.sockaddr(own.family))
+        so.connect(own.fileno(), self.state.remote.sockaddr(own.family))
+
+    def give_back(self, state: KernelState) -> Returned:
+        """Give the connection back to the kernel as `state` describes it.
+
+        Raises UploadFailed: the placeholder then stands as before, and give_back can be called again. What the socket
+        could not take is returned.
+        """
+        if self._own.fileno() < 0:
+            raise ChimneyError(f"the connection {self.state.local} -> {self.state.remote} has been given back already")
+        local, remote = self.state.local, self.state.remote
+        try:
+            with _Cover(self._own, self._device, local, remote) as cover:
+                try:
+                    cover.stand(0)
+                except BaseException:
+                    self._own.setsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX, 0)
+                    raise
+                try:
+                    self._own.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_ON)
+                    cover.change(self._own)
+                    unsent, fin_pending = restore(self._own, state, self._options.filter)
+                except BaseException:
+                    self._own.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_ON)
+                    self.stand(cover)
+                    raise
+                _put_back(self._own, self._options)
+        except OSError as error:
+            raise UploadFailed(f"the kernel refused to take {local} -> {remote} back: {error}") from error
+        self._own.close()
+        return Returned(unsent, fin_pending)
+
+    def close(self) -> None:
+        """Let go of the four-tuple; the kernel answers the peer with an RST once the application has closed, too."""
+        self._own.close()
+
+
+class _Cover:
+    """A silent socket that can take a four-tuple over at once, made ready beforehand."""
+
+    def __init__(self, own: socket.socket, device: str, local: Endpoint, remote: Endpoint) -> None:
+        self._own = own
+        self._device = device.encode() + b"\0"
+        self._remote = remote
+        family = socket.AF_INET if len(local.address) == 4 else socket.AF_INET6
+        self._sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            mark = own.getsockopt(so.SOL_SOCKET, so.SO_MARK)
+            if mark:
+                self._sock.setsockopt(so.SOL_SOCKET, so.SO_MARK, mark)
+            self._sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, so.DROP_ALL.program)
+            self._sock.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_ON)
+            so.bind(self._sock.fileno(), local.sockaddr(family))
+        except BaseException:
+            self._sock.close()
+            raise
+
+    def __enter__(self) -> _Cover:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        # In repair mode it goes without a word.
+        self._sock.close()
+
+    def stand(self, bound: int) -> None:
+        """Take the packets away from `own`, which is bound to the device index `bound`. Raises OSError."""
+        if not bound:
+            self._own.setsockopt(so.SOL_SOCKET, so.SO_BINDTODEVICE, self._device)
+        so.connect(self._sock.fileno(), self._remote.sockaddr(self._sock.family))
+
+    def change(self, own: socket.socket) -> None:
+        """Recycle `own` into a fresh, silent socket in repair mode, and let it take the packets when it connects."""
+        so.disconnect(own.fileno())
+        own.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, so.DROP_ALL.program)
+        own.setsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX, 0)
+        self._sock.setsockopt(so.SOL_SOCKET, so.SO_BINDTODEVICE, self._device)
+
+
+def _put_back(own: socket.socket, options: _Options) -> None:
+    own.setsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX, options.device)
+    # Leaving repair mode clears it.
+    own.setsockopt(so.SOL_SOCKET, so.SO_REUSEADDR, options.reuse_address)
+    if options.keepalive:
+        own.setsockopt(so.SOL_SOCKET, so.SO_KEEPALIVE, options.keepalive)
+    if options.reading_shut:
+        _shut_reading(own)
+
+
+def _shut_reading(own: socket.socket) -> None:
+    try:
+        own.shutdown(socket.SHUT_RD)
+    except OSError:
+        # The kernel has ended the connection meanwhile: there is nothing to read any more either way.
+        pass
+
+
+def _duplicate(sock: socket.socket) -> socket.socket:
+    blocking = os.get_blocking(sock.fileno())
+    own = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
+    if os.get_blocking(own.fileno()) != blocking:
+        os.set_blocking(own.fileno(), blocking)
+    return own

@@ -1,0 +1,132 @@
+"""Segments that a local kernel socket shall process although they do not come from the wire.
+
+A raw socket with a mark of our own sends them through the loopback device; the receiving socket's filter can tell them
+by the mark. Sources: raw(7), RFC 791, RFC 8200, RFC 9293 (3.1), RFC 1071; seen to work with any source address.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from chimney.host.linux import sockopts as so
+from chimney.host.linux.dump import Endpoint
+
+FIN, RST, PSH, ACK = 1, 4, 8, 16
+
+_TCP = socket.IPPROTO_TCP
+_TTL = 64
+
+
+def checksum(data: bytes) -> int:
+    """The internet checksum: the complement of the one's complement sum of 16-bit words."""
+    if len(data) & 1:
+        data += b"\0"
+    total = int.from_bytes(data, "big")
+    # 2**16 is 1 modulo 0xFFFF, so the whole number is congruent to the sum of its words; 0 stands for 0xFFFF there.
+    return 0xFFFF - (total % 0xFFFF or 0xFFFF) if total else 0xFFFF
+
+
+def segment(
+    source: Endpoint,
+    destination: Endpoint,
+    seq: int,
+    ack: int,
+    flags: int,
+    window: int = 0,
+    timestamp: tuple[int, int] | None = None,
+    payload: bytes = b"",
+) -> bytes:
+    """A TCP segment without its checksum; `window` is the raw field, `timestamp` (TSval, TSecr)."""
+    options = b"\x01\x01\x08\x0a" + struct.pack("!II", *timestamp) if timestamp else b""
+    header = struct.pack(
+        "!HHIIBBHHH",
+        source.port,
+        destination.port,
+        seq & 0xFFFFFFFF,
+        ack & 0xFFFFFFFF,
+        (20 + len(options)) // 4 << 4,
+        flags,
+        window,
+        0,
+        0,
+    )
+    return header + options + payload
+
+
+def deliver(segments: Iterable[bytes], source: bytes, destination: bytes, sock: socket.socket | None = None) -> None:
+    """Let the kernel process TCP segments (header and payload; the checksum is filled in) between two addresses.
+
+    `sock`: the receiving socket, if it may be bound to a device, which would keep it from hearing the loopback device.
+    Raises OSError; without a socket that takes a segment, the kernel answers `source` with an RST.
+    """
+    with _heard(sock):
+        raw = _raw(socket.AF_INET if len(source) == 4 else socket.AF_INET6, os.getpid(), _namespace())
+        for part in segments:
+            _send(raw, part, source, destination)
+
+
+def packets(received: Sequence[bytes | memoryview], sock: socket.socket | None = None) -> None:
+    """Let the kernel process whole IP packets of TCP, as a tap saw them (checksums incomplete, merged by GRO)."""
+    with _heard(sock):
+        for packet in received:
+            data = bytes(packet)
+            version = data[0] >> 4
+            raw = _raw(socket.AF_INET if version == 4 else socket.AF_INET6, os.getpid(), _namespace())
+            if version == 4:
+                header, total = (data[0] & 15) * 4, struct.unpack_from("!H", data, 2)[0]
+                _send(raw, data[header : total or len(data)], data[12:16], data[16:20])
+            else:
+                total = struct.unpack_from("!H", data, 4)[0]
+                _send(raw, data[40 : 40 + total if total else len(data)], data[8:24], data[24:40])
+
+
+def _send(raw: socket.socket, tcp: bytes, source: bytes, destination: bytes) -> None:
+    size = len(tcp)
+    bare = tcp[:16] + b"\0\0" + tcp[18:]
+    if len(source) == 4:
+        pseudo = source + destination + struct.pack("!HH", _TCP, size)
+        # The kernel fills in the identification and the header's checksum.
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + size, 0, 0x4000, _TTL, _TCP, 0) + source + destination
+        to: tuple[str, int] | tuple[str, int, int, int] = (socket.inet_ntop(socket.AF_INET, destination), 0)
+    else:
+        pseudo = source + destination + struct.pack("!II", size, _TCP)
+        header = struct.pack("!IHBB", 6 << 28, size, _TCP, _TTL) + source + destination
+        to = (socket.inet_ntop(socket.AF_INET6, destination), 0, 0, 0)
+    value = checksum(pseudo + bare)
+    raw.sendto(header + tcp[:16] + struct.pack("!H", value) + tcp[18:], to)
+
+
+@functools.lru_cache(maxsize=16)
+def _raw(family: int, process: int, namespace: int) -> socket.socket:
+    """The raw socket of a family; one for each process and network namespace that injects."""
+    raw = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)
+    try:
+        if family == socket.AF_INET6:
+            raw.setsockopt(socket.IPPROTO_IPV6, so.IPV6_HDRINCL, 1)
+        raw.setsockopt(so.SOL_SOCKET, so.SO_MARK, so.INJECT_MARK)
+    except OSError:
+        raw.close()
+        raise
+    return raw
+
+
+def _namespace() -> int:
+    return os.stat("/proc/thread-self/ns/net").st_ino
+
+
+@contextmanager
+def _heard(sock: socket.socket | None) -> Iterator[None]:
+    device = sock.getsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX) if sock is not None else 0
+    if sock is None or not device:
+        yield
+        return
+    sock.setsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX, 0)
+    try:
+        yield
+    finally:
+        sock.setsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX, device)

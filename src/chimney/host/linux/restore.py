@@ -1,0 +1,196 @@
+"""A connection built anew inside the kernel, in any state that an established connection can reach.
+
+The kernel restores ESTABLISHED only. A FIN or RST of the peer, and the acknowledgement of our FIN, are therefore
+delivered once more by injection; our own FIN is queued by shutdown.
+
+Sources: tcp(7), RFC 9293 (3.3.2), RFC 7323 (4.3); the rest was observed.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from chimney.host.errors import UploadFailed
+from chimney.host.linux import inject
+from chimney.host.linux import sockopts as so
+from chimney.host.linux.buffers import Room, write_queue
+from chimney.host.linux.dump import KernelState, TcpState, read_info, size_of
+
+_TCP = so.IPPROTO_TCP
+_HAS_FIN = {TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING, TcpState.TIME_WAIT, TcpState.CLOSE}
+_FIN_ACKED = {TcpState.FIN_WAIT2, TcpState.TIME_WAIT, TcpState.CLOSE}
+
+
+def restore(sock: socket.socket, state: KernelState, own_filter: so.Filter | None) -> tuple[list[memoryview], bool]:
+    """Build the connection on a recycled socket in repair mode whose filter drops all; it lives when this returns.
+
+    Returns the bytes that did not fit into the send buffer, and whether a FIN has to follow them.
+    Raises OSError, and UploadFailed when `state` or the outcome makes no sense.
+    """
+    sent, unsent = _split(state)
+    fin_received = state.fin_received and not state.reset
+    rcv_nxt = (state.rcv_nxt - fin_received) & 0xFFFFFFFF
+    snd_una = (state.snd_una - state.fin_acked) & 0xFFFFFFFF
+    _connect(sock, state, snd_una, (rcv_nxt - size_of(state.receive_queue)) & 0xFFFFFFFF)
+    _set_options(sock, state)
+    unsent = _fill_queues(sock, state, sent) + unsent
+    _set_window(sock, state, rcv_nxt)
+    _replay_silently(sock, state, rcv_nxt, snd_una)
+
+    if own_filter is None:
+        sock.setsockopt(so.SOL_SOCKET, so.SO_DETACH_FILTER, 0)
+    else:
+        sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, own_filter.program)
+    sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, so.NO_QUEUE)
+    # The probe tells the peer our window; its answer tells us the peer's window and what it has received.
+    sock.setsockopt(_TCP, so.TCP_REPAIR, so.REPAIR_OFF_PROBE)
+
+    if state.reset or state.state is TcpState.CLOSE:
+        _verify(sock, state)
+        return [], False
+    if state.state in (TcpState.CLOSE_WAIT, TcpState.LAST_ACK):
+        _peer_says(state, rcv_nxt, snd_una, inject.FIN | inject.ACK)
+    unsent = _send(sock, unsent)
+    if state.state in (TcpState.FIN_WAIT1, TcpState.LAST_ACK) and not unsent:
+        sock.shutdown(socket.SHUT_WR)
+    _verify(sock, state)
+    return unsent, bool(unsent) and state.fin_sent
+
+
+def _split(state: KernelState) -> tuple[list[memoryview], list[memoryview]]:
+    """The send queue's bytes as those sent already and those never sent."""
+    if state.reset:
+        return [], []
+    fin = state.fin_sent and not state.fin_acked
+    expected = ((state.write_seq - state.snd_una) & 0xFFFFFFFF) - fin
+    queued = size_of(state.send_queue)
+    if expected != queued:
+        raise UploadFailed(f"the state has {queued} bytes to send, its sequence numbers say {expected}")
+    sent = min((state.snd_nxt - state.snd_una) & 0xFFFFFFFF, queued)
+    before: list[memoryview] = []
+    after: list[memoryview] = []
+    for view in state.send_queue:
+        if sent:
+            before.append(view[:sent])
+        if len(view) > sent:
+            after.append(view[sent:])
+        sent = max(0, sent - len(view))
+    return before, after
+
+
+def _connect(sock: socket.socket, state: KernelState, snd_una: int, copied_seq: int) -> None:
+    for queue, seq in ((so.SEND_QUEUE, snd_una), (so.RECEIVE_QUEUE, copied_seq)):
+        sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, queue)
+        sock.setsockopt(_TCP, so.TCP_QUEUE_SEQ, so.signed32(seq))
+    so.bind(sock.fileno(), state.local.sockaddr(sock.family))
+    so.connect(sock.fileno(), state.remote.sockaddr(sock.family))
+
+
+def _set_options(sock: socket.socket, state: KernelState) -> None:
+    options = struct.pack("II", so.TCPOPT_MAXSEG, state.mss_clamp)
+    if state.window_scaling:
+        options += struct.pack("II", so.TCPOPT_WINDOW, state.snd_wscale | state.rcv_wscale << 16)
+    if state.sack:
+        options += struct.pack("II", so.TCPOPT_SACK_PERMITTED, 0)
+    if state.timestamps:
+        options += struct.pack("II", so.TCPOPT_TIMESTAMP, 0)
+    sock.setsockopt(_TCP, so.TCP_REPAIR_OPTIONS, options)
+    if state.timestamps:
+        # Bit 0 tells the kernel the clock's unit; the clock is rounded so that it never goes back.
+        microseconds = state.timestamp_hz == 1_000_000
+        ticks = state.timestamp | 1 if microseconds else (state.timestamp + 1) & ~1
+        sock.setsockopt(_TCP, so.TCP_TIMESTAMP, so.signed32(ticks))
+
+
+def _fill_queues(sock: socket.socket, state: KernelState, sent: list[memoryview]) -> list[memoryview]:
+    receive_room, send_room = Room(sock, so.RECEIVE_QUEUE), Room(sock, so.SEND_QUEUE)
+    try:
+        if state.receive_queue and write_queue(sock, so.RECEIVE_QUEUE, state.receive_queue, receive_room):
+            raise UploadFailed(
+                f"the {size_of(state.receive_queue)} unread bytes do not fit into the socket's receive buffer; read"
+                " more before the upload, or raise net.core.rmem_max"
+            )
+        return write_queue(sock, so.SEND_QUEUE, sent, send_room) if sent else []
+    finally:
+        receive_room.restore()
+        send_room.restore()
+
+
+def _set_window(sock: socket.socket, state: KernelState, rcv_nxt: int) -> None:
+    rcv_wup = rcv_nxt if _after(state.rcv_wup, rcv_nxt) else state.rcv_wup
+    right_edge = state.rcv_wup + state.rcv_wnd
+    # A FIN to be delivered once more must fit, as it did the first time.
+    if _after(state.rcv_nxt, right_edge):
+        right_edge = state.rcv_nxt
+    snd_wl1 = rcv_nxt if _after(state.snd_wl1, rcv_nxt) else state.snd_wl1
+    window = struct.pack(
+        "=5I",
+        snd_wl1,
+        state.snd_wnd,
+        max(state.max_window, state.snd_wnd),
+        (right_edge - rcv_wup) & 0xFFFFFFFF,
+        rcv_wup,
+    )
+    sock.setsockopt(_TCP, so.TCP_REPAIR_WINDOW, window)
+
+
+def _replay_silently(sock: socket.socket, state: KernelState, rcv_nxt: int, snd_una: int) -> None:
+    """What the peer has said already and will not say again. With the send queue selected, nothing is transmitted."""
+    learn = state.timestamps and state.ts_recent is not None and not state.reset
+    closing = state.state is TcpState.CLOSING or state.fin_acked
+    if not (learn or closing or state.reset):
+        return
+    sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, so.ONLY_INJECTED.program)
+    sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, so.SEND_QUEUE)
+    if state.reset:
+        _peer_says(state, rcv_nxt, snd_una, inject.RST)
+        return
+    if learn and state.ts_recent is not None:
+        _peer_says(state, rcv_nxt, snd_una, inject.ACK, (state.ts_recent, state.timestamp))
+    if state.state is TcpState.CLOSE:
+        _peer_says(state, rcv_nxt, snd_una, inject.FIN | inject.ACK)
+        sock.shutdown(socket.SHUT_WR)
+        _peer_says(state, state.rcv_nxt, state.snd_una, inject.ACK)
+    elif closing:
+        sock.shutdown(socket.SHUT_WR)
+        if state.fin_acked:
+            _peer_says(state, rcv_nxt, state.snd_una, inject.ACK)
+        if state.fin_received:
+            _peer_says(state, rcv_nxt, state.snd_una, inject.FIN | inject.ACK)
+
+
+def _peer_says(state: KernelState, seq: int, ack: int, flags: int, timestamp: tuple[int, int] | None = None) -> None:
+    # Without a timestamp option unless its value is the peer's own: PAWS would drop a wrong one.
+    window = min(state.snd_wnd >> state.snd_wscale, 0xFFFF)
+    said = inject.segment(state.remote, state.local, seq, ack, flags, window, timestamp)
+    inject.deliver([said], state.remote.address, state.local.address)
+
+
+def _send(sock: socket.socket, data: list[memoryview]) -> list[memoryview]:
+    """Send what the socket has room for; returns the rest."""
+    for index, view in enumerate(data):
+        while view:
+            try:
+                view = view[sock.send(view, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) :]
+            except BlockingIOError:
+                return [view, *data[index + 1 :]]
+    return []
+
+
+def _verify(sock: socket.socket, state: KernelState) -> None:
+    """The peer may have moved the connection on, but never behind what was replayed."""
+    now = TcpState(read_info(sock).state)
+    if (
+        (state.reset and now is not TcpState.CLOSE)
+        or (state.fin_received and now not in _HAS_FIN)
+        or (state.fin_acked and now not in _FIN_ACKED)
+    ):
+        raise UploadFailed(
+            f"the kernel restored {state.local} -> {state.remote} as {now.name} instead of {state.state.name}: has a"
+            " firewall dropped a segment on the loopback device?"
+        )
+
+
+def _after(a: int, b: int) -> bool:
+    return 0 < (a - b) & 0xFFFFFFFF < 1 << 31
