@@ -113,7 +113,8 @@ class Link:
         gso_ipv6    with a `gso_size`: whether this is IPv6.
         vlan        control information of an 802.1Q tag to insert, -1 for none.
 
-        Raises LinkError when the interface is down or gone, or a wire segment is larger than the interface takes.
+        Raises LinkError when the interface is down or gone, or a frame without `gso_size` exceeds the MTU. Whether the
+        segments of a super-segment do is not checked by every link: devices may let them through, or lose them.
         """
         raise NotImplementedError
 

@@ -241,7 +241,7 @@ class MemoryLink(Link):
     def receive(self, limit: int) -> list[Frame]:
         self.release()
         if self._closed:
-            raise LinkError(errno.ENOTCONN, f"link {self.name} is closed")
+            raise LinkError(errno.EBADF, f"{self.name}: the link is closed")
         self._settle()
         frames = self._lent
         arrived = self._arrived
@@ -272,7 +272,7 @@ class MemoryLink(Link):
         vlan: int = NO_VLAN,
     ) -> bool:
         if self._closed:
-            raise LinkError(errno.ENOTCONN, f"link {self.name} is closed")
+            raise LinkError(errno.EBADF, f"{self.name}: the link is closed")
         network = self.network
         if self.send_buffer and network.bandwidth and network.waiting(self) > self.send_buffer:
             self._refused += 1
@@ -292,6 +292,8 @@ class MemoryLink(Link):
         return True
 
     def writable(self) -> bool:
+        if self._closed:
+            raise LinkError(errno.EBADF, f"{self.name}: the link is closed")
         network = self.network
         return not (self.send_buffer and network.bandwidth and network.waiting(self) > self.send_buffer)
 
