@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from chimney.host.linux import sockopts as so
 
 _PIECE = 1 << 16
-_SNDBUF_LOCK, _RCVBUF_LOCK = 1, 2
 _UNLIMITED = 0xFFFFFFFF
 
 

@@ -108,6 +108,8 @@ class Placeholder:
         self._device = device
         self._options = options
         self.state = state
+        # The application's SO_KEEPALIVE: it is off while the placeholder stands.
+        self.keepalive = bool(options.keepalive)
 
     def stand(self, cover: _Cover) -> None:
         """Recycle the socket into a silent one, while the cover takes the packets. Raises OSError."""

@@ -18,6 +18,7 @@ from chimney.host.linux.buffers import Room, write_queue
 from chimney.host.linux.dump import KernelState, TcpState, read_info, size_of
 
 _TCP = so.IPPROTO_TCP
+_LARGEST_MAXSEG = 32767
 _HAS_FIN = {TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING, TcpState.TIME_WAIT, TcpState.CLOSE}
 _FIN_ACKED = {TcpState.FIN_WAIT2, TcpState.TIME_WAIT, TcpState.CLOSE}
 
@@ -84,7 +85,10 @@ def _connect(sock: socket.socket, state: KernelState, snd_una: int, copied_seq: 
         sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, queue)
         sock.setsockopt(_TCP, so.TCP_QUEUE_SEQ, so.signed32(seq))
     so.bind(sock.fileno(), state.local.sockaddr(sock.family))
+    # Only connect computes the segment size from the path and the peer's limit, and only so does it know the limit.
+    sock.setsockopt(_TCP, so.TCP_MAXSEG, min(state.mss_clamp, _LARGEST_MAXSEG))
     so.connect(sock.fileno(), state.remote.sockaddr(sock.family))
+    sock.setsockopt(_TCP, so.TCP_MAXSEG, 0)
 
 
 def _set_options(sock: socket.socket, state: KernelState) -> None:
