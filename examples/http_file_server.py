@@ -13,6 +13,7 @@ The loop is here; http_files/session.py is one connection, http_files/transfer.p
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -30,6 +31,7 @@ import chimney
 
 SLICE_LIMIT = 512 << 10
 IDLE_SECONDS = 60.0
+PROGRESS_SECONDS = 0.2
 
 
 class Server:
@@ -44,7 +46,8 @@ class Server:
         self.stack = chimney.Stack(intermediate_drivers=options.drivers)
         self.sessions: set[Session] = set()
         self.later: list[Callable[[], None]] = []
-        self.counts = {"connections": 0, "transfers": 0, "errors": 0}
+        self.counts = {"connections": 0, "transfers": 0, "errors": 0, "offloads": 0, "uploads": 0}
+        self.told = (0.0, dict(self.counts))
         self.stopping = False
         self.output = int(options.report) if options.report.isdigit() else -1
         if options.report and self.output < 0:
@@ -63,11 +66,18 @@ class Server:
             while data:
                 data = data[os.write(self.output, data) :]
 
+    def report_progress(self) -> None:
+        """Now and then, a line with the counts so far."""
+        if time.monotonic() - self.told[0] > PROGRESS_SECONDS and self.told[1] != self.counts:
+            self.told = (time.monotonic(), dict(self.counts))
+            self.report({"event": "progress", **self.counts})
+
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         family = socket.AF_INET6 if ":" in self.options.bind else socket.AF_INET
         listener = socket.create_server((self.options.bind, self.options.port), family=family, backlog=512)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+        with contextlib.suppress(OSError):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
         listener.setblocking(False)
         wakeup, writer = socket.socketpair()
         writer.setblocking(False)
@@ -89,6 +99,7 @@ class Server:
                     for action in actions:
                         action()
                 self.end_idle()
+                self.report_progress()
         self.report({"event": "summary", **self.counts})
 
     def stop(self, *signal_and_frame: object) -> None:

@@ -292,3 +292,4 @@ class Session:
             if transfer is not None and transfer is self.transfer and before != down:
                 transfer.offloads += down
                 transfer.uploads += not down
+                self.server.counts["offloads" if down else "uploads"] += 1

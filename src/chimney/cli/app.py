@@ -5,10 +5,11 @@ from typing import Annotated
 import typer
 
 from chimney import __version__, _build
-from chimney.cli import doctor
+from chimney.cli import demo, doctor
 
 app = typer.Typer(help="TCP chimney offload for Linux.", no_args_is_help=True, add_completion=False)
 
+app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 
 

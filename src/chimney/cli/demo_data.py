@@ -26,12 +26,14 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: float) -> str:
-    """A number of bytes for people: three digits and a unit."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.3g} {unit}" if unit != "B" else f"{size:.0f} B"
+    """A number of bytes for people, in the unit that suits it."""
+    if size < 1024:
+        return f"{size:.0f} B"
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
         size /= 1024
-    return f"{size:.4g} TiB"
+        if size < 999.5:
+            break
+    return f"{size:.3g} {unit}"
 
 
 def write_data(path: Path, size: int, seed: int) -> str:

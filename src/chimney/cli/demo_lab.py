@@ -7,8 +7,9 @@ import shutil
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
-from pyroute2 import IPRoute
+from pyroute2 import IPRoute, NetlinkError
 
 from chimney.lab.firewall import Loss, StatefulFirewall
 from chimney.lab.namespace import Namespace
@@ -22,7 +23,7 @@ _SINGLE_PACKETS = ("tso", "gso", "gro")
 # Of the routes that the kernel makes for an address, which are to be replaced (linux/rtnetlink.h, net/ipv6).
 _LINK_SCOPE = 253
 _KERNEL_PRIORITY = 256
-_CUBIC = {"cc_algo": "cubic"}
+_KNOWN_ALGORITHMS = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 
 
 class DemoError(Exception):
@@ -67,7 +68,7 @@ def build(stack: ExitStack, *, ipv6: bool, mtu: int, loss_percent: float) -> Lab
             _use_cubic(peer_end)
         tap = stack.enter_context(Tap(peer, peer_end.name, slots=_TAP_SLOTS))
         firewall = StatefulFirewall(server, services=[PORT]) if nft is not None else None
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, NetlinkError) as error:
         raise DemoError(f"the laboratory cannot be set up: {error}. 'chimney doctor' says what works here") from error
     address = server_end.address(socket.AF_INET6 if ipv6 else socket.AF_INET)
     return Laboratory(server, peer, address, tap, firewall, loss)
@@ -79,11 +80,15 @@ def _namespace(stack: ExitStack) -> Namespace:
     return namespace
 
 
+def _cubic() -> dict[str, str]:
+    """A route's metric: connections use CUBIC. curl has no option for it, and a namespace may not choose a default."""
+    return {"cc_algo": "cubic"} if "cubic" in _KNOWN_ALGORITHMS.read_text().split() else {}
+
+
 def _use_cubic(end: End) -> None:
-    """Connections over this wire use CUBIC: curl has no option for it, and a namespace may not choose a default."""
     with end.namespace, IPRoute() as routes:
-        routes.route("replace", dst="10.9.0.0/24", oif=end.index, scope=_LINK_SCOPE, metrics=_CUBIC)
-        routes.route("replace", dst="fd09::/64", oif=end.index, priority=_KERNEL_PRIORITY, metrics=_CUBIC)
+        routes.route("replace", dst="10.9.0.0/24", oif=end.index, scope=_LINK_SCOPE, metrics=_cubic())
+        routes.route("replace", dst="fd09::/64", oif=end.index, priority=_KERNEL_PRIORITY, metrics=_cubic())
 
 
 def _join_by_lossy_router(
@@ -103,7 +108,7 @@ def _join_by_lossy_router(
             set_offloads(one.namespace, one.name, False, _SINGLE_PACKETS)
         with namespace, IPRoute() as routes:
             for gateway, everything in zip(hop.addresses, ("0.0.0.0/0", "::/0"), strict=True):
-                routes.route("add", dst=everything, gateway=gateway, oif=end.index, metrics=_CUBIC)
+                routes.route("add", dst=everything, gateway=gateway, oif=end.index, metrics=_cubic())
         ends.append(end)
     router.sysctl("net.ipv4.ip_forward", 1)
     router.sysctl("net.ipv6.conf.all.forwarding", 1)

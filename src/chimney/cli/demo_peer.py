@@ -1,7 +1,7 @@
 """The peer's side where curl leaves off: a program of its own, run by its path, which imports nothing of Chimney.
 
-    demo_peer.py digest                                     how many bytes stdin brings, and their SHA-256
-    demo_peer.py client LOCAL_PORT [get URL | put URL FILE]...  what curl would do: bodies of GET go to stdout
+demo_peer.py digest                                     how many bytes stdin brings, and their SHA-256
+demo_peer.py client LOCAL_PORT [get URL | put URL FILE]...  what curl would do: bodies of GET go to stdout
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ def digest() -> None:
     """Read stdin to its end."""
     state, total = hashlib.sha256(), 0
     buffer = memoryview(bytearray(_PIECE))
-    while size := sys.stdin.buffer.raw.readinto(buffer):  # type: ignore[attr-defined]
-        state.update(buffer[:size])
-        total += size
+    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as pipe:
+        while size := pipe.readinto(buffer):
+            state.update(buffer[:size])
+            total += size
     print(total, state.hexdigest())
 
 
