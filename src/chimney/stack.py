@@ -23,6 +23,7 @@ from chimney.host.services import Adapter
 from chimney.intermediate.passthrough import PassThrough
 from chimney.link import base as link_base
 from chimney.link.packet import PacketLink
+from chimney.ndis.driver import Protocol
 from chimney.ndis.library import bind
 from chimney.ndis.status import StatusIndication
 from chimney.target import SoftTarget, TargetConfig
@@ -69,7 +70,7 @@ class InterfaceAdapter:
         )
         self.edge = HostEdge(f"host on {device}", on_status)
         self.drivers = drivers
-        upper = self.edge
+        upper: Protocol = self.edge
         for driver in drivers:
             bind(upper, driver.upper)
             upper = driver.lower

@@ -323,6 +323,7 @@ class Connection:
         if delegated.state is not TcpConnectionState.CLOSED:
             given.sent = self._sent_part(delegated)
         self._kernel.give_back(given)
+        self._carried_before = self._kernel.bytes_carried()
         # The tap has seen what nobody processed while the placeholder became the living socket again.
         self._adapter.run()
         del self._adapter.edge.keepers[self._plan.flow]
@@ -358,7 +359,6 @@ class Connection:
 
     def _resume_kernel_path(self) -> None:
         self.owner = Owner.KERNEL
-        self._carried_before = (0, 0)
         self._kernel_path = KernelPath(self, self._kernel)
         self._services.wake(self._kernel_path.run)
 

@@ -7,9 +7,10 @@ import socket
 import struct
 from collections.abc import Callable
 
-from chimney.host.errors import ChimneyError, UploadFailed
+from chimney.host.errors import ChimneyError
 from chimney.host.kernel import GivenState, Plan, TakenState
 from chimney.host.linux import convert, eligibility, handover, inject
+from chimney.host.linux import sockopts as so
 
 _NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 # struct tcp_info (linux/tcp.h): tcpi_bytes_acked and tcpi_bytes_received.
@@ -29,7 +30,7 @@ class LinuxKernelSide:
         if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
             raise ChimneyError(f"{sock!r} is no TCP socket")
         try:
-            self._remote = sock.getpeername()
+            sock.getpeername()
         except OSError as error:
             raise ChimneyError(f"{sock!r} is not connected: connect or accept first") from error
         self._socket = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
@@ -53,15 +54,12 @@ class LinuxKernelSide:
     def give_back(self, state: GivenState) -> None:
         placeholder = self._placeholder
         assert placeholder is not None, "only a connection that was taken can be given back"
+        returned = placeholder.give_back(convert.given(placeholder.state, state))
+        assert not returned.unsent, "everything given back counts as sent"
         self._placeholder = None
-        try:
-            placeholder.give_back(convert.given(placeholder.state, state))
-        except OSError as error:
-            raise UploadFailed(f"the kernel did not take the connection to {self._remote} back: {error}") from error
 
     def inject(self, packets: list[bytes]) -> None:
-        for packet in packets:
-            inject.packet(packet)
+        inject.packets(packets, sock=self._socket)
 
     # Plain I/O
 
@@ -81,9 +79,8 @@ class LinuxKernelSide:
         self._socket.shutdown(socket.SHUT_WR)
 
     def abort(self) -> None:
-        # RFC 9293 section 3.10.5: connect(AF_UNSPEC) disconnects, and with unread or unsent data Linux sends an RST.
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._socket.shutdown(socket.SHUT_RDWR)
+        # Linux answers connect(AF_UNSPEC) on a synchronised connection with an RST (RFC 9293 section 3.10.5).
+        so.disconnect(self.fileno())
 
     def bytes_carried(self) -> tuple[int, int]:
         info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES.size)
