@@ -1,0 +1,106 @@
+cimport cython
+
+from chimney.tcp.ack cimport AckPolicy
+from chimney.tcp.keepalive cimport Keepalive
+from chimney.tcp.ratelimit cimport RateLimiter
+from chimney.tcp.receiver cimport Receiver
+from chimney.tcp.segment cimport Segment
+from chimney.tcp.sender cimport Sender
+from chimney.tcp.seq cimport unwrap
+from chimney.tcp.statistics cimport Statistics
+from chimney.tcp.timestamps cimport Timestamps
+from chimney.tcp.window cimport ReceiveWindow
+
+cdef long long _NEVER
+cdef int _FIN
+cdef int _SYN
+cdef int _RST
+cdef int _ACK
+cdef int _URG
+cdef int _CLOSED
+cdef int _FIN_WAIT_2
+cdef int _CLOSING
+cdef int _TIME_WAIT
+cdef int _NOTHING_NEW
+cdef int _IN_ORDER
+cdef int _OUT_OF_ORDER
+
+cdef class Connection:
+    cdef public object config
+    cdef public int state
+    cdef public list events
+    cdef public Statistics stats
+    cdef public Timestamps timestamps
+    cdef public Sender sender
+    cdef public Receiver receiver
+    cdef public AckPolicy ack_policy
+    cdef public Keepalive keepalive
+    cdef public bint fin_acked
+    cdef public long long fin_wait_2_at
+    cdef public bint stopped
+    cdef bint _use_timestamps
+    cdef bint _use_sack
+    cdef bint _dirty
+    cdef bint _reset_pending
+    cdef bint _close_called
+    cdef long long _wl1
+    cdef long long _last_ack_sent
+    cdef bint _reset_challenged
+    cdef RateLimiter _syn_limiter
+    cdef RateLimiter _limiter
+
+    @cython.locals(start="long long", ack="long long")
+    cpdef process(self, Segment segment, long long now)
+    @cython.locals(segment=Segment)
+    cpdef Segment dispatch(self, long long now)
+    cpdef long long poll_at(self) except -1
+
+    cpdef send(self, object view, bint push=*)
+    cpdef close(self)
+    cpdef abort(self, long long now)
+    cpdef consume(self, long long count)
+    cpdef set_initial_rcv_wnd(self, long long size)
+    cpdef update_path_mtu(self, long long mtu)
+    cpdef set_nagle(self, bint enabled)
+    cpdef set_keepalive(self, long long timeout, long long interval, long long probes, long long now)
+    cpdef Segment flush_ack(self, long long now)
+
+    cdef bint _is_old_duplicate(self, Segment segment, long long now) except -1
+    @cython.locals(receiver=Receiver, length="long long")
+    cdef bint _is_in_sequence(self, Segment segment, long long start, long long now) except -1
+    @cython.locals(exact=bint)
+    cdef object _on_reset_or_syn(self, Segment segment, long long start, long long now)
+    @cython.locals(sender=Sender)
+    cdef bint _is_ack_acceptable(self, long long ack, long long now) except -1
+    cdef object _on_acceptable(self, Segment segment, long long start, long long now)
+    @cython.locals(sender=Sender, is_newer=bint)
+    cdef object _on_ack(self, Segment segment, long long start, long long ack, long long now)
+    @cython.locals(window="long long")
+    cdef bint _is_newer(self, Segment segment, long long start, long long ack) except -1
+    @cython.locals(receiver=Receiver, policy=AckPolicy, verdict=int)
+    cdef object _on_data(self, Segment segment, long long start, long long now)
+    cdef object _answer_unexpected(self, Segment segment, long long now)
+    cdef object _challenge(self, long long now)
+
+    @cython.locals(sender=Sender)
+    cdef object _run_timers(self, long long now)
+    @cython.locals(keepalive=Keepalive)
+    cdef object _on_keepalive(self, long long now)
+
+    cdef object _move(self, int cause, long long now)
+    cdef object _finish(self, int state, int event)
+    cdef object _stop(self, int event)
+
+    cdef Segment _next_report(self, long long now)
+    @cython.locals(segment=Segment)
+    cdef Segment _next_from_sender(self, long long now)
+    @cython.locals(segment=Segment)
+    cdef Segment _next_keepalive(self, long long now)
+    @cython.locals(segment=Segment, wanted=bint)
+    cdef Segment _next_reset(self, long long now)
+    @cython.locals(segment=Segment)
+    cdef Segment _pure_ack(self, long long now)
+    @cython.locals(sender=Sender)
+    cdef long long _sequence_without_data(self) except -1
+    @cython.locals(window=ReceiveWindow)
+    cdef Segment _complete(self, Segment segment, long long now)

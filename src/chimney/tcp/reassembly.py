@@ -1,0 +1,125 @@
+"""Data that arrived out of order (RFC 9293, 3.10.7.4, seventh step), in the engine's own memory, and bounded."""
+
+from bisect import bisect_left
+from collections import deque
+
+
+class Block:
+    """A run of bytes without a hole: positions [start, end), its pieces in order, and when it last grew."""
+
+    def __init__(self, start: int, end: int) -> None:
+        self.start = start
+        self.end = end
+        self.parts: deque[tuple[memoryview, bool]] = deque()
+        self.stamp = 0
+
+
+class Reassembly:
+    """Disjoint blocks in stream order. Of bytes that arrive twice, the first ones stay."""
+
+    def __init__(self, max_blocks: int, max_parts: int) -> None:
+        self.max_blocks = max_blocks
+        self.max_parts = max_parts
+        self.parts = 0
+        self._blocks: list[Block] = []
+        self._starts: list[int] = []
+        self._stamp = 0
+
+    def is_empty(self) -> bool:
+        """Whether nothing is kept."""
+        return not self._blocks
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._blocks.clear()
+        self._starts.clear()
+        self.parts = 0
+
+    def insert(self, start: int, data: memoryview, push: bool) -> int:
+        """Copies what is new of `data`, which begins at position `start`. Returns the number of new bytes.
+
+        -1: nothing was kept, for lack of room.
+        """
+        end = start + len(data)
+        first = bisect_left(self._starts, start)
+        if first > 0 and self._blocks[first - 1].end >= start:
+            first -= 1
+        last = first
+        while last < len(self._blocks) and self._blocks[last].start <= end:
+            last += 1
+        self._stamp += 1
+        if first == last:
+            if len(self._blocks) >= self.max_blocks or self.parts >= self.max_parts:
+                return -1
+            block = Block(start, end)
+            block.stamp = self._stamp
+            block.parts.append((memoryview(bytes(data)), push))
+            self.parts += 1
+            self._blocks.insert(first, block)
+            self._starts.insert(first, start)
+            return end - start
+        return self._merge(first, last, start, end, data, push)
+
+    def _merge(self, first: int, last: int, start: int, end: int, data: memoryview, push: bool) -> int:
+        """Joins blocks [first, last), which touch [start, end), with what is new between them."""
+        if self.parts + (last - first) >= self.max_parts:
+            return -1
+        block = self._blocks[first]
+        block.stamp = self._stamp
+        new = 0
+        if start < block.start:
+            new = block.start - start
+            block.parts.appendleft((memoryview(bytes(data[:new])), push and end <= block.start))
+            self.parts += 1
+            block.start = start
+            self._starts[first] = start
+        for index in range(first + 1, last + 1):
+            following = self._blocks[index] if index < last else None
+            until = end if following is None else following.start
+            if block.end < until:
+                new += until - block.end
+                piece = data[block.end - start : until - start]
+                block.parts.append((memoryview(bytes(piece)), push and until == end))
+                self.parts += 1
+                block.end = until
+            if following is not None:
+                block.parts.extend(following.parts)
+                block.end = following.end
+        del self._blocks[first + 1 : last]
+        del self._starts[first + 1 : last]
+        return new
+
+    def pop(self, position: int, received: list[tuple[memoryview, bool]]) -> int:
+        """Appends to `received` what has become in-order at `position`; returns the position after it."""
+        while self._blocks and self._blocks[0].start <= position:
+            block = self._blocks.pop(0)
+            del self._starts[0]
+            self.parts -= len(block.parts)
+            if block.end <= position:
+                continue
+            skip = position - block.start
+            for view, push in block.parts:
+                size = len(view)
+                if skip >= size:
+                    skip -= size
+                    continue
+                received.append((view[skip:] if skip else view, push))
+                skip = 0
+            position = block.end
+        return position
+
+    def contains(self, start: int, end: int) -> bool:
+        """Whether all of [start, end) is kept."""
+        index = bisect_left(self._starts, start + 1) - 1
+        return index >= 0 and self._blocks[index].end >= end
+
+    def ranges(self, count: int) -> list[tuple[int, int]]:
+        """At most `count` blocks as (start, end): the one that grew last comes first (RFC 2018, 4)."""
+        blocks = self._blocks
+        if len(blocks) > 1:
+            blocks = sorted(blocks, key=_latest_first)[:count]
+        return [(block.start, block.end) for block in blocks[:count]]
+
+
+def _latest_first(block: Block) -> int:
+    return -block.stamp

@@ -1,0 +1,23 @@
+cdef class Statistics:
+    cdef public long long segments_in
+    cdef public long long segments_out
+    cdef public long long bytes_in
+    cdef public long long bytes_out
+    cdef public long long retransmitted_segments
+    cdef public long long retransmitted_bytes
+    cdef public long long duplicate_acks
+    cdef public long long fast_retransmits
+    cdef public long long timeouts
+    cdef public long long spurious_recoveries
+    cdef public long long tail_probes
+    cdef public long long window_probes
+    cdef public long long keepalive_probes
+    cdef public long long out_of_order
+    cdef public long long duplicates
+    cdef public long long reassembly_drops
+    cdef public long long unacceptable
+    cdef public long long paws_drops
+    cdef public long long bad_acks
+    cdef public long long challenge_acks
+    cdef public long long acks_out
+    cdef public long long resets_out

@@ -1,0 +1,49 @@
+"""Timestamps: our clock, the peer's last value, and protection against old duplicates (RFC 7323, 3 to 5)."""
+
+from chimney.tcp.seq import diff
+
+_OUTDATED_US = 24 * 86400 * 1_000_000
+
+
+class Timestamps:
+    """Both directions of the timestamp option.
+
+    The clock goes on from `clock`, which it showed at the time `now` (microseconds), and never goes back.
+    """
+
+    def __init__(self, clock: int, ticks_per_second: int, recent: int, recent_age: int, now: int) -> None:
+        self.clock = clock
+        self.started = now
+        self.ticks_per_second = ticks_per_second
+        self.recent = recent
+        self.recent_known = recent != 0
+        self.recent_at = now - recent_age
+        self._elapsed = 0
+
+    def value(self, now: int) -> int:
+        """TSval for a segment sent now."""
+        elapsed = (now - self.started) * self.ticks_per_second // 1_000_000
+        if elapsed > self._elapsed:
+            self._elapsed = elapsed
+        return (self.clock + self._elapsed) & 0xFFFFFFFF
+
+    def is_old(self, ts_val: int, now: int) -> bool:
+        """PAWS (RFC 7323, 5.3 R1): whether a segment with this TSval is an old duplicate.
+
+        TS.Recent stops counting after 24 days without an update (5.5).
+        """
+        return self.recent_known and diff(ts_val, self.recent) < 0 and now - self.recent_at <= _OUTDATED_US
+
+    def remember(self, ts_val: int, now: int) -> None:
+        """Makes an acceptable TSval the one to echo (RFC 7323, 4.3); the caller has checked Last.ACK.sent."""
+        if not self.recent_known or diff(ts_val, self.recent) >= 0 or now - self.recent_at > _OUTDATED_US:
+            self.recent = ts_val
+            self.recent_known = True
+            self.recent_at = now
+
+    def round_trip(self, ts_ecr: int, now: int) -> int:
+        """The round trip that an echo tells, in microseconds; -1 if it is no echo of ours."""
+        if ts_ecr == 0:
+            return -1
+        ticks = diff(self.value(now), ts_ecr)
+        return ticks * 1_000_000 // self.ticks_per_second if ticks >= 0 else -1

@@ -1,0 +1,66 @@
+"""The receive window (RFC 9293, 3.8.6; RFC 7323, 2): what we may advertise. Positions and bytes."""
+
+from chimney.tcp.seq import add
+
+
+class ReceiveWindow:
+    """RCV.NXT, the right edge, and what the application has not consumed.
+
+    The window is `size` minus the undelivered bytes, and the right edge that was advertised never moves back. The
+    scaled field is rounded up where rounding down would move it back, as Linux does: so the edge can creep ahead by
+    less than 1 << scale bytes with an acknowledgement.
+    """
+
+    def __init__(self, rcv_nxt: int, wnd: int, size: int, scale: int, mss: int, undelivered: int) -> None:
+        self.base_seq = rcv_nxt
+        self.nxt = 0
+        self.edge = wnd
+        self.size = size
+        self.scale = scale
+        self.mss = mss
+        self.undelivered = undelivered
+
+    def sequence(self, position: int) -> int:
+        """The sequence number of `position`."""
+        return add(self.base_seq, position)
+
+    def available(self) -> int:
+        """How far the edge could move on now, in bytes; negative if more was advertised than there is room for."""
+        return self.nxt + self.size - self.undelivered - self.edge
+
+    def consume(self, count: int) -> None:
+        """The application has taken `count` bytes."""
+        self.undelivered -= count
+        if self.undelivered < 0:
+            self.undelivered = 0
+
+    def may_advance(self) -> bool:
+        """Silly window avoidance (RFC 9293, 3.8.6.2.2): the edge moves by a segment or half the buffer, or not."""
+        return self.available() >= min(self.size // 2, self.mss)
+
+    def update_is_due(self) -> bool:
+        """Whether the peer should be told of a larger window without waiting for its data.
+
+        It is when the peer has less than half the buffer left, or none, and two segments can be added to it.
+        """
+        left = self.edge - self.nxt
+        step = self.mss if left < self.mss else 2 * self.mss
+        return left <= self.size // 2 and self.available() >= min(self.size // 2, step)
+
+    def advertise(self) -> int:
+        """The window field of a segment sent now; moves the edge."""
+        if self.may_advance():
+            field = (self.size - self.undelivered) >> self.scale
+            if self.nxt + (field << self.scale) < self.edge:
+                field = self._field_up_to_edge()
+        else:
+            field = self._field_up_to_edge()
+        if field > 65535:
+            field = 65535
+        edge = self.nxt + (field << self.scale)
+        if edge > self.edge:
+            self.edge = edge
+        return field
+
+    def _field_up_to_edge(self) -> int:
+        return (self.edge - self.nxt + (1 << self.scale) - 1) >> self.scale
