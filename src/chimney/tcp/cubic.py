@@ -8,7 +8,10 @@ _ALPHA = 3.0 * (1.0 - _BETA) / (1.0 + _BETA)
 
 
 class Cubic(CongestionControl):
-    """cwnd follows a cubic function of the time since the last reduction, or Reno's estimate where that is larger."""
+    """cwnd follows a cubic function of the time since the last reduction, or Reno's estimate where that is larger.
+
+    Overridden methods are called by the name of the class: compiled methods have no super().
+    """
 
     def __init__(self, cwnd: int, ssthresh: int, mss: int, max_cwnd: int) -> None:
         super().__init__(cwnd, ssthresh, mss, max_cwnd)
@@ -22,7 +25,7 @@ class Cubic(CongestionControl):
 
     def on_timeout(self, flight: int, now: int, first: bool) -> None:
         """As the RFC's 4.8: the next congestion avoidance begins at its own cwnd, with K = 0."""
-        super().on_timeout(flight, now, first)
+        CongestionControl.on_timeout(self, flight, now, first)
         self._w_max = 0.0
         self._epoch = -1
 
@@ -30,11 +33,11 @@ class Cubic(CongestionControl):
         """Time in which nothing was sent does not count (RFC 9438, 5.8)."""
         if self._epoch >= 0:
             self._epoch += idle
-        super().on_idle(idle)
+        CongestionControl.on_idle(self, idle)
 
     def undo(self) -> None:
         """As the RFC's 4.9."""
-        super().undo()
+        CongestionControl.undo(self)
         self._w_max = self._prior_w_max
         self._epoch = -1
 
