@@ -1,0 +1,72 @@
+cimport cython
+
+from chimney.ndis.buffers cimport (
+    Mdl,
+    NetBuffer,
+    NetBufferList,
+    advance_net_buffer_data_start,
+    copy_into_net_buffer,
+)
+from chimney.ndis.handle cimport OffloadHandle
+from chimney.ndis.library cimport MiniportHandle
+
+cdef long _SUCCESS
+cdef long _INVALID_STATE
+cdef long _NOT_ACCEPTED
+cdef long _PARTIALLY_ACCEPTED
+cdef long _INDICATE_DISCONNECT
+
+cdef class Delivery:
+    cdef public OffloadHandle handle
+    cdef public MiniportHandle upcalls
+    cdef public set lent
+    cdef public long long push_us
+    cdef public long long indication_size
+    cdef public object requests
+    cdef public long long head_filled
+    cdef public object buffered
+    cdef public long long buffered_bytes
+    cdef public bint pushed
+    cdef public bint blocked
+    cdef public bint quiet
+    cdef public long refusal
+    cdef public bint bounce
+    cdef public bint stream_ended
+    cdef public bint end_indicated
+    cdef public long long delivered
+    cdef public long long consumed
+    cdef public long long push_at
+    cdef NetBufferList _first_full
+    cdef NetBufferList _last_full
+
+    cpdef hand_over(self, NetBufferList net_buffer_list)
+    @cython.locals(following=NetBufferList)
+    cpdef post(self, NetBufferList net_buffer_list)
+    @cython.locals(length="long long", taken="long long")
+    cpdef arrive(self, object view, bint push, long long now)
+    cpdef run(self, long long now)
+    cpdef on_timer(self, long long now)
+    cpdef fail(self, long status)
+    cpdef NetBufferList take_buffered(self)
+    @cython.locals(head=NetBufferList)
+    cdef _partly_filled(self, long long now)
+    @cython.locals(early="long long")
+    cdef _end_stream(self)
+    @cython.locals(taken="long long")
+    cdef _place(self)
+    @cython.locals(length="long long", taken="long long", room="long long", copied="long long", request=NetBufferList)
+    cdef long long _fill(self, object view) except -1
+    cdef _begin(self, NetBufferList request)
+    @cython.locals(request=NetBufferList)
+    cdef _finish_head(self, long status)
+    @cython.locals(head=NetBufferList)
+    cdef _complete_full(self)
+    @cython.locals(size="long long", nbl=NetBufferList, status=long, consumed="long long")
+    cdef _indicate(self)
+    @cython.locals(first=Mdl, last=Mdl, mdl=Mdl, left="long long")
+    cdef NetBufferList _list_of(self, long long size)
+    cdef _drop(self, long long count)
+    cdef _keep(self, object view)
+
+@cython.locals(mdl=Mdl)
+cdef _check_writable(NetBufferList net_buffer_list)

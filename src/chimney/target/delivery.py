@@ -1,0 +1,324 @@
+"""The delivery algorithm (13.2): received bytes go to posted requests first, else they are indicated; in order, once.
+
+A target's downward calls only record; everything here runs from the target's poll, one connection at a time. So the
+sole thing that can happen while an upcall is running is that requests are posted, and the loop that made the upcall
+sees them afterwards.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from chimney.ndis.buffers import Mdl, NetBuffer, NetBufferList, advance_net_buffer_data_start, copy_into_net_buffer
+from chimney.ndis.handle import OffloadHandle
+from chimney.ndis.library import MiniportHandle
+from chimney.ndis.status import Status, TcpOffloadEvent
+from chimney.tcp.config import NEVER
+
+_SUCCESS = int(Status.SUCCESS)
+_INVALID_STATE = int(Status.INVALID_STATE)
+_NOT_ACCEPTED = int(Status.OFFLOAD_DATA_NOT_ACCEPTED)
+_PARTIALLY_ACCEPTED = int(Status.OFFLOAD_DATA_PARTIALLY_ACCEPTED)
+_INDICATE_DISCONNECT = int(TcpOffloadEvent.INDICATE_DISCONNECT)
+
+
+class Delivery:
+    """One connection's receive requests and undelivered bytes.
+
+    requests         posted, oldest first; `head_filled` bytes of the first one are valid.
+    buffered         in-sequence bytes in the target's own memory, not delivered yet; `buffered_bytes` of them.
+    blocked          nothing is indicated until a request is posted (after a refusal, and for handed-over bytes).
+    quiet            the initiate has not been completed: no upcalls.
+    refusal          0, or the status with which requests end that are posted from now on, and with them all before
+                     (recv.complete.fifo); `bounce` says that there are some.
+    stream_ended     the peer's FIN is in sequence; `end_indicated` once the host has been told.
+    delivered        bytes that have left, to whichever side, since the offload; `consumed` of them are not reported
+                     to the engine yet.
+    push_at          when the push timer expires, NEVER if it is stopped.
+    lent             NetBufferLists of the indication pool that are with the host.
+    """
+
+    def __init__(
+        self,
+        handle: OffloadHandle,
+        upcalls: MiniportHandle,
+        lent: set[NetBufferList],
+        push_us: int,
+        indication_size: int,
+    ) -> None:
+        self.handle = handle
+        self.upcalls = upcalls
+        self.lent = lent
+        self.push_us = push_us
+        self.indication_size = indication_size
+        self.requests: deque[NetBufferList] = deque()
+        self.head_filled = 0
+        self.buffered: deque[memoryview] = deque()
+        self.buffered_bytes = 0
+        self.pushed = False
+        self.blocked = False
+        self.quiet = False
+        self.refusal = 0
+        self.bounce = False
+        self.stream_ended = False
+        self.end_indicated = False
+        self.delivered = 0
+        self.consumed = 0
+        self.push_at = NEVER
+        self._first_full: NetBufferList | None = None
+        self._last_full: NetBufferList | None = None
+
+    def hand_over(self, net_buffer_list: NetBufferList | None) -> None:
+        """Copy an initiate's BufferedData. It waits for requests, and is never indicated of our own accord
+        (initiate.buffered.wait).
+        """
+        while net_buffer_list is not None:
+            for view in net_buffer_list.first_net_buffer.views():
+                self._keep(view)
+            net_buffer_list = net_buffer_list.next
+        # The application could have read it at any time: nothing is gained by waiting for the push timer.
+        self.pushed = self.blocked = self.buffered_bytes > 0
+
+    def post(self, net_buffer_list: NetBufferList | None) -> None:
+        """Queue requests; `run` serves them. Raises ValueError for memory that cannot be filled."""
+        _check_writable(net_buffer_list)
+        while net_buffer_list is not None:
+            following = net_buffer_list.next
+            net_buffer_list.next = None
+            if not self.requests:
+                self._begin(net_buffer_list)
+            self.requests.append(net_buffer_list)
+            net_buffer_list = following
+        self.blocked = False
+        self.bounce = self.refusal != 0
+
+    def arrive(self, view: memoryview, push: bool, now: int) -> None:
+        """Take in-sequence bytes, which are valid during the call alone: into requests, else into own memory. `run`
+        goes on.
+        """
+        length = len(view)
+        if not length:
+            return
+        if self.push_at != NEVER:
+            self.push_at = now + self.push_us
+        # A push counts until all the bytes before it have been delivered.
+        self.pushed = push or (self.pushed and (self.head_filled > 0 or self.buffered_bytes > 0))
+        taken = 0
+        if self.requests and not self.buffered_bytes and not self.quiet and not self.bounce:
+            taken = self._fill(view)
+        if taken < length:
+            self._keep(view[taken:] if taken else view)
+
+    def run(self, now: int) -> None:
+        """Carry the algorithm to its end: complete, indicate, until nothing more can be done without the host."""
+        if self.quiet:
+            return
+        if self.bounce:
+            self.fail(self.refusal)
+            return
+        while True:
+            self._place()
+            if self._first_full is not None:
+                self.push_at = NEVER
+                self._complete_full()
+            elif self.buffered_bytes:
+                if self.requests or self.blocked:
+                    break
+                self._indicate()
+            elif self.stream_ended:
+                self._end_stream()
+                return
+            else:
+                break
+        if self.head_filled and self.requests:
+            self._partly_filled(now)
+
+    def on_timer(self, now: int) -> None:
+        """The push timer, if it has expired: complete a partly filled request in push mode (delivery.timer)."""
+        if now < self.push_at:
+            return
+        self.push_at = NEVER
+        if self.requests and self.head_filled and not self.requests[0].tcp_receive_no_push:
+            self._finish_head(_SUCCESS)
+            self._complete_full()
+            self.run(now)
+
+    def fail(self, status: int) -> None:
+        """Complete every request with ``status``; what the first one holds is valid and counted."""
+        self.push_at = NEVER
+        self.bounce = False
+        while self.requests:
+            self._finish_head(status)
+        self._complete_full()
+
+    def take_buffered(self) -> NetBufferList | None:
+        """The undelivered bytes as one list of the indication pool, for a terminate's BufferedData; None if there are
+        none.
+        """
+        if not self.buffered_bytes:
+            return None
+        nbl = self._list_of(self.buffered_bytes)
+        self.lent.add(nbl)
+        self._drop(self.buffered_bytes)
+        return nbl
+
+    def _partly_filled(self, now: int) -> None:
+        if self.requests[0].tcp_receive_no_push:
+            return
+        if self.pushed:
+            self.push_at = NEVER
+            self._finish_head(_SUCCESS)
+            self._complete_full()
+            self.run(now)
+        elif self.push_at == NEVER:
+            self.push_at = now + self.push_us
+
+    def _end_stream(self) -> None:
+        """The peer has finished and every byte is delivered: end what waits for more (A10), and tell the host once."""
+        self.fail(_SUCCESS)
+        if self.end_indicated:
+            return
+        self.end_indicated = True
+        if not self.refusal:
+            self.refusal = _INVALID_STATE
+        early = len(self.requests)
+        self.upcalls.tcp_offload_event_handler(self.handle, _INDICATE_DISCONNECT, 0)
+        # What was posted from within the completions came before the event.
+        while early > 0:
+            early -= 1
+            self._finish_head(_SUCCESS)
+        self._complete_full()
+
+    def _place(self) -> None:
+        """Move buffered bytes into requests."""
+        while self.buffered_bytes and self.requests:
+            view = self.buffered[0]
+            taken = self._fill(view)
+            if taken == len(view):
+                self.buffered.popleft()
+            elif taken:
+                self.buffered[0] = view[taken:]
+            self.buffered_bytes -= taken
+
+    def _fill(self, view: memoryview) -> int:
+        """Copy ``view`` into the requests as far as they go; returns how many bytes went. Full requests are set
+        aside.
+        """
+        length = len(view)
+        taken = 0
+        while self.requests:
+            request = self.requests[0]
+            room = request.first_net_buffer.data_length - self.head_filled
+            if room > 0:
+                if taken == length:
+                    break
+                rest = view[taken:] if taken else view
+                copied = copy_into_net_buffer(request.first_net_buffer, self.head_filled, rest)
+                if not copied:
+                    raise ValueError(
+                        f"the NetBuffer of a receive request claims {room} bytes more than its MDLs hold"
+                    )
+                self.head_filled += copied
+                taken += copied
+                if copied < room:
+                    break
+            elif taken == length and length:
+                # A zero-length request takes part only while there are bytes behind it to wake it (A15).
+                break
+            self._finish_head(_SUCCESS)
+        self.delivered += taken
+        self.consumed += taken
+        return taken
+
+    def _begin(self, request: NetBufferList) -> None:
+        """``request`` becomes the head: a non-push one may hold bytes already (A9)."""
+        self.head_filled = request.tcp_offload_bytes_transferred if request.tcp_receive_no_push else 0
+        if self.head_filled > request.first_net_buffer.data_length:
+            self.head_filled = request.first_net_buffer.data_length
+
+    def _finish_head(self, status: int) -> None:
+        """Take the head off the queue and set it aside for completion, with what it holds."""
+        request = self.requests.popleft()
+        request.status = status
+        request.tcp_offload_bytes_transferred = self.head_filled
+        advance_net_buffer_data_start(request.first_net_buffer, self.head_filled)
+        if self._last_full is None:
+            self._first_full = request
+        else:
+            self._last_full.next = request
+        self._last_full = request
+        self.head_filled = 0
+        if self.requests:
+            self._begin(self.requests[0])
+
+    def _complete_full(self) -> None:
+        head = self._first_full
+        if head is not None:
+            self._first_full = self._last_full = None
+            self.upcalls.tcp_offload_receive_complete(head)
+
+    def _indicate(self) -> None:
+        size = self.buffered_bytes
+        if self.indication_size and size > self.indication_size:
+            size = self.indication_size
+        nbl = self._list_of(size)
+        status, consumed = self.upcalls.tcp_offload_receive_handler(self.handle, nbl, _SUCCESS)
+        if status == _SUCCESS:
+            self.lent.add(nbl)
+            consumed = size
+        elif status not in (_NOT_ACCEPTED, _PARTIALLY_ACCEPTED):
+            raise ValueError(
+                f"a receive indication was answered with {status:#x}: it can be accepted (SUCCESS), refused "
+                "(OFFLOAD_DATA_NOT_ACCEPTED) or accepted in part (OFFLOAD_DATA_PARTIALLY_ACCEPTED)"
+            )
+        else:
+            if status == _NOT_ACCEPTED:
+                consumed = 0
+            if not 0 <= consumed <= size:
+                raise ValueError(f"a receive indication of {size} bytes was answered with {consumed} bytes consumed")
+            self.blocked = not self.requests
+        self._drop(consumed)
+        self.delivered += consumed
+        self.consumed += consumed
+
+    def _list_of(self, size: int) -> NetBufferList:
+        """A NetBufferList over the next ``size`` buffered bytes, which stay buffered."""
+        first: Mdl | None = None
+        last: Mdl | None = None
+        left = size
+        for view in self.buffered:
+            mdl = Mdl(view)
+            if last is None:
+                first = mdl
+            else:
+                last.next = mdl
+            last = mdl
+            left -= mdl.byte_count
+            if left <= 0:
+                break
+        return NetBufferList(NetBuffer(first, 0, size))
+
+    def _drop(self, count: int) -> None:
+        """Forget the next ``count`` buffered bytes."""
+        self.buffered_bytes -= count
+        while count:
+            view = self.buffered[0]
+            if len(view) > count:
+                self.buffered[0] = view[count:]
+                return
+            count -= len(view)
+            self.buffered.popleft()
+
+    def _keep(self, view: memoryview) -> None:
+        self.buffered.append(memoryview(bytes(view)))
+        self.buffered_bytes += len(view)
+
+
+def _check_writable(net_buffer_list: NetBufferList | None) -> None:
+    while net_buffer_list is not None:
+        mdl = net_buffer_list.first_net_buffer.mdl_chain
+        while mdl is not None:
+            if mdl.view.readonly:
+                raise ValueError("a receive request over read-only memory: wrap a bytearray or another writable buffer")
+            mdl = mdl.next
+        net_buffer_list = net_buffer_list.next

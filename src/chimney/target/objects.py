@@ -1,0 +1,128 @@
+"""The target's records of offloaded state objects: each connection points at its path, each path at its neighbor (5.5).
+
+`refresh` follows these pointers once, after a change, and leaves a `HeaderTemplate` that sending takes as it is.
+"""
+
+from __future__ import annotations
+
+from chimney.link.base import Flow
+from chimney.ndis.buffers import NetBufferList
+from chimney.ndis.handle import OffloadHandle
+from chimney.ndis.state import NeighborConst, PathConst, TcpCached, TcpConst
+from chimney.target.delivery import Delivery
+from chimney.target.frames import HeaderTemplate
+from chimney.target.sending import Sending
+from chimney.tcp.config import NEVER
+from chimney.tcp.connection import Connection
+
+
+class NeighborObject:
+    """A next hop. ``paths`` depend on it; ``invalid`` silences them. Times in microseconds."""
+
+    def __init__(
+        self, handle: OffloadHandle, const: NeighborConst, source_mac: bytes, destination_mac: bytes, now: int
+    ) -> None:
+        self.handle = handle
+        self.const = const
+        self.vlan_id = const.vlan_id
+        self.source_mac = source_mac
+        self.destination_mac = destination_mac
+        self.paths: set[PathObject] = set()
+        self.invalid = False
+        # When we, and when the host, last had proof that the neighbor is reachable (NRT and HRT of 11.2).
+        self.nic_reachable_at = now
+        self.host_reachable_at = now
+
+
+class PathObject:
+    """A pair of addresses over a neighbor. ``connections`` depend on it; ``invalid`` silences them."""
+
+    def __init__(self, handle: OffloadHandle, const: PathConst, path_mtu: int, neighbor: NeighborObject) -> None:
+        self.handle = handle
+        self.const = const
+        self.ipv6 = len(const.source_address) == 16
+        self.path_mtu = path_mtu
+        self.neighbor = neighbor
+        self.connections: set[TcpObject] = set()
+        self.invalid = False
+
+
+class TcpObject:
+    """An offloaded connection: its engine, its two queues, and where it stands with the host.
+
+    ``key`` finds it from a received frame (`frames.flow_key`). ``engine_done``: nothing that arrives is processed any
+    more (mandatory upload request, abort); ``silent``: nothing is sent (invalidated); ``terminating``: a terminate
+    has been called; ``gone``: it has completed. ``frames`` keeps what arrives after a mandatory upload request, for
+    the host.
+    """
+
+    def __init__(
+        self,
+        handle: OffloadHandle,
+        path: PathObject,
+        flow: Flow,
+        key: bytes,
+        const: TcpConst,
+        cached: TcpCached,
+        engine: Connection,
+        delivery: Delivery,
+        sending: Sending,
+        template: HeaderTemplate,
+    ) -> None:
+        self.handle = handle
+        self.path = path
+        self.flow = flow
+        self.key = key
+        self.const = const
+        self.cached = cached
+        self.engine = engine
+        self.delivery = delivery
+        self.sending = sending
+        self.template = template
+        self.local_port = const.local_port
+        self.remote_port = const.remote_port
+        self.invalid = False
+        self.silent = False
+        self.engine_done = False
+        self.terminating = False
+        self.upload_reason = 0
+        self.abort_request: NetBufferList | None = None
+        self.forwards: list[NetBufferList] = []
+        self.frames: list[bytes] = []
+        self.active = False
+        self.scheduled_at = NEVER
+        self.acked_before = 0
+        self.gone = False
+
+    @property
+    def bytes_acked(self) -> int:
+        """Stream bytes that the peer has acknowledged since the offload."""
+        return self.engine.acked
+
+    @property
+    def bytes_delivered(self) -> int:
+        """Stream bytes placed into requests or accepted as indications since the offload."""
+        return self.delivery.delivered
+
+    @property
+    def retransmitted_segments(self) -> int:
+        """Wire segments sent again since the offload."""
+        return self.engine.stats.retransmitted_segments
+
+    def refresh(self) -> None:
+        """Make the header template anew, after a change of neighbor, path or cached variables."""
+        path = self.path
+        neighbor = path.neighbor
+        cached = self.cached
+        self.template = HeaderTemplate(
+            neighbor.source_mac,
+            neighbor.destination_mac,
+            path.const.source_address,
+            path.const.destination_address,
+            cached.ttl_or_hop_limit,
+            cached.tos_or_traffic_class,
+            cached.flow_label,
+            neighbor.const.vlan_id,
+            cached.user_priority,
+        )
+        self.silent = self.invalid or path.invalid or neighbor.invalid

@@ -1,0 +1,207 @@
+"""The software offload target's edge: what NDIS calls, and what the host's owner calls beside it.
+
+Downward data calls only record; their completions come from `poll` and `flush` (D2). State operations are carried
+out, and completed, within the call, unless the configuration says otherwise or the call comes from within an upcall:
+then after the piece of work that is under way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+from chimney.link.base import Flow, Link
+from chimney.ndis.buffers import NetBufferList
+from chimney.ndis.driver import OffloadContext
+from chimney.ndis.state import MiniportOffloadBlockList
+from chimney.ndis.status import DisconnectFlags, Status, UploadReason
+from chimney.target.config import TargetConfig
+from chimney.target.datapath import Datapath
+from chimney.target.frames import flow_key
+from chimney.target.initiate import initiate
+from chimney.target.maintenance import invalidate, query, update
+from chimney.target.objects import NeighborObject, PathObject, TcpObject
+from chimney.target.terminate import announce_terminate, terminate
+
+_PENDING = int(Status.PENDING)
+_SUCCESS = int(Status.SUCCESS)
+_REQUEST_ABORTED = int(Status.REQUEST_ABORTED)
+_UPLOAD_IN_PROGRESS = int(Status.UPLOAD_IN_PROGRESS)
+_INVALID_STATE_REASON = int(UploadReason.INVALID_STATE)
+_GRACEFUL = int(DisconnectFlags.GRACEFUL_CLOSE)
+_ABORTIVE = int(DisconnectFlags.ABORTIVE_CLOSE)
+
+
+class SoftTarget(Datapath):
+    """An offload target in software: TCP engines over one link.
+
+    name    of the adapter. link: carries its frames; the target owns the link's filter. clock: tells the time in
+    microseconds.
+    """
+
+    def __init__(self, name: str, link: Link, clock: Callable[[], int], config: TargetConfig | None = None) -> None:
+        super().__init__(name, link, clock, config or TargetConfig())
+        self.neighbors: set[NeighborObject] = set()
+        self.paths: set[PathObject] = set()
+        self.source_addresses: Counter[bytes] = Counter()
+        self._watched: dict[bytes, Flow] = {}
+
+    # Beside NDIS: the host's owner on the same machine
+
+    def watch(self, flow: Flow) -> None:
+        """Let the flow's frames in, offloaded or not, until `unwatch`: those of no offloaded connection go up the
+        ordinary path.
+        """
+        key = flow_key(flow)
+        if key not in self._watched:
+            self._watched[key] = Flow(flow.local_address, flow.local_port, flow.remote_address, flow.remote_port)
+            if key not in self.connections:
+                self._set_filter()
+
+    def unwatch(self, flow: Flow) -> None:
+        """Let the flow's frames in only while it is offloaded."""
+        key = flow_key(flow)
+        if self._watched.pop(key, None) is not None and key not in self.connections:
+            self._set_filter()
+
+    def find(self, flow: Flow) -> TcpObject | None:
+        """The offloaded connection of this flow, with its counters; None if there is none."""
+        return self.connections.get(flow_key(flow))
+
+    def attach(self, tcp: TcpObject) -> None:
+        """A connection has been offloaded."""
+        self.connections[tcp.key] = tcp
+        if tcp.key not in self._watched:
+            self._set_filter()
+
+    def detach(self, tcp: TcpObject) -> None:
+        """A connection has been given back."""
+        del self.connections[tcp.key]
+        tcp.path.connections.discard(tcp)
+        tcp.gone = True
+        self.schedule.forget(tcp)
+        if tcp.key not in self._watched:
+            self._set_filter()
+
+    def forget_path(self, path: PathObject) -> None:
+        """A path has been given back."""
+        self.paths.discard(path)
+        path.neighbor.paths.discard(path)
+        address = path.const.source_address
+        self.source_addresses[address] -= 1
+        if not self.source_addresses[address]:
+            del self.source_addresses[address]
+
+    def resume(self, tcp: TcpObject) -> None:
+        """A connection is not silenced any more: its path has got a valid neighbor."""
+        if tcp.engine_done or tcp.upload_reason != _INVALID_STATE_REASON:
+            return
+        tcp.upload_reason = tcp.sending.refusal = 0
+        if tcp.delivery.refusal == _UPLOAD_IN_PROGRESS:
+            tcp.delivery.refusal = 0
+        self.touch(tcp)
+
+    def _set_filter(self) -> None:
+        flows = dict(self._watched)
+        for key, tcp in self.connections.items():
+            flows[key] = tcp.flow
+        self.link.set_filter(flows.values())
+
+    # State operations
+
+    def initiate_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        new = initiate(self, block_list)
+        self._operation(partial(self._complete_initiate, block_list, new))
+
+    def _complete_initiate(self, block_list: MiniportOffloadBlockList, new: list[TcpObject]) -> None:
+        self.handle.initiate_offload_complete(block_list)
+        for tcp in new:
+            tcp.delivery.quiet = False
+            self.touch(tcp)
+
+    def terminate_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        announce_terminate(block_list)
+        self._operation(partial(terminate, self, block_list))
+
+    def update_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        self._operation(partial(update, self, block_list))
+
+    def invalidate_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        self._operation(partial(invalidate, self, block_list))
+
+    def query_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        self._operation(partial(query, self, block_list))
+
+    def _operation(self, operation: Callable[[], None]) -> None:
+        self.operations.append(operation)
+        if self.busy or self.config.complete_asynchronously:
+            return
+        self.busy = True
+        try:
+            self.run_operations()
+        finally:
+            self.busy = False
+
+    # Data operations
+
+    def tcp_offload_send(self, offload_context: OffloadContext, net_buffer_list: NetBufferList) -> int:
+        tcp: TcpObject = offload_context
+        tcp.sending.post(net_buffer_list)
+        self.touch(tcp)
+        return _PENDING
+
+    def tcp_offload_receive(self, offload_context: OffloadContext, net_buffer_list: NetBufferList) -> int:
+        tcp: TcpObject = offload_context
+        tcp.delivery.post(net_buffer_list)
+        self.touch(tcp)
+        return _PENDING
+
+    def tcp_offload_disconnect(
+        self, offload_context: OffloadContext, net_buffer_list: NetBufferList, flags: int
+    ) -> int:
+        tcp: TcpObject = offload_context
+        if flags not in (_GRACEFUL, _ABORTIVE):
+            raise ValueError(
+                f"tcp_offload_disconnect with flags {flags:#x}: give exactly one of GRACEFUL_CLOSE and ABORTIVE_CLOSE"
+            )
+        if flags == _GRACEFUL or tcp.sending.refusal:
+            tcp.sending.disconnect(net_buffer_list)
+        else:
+            self._abort(tcp, net_buffer_list)
+        self.touch(tcp)
+        return _PENDING
+
+    def _abort(self, tcp: TcpObject, request: NetBufferList) -> None:
+        """Receiving ends now; the turn ends the requests and sends the RST (10.6)."""
+        if request.data_length():
+            raise ValueError("an abortive disconnect carries no data (disconnect.abort.no-data)")
+        tcp.engine.abort(self.clock())
+        tcp.engine_done = True
+        tcp.abort_request = request
+        tcp.sending.refusal = tcp.delivery.refusal = _REQUEST_ABORTED
+        tcp.sending.bounce = tcp.delivery.bounce = True
+
+    def tcp_offload_forward(self, offload_context: OffloadContext, net_buffer_list: NetBufferList) -> int:
+        tcp: TcpObject = offload_context
+        nbl: NetBufferList | None = net_buffer_list
+        while nbl is not None:
+            following = nbl.next
+            nbl.next = None
+            tcp.forwards.append(nbl)
+            nbl = following
+        self.touch(tcp)
+        return _PENDING
+
+    def tcp_offload_receive_return(self, net_buffer_list: NetBufferList) -> int:
+        nbl: NetBufferList | None = net_buffer_list
+        while nbl is not None:
+            following = nbl.next
+            if nbl not in self.lent:
+                raise ValueError(
+                    "receive-return of a NetBufferList that this target has not lent: return accepted indications "
+                    "and BufferedData, each once"
+                )
+            self.lent.remove(nbl)
+            nbl = following
+        return _SUCCESS
