@@ -107,16 +107,24 @@ class Session:
     def answer(self, method: str, target: str, version: str, headers: dict[str, str]) -> None:
         self.keep_alive = version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
         self.transfer = self.begin(method, target)
-        root = self.server.root
-        path = (root / unquote(target.partition("?")[0]).lstrip("/")).resolve()
-        if not path.is_relative_to(root) or "\0" in str(path):
-            raise Refusal(HTTPStatus.NOT_FOUND, "no such file")
+        path = self.find(target)
         if method == "PUT":
             self.start_upload(path, headers)
         elif method in ("GET", "HEAD"):
             self.start_download(path)
         else:
             raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "GET, HEAD and PUT are served")
+
+    def find(self, target: str) -> Path:
+        """The file that a request target names, inside the served directory. Raises Refusal."""
+        root = self.server.root
+        try:
+            path = (root / unquote(target.partition("?")[0]).lstrip("/")).resolve()
+            if path.is_relative_to(root):
+                return path
+        except (OSError, ValueError, RuntimeError):
+            pass
+        raise Refusal(HTTPStatus.NOT_FOUND, "no such file")
 
     def begin(self, method: str, path: str) -> Transfer:
         schedule = Schedule(self.server.options.hand_over_every, self.server.jitter)

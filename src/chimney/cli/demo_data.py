@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+_NAMES = ("B", "KiB", "MiB", "GiB", "TiB")
 _BLOCK = 64 << 10
 _POOL = 8 << 20
 # Odd, so that the starts of the blocks in the pool repeat only after _POOL blocks (512 GB).
@@ -27,13 +28,11 @@ def parse_size(text: str) -> int:
 
 def format_size(size: float) -> str:
     """A number of bytes for people, in the unit that suits it."""
-    if size < 1024:
-        return f"{size:.0f} B"
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
+    unit = 0
+    while size >= 999.5 and unit < len(_NAMES) - 1:
         size /= 1024
-        if size < 999.5:
-            break
-    return f"{size:.3g} {unit}"
+        unit += 1
+    return f"{size:.3g} {_NAMES[unit]}"
 
 
 def write_data(path: Path, size: int, seed: int) -> str:
