@@ -6,13 +6,16 @@ import contextlib
 import hashlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from chimney.lab.namespace import Namespace
+from chimney.lab.tap import Tap
 
 BLOCK = 1 << 18
 
@@ -70,17 +73,65 @@ class Peer:
         os.waitpid(self.pid, 0)
         os.close(self._report)
 
-    def report(self) -> dict[str, object]:
+    def report(self) -> dict[str, Any]:
         """What the peer sent and received: bytes and digests. Waits for its end."""
         text = b""
         while part := os.read(self._report, 1 << 16):
             text += part
         os.waitpid(self.pid, 0)
-        report: dict[str, object] = json.loads(text)
+        report: dict[str, Any] = json.loads(text)
         return report
 
 
-def _flood(sock: socket.socket, stop: int, sends: bool, digest: bool) -> dict[str, object]:
+class Observer:
+    """Watches the peer's interface from a process of its own, so that watching does not hold up what is watched."""
+
+    def __init__(self, namespace: Namespace, interface: str, port: int) -> None:
+        stop_reader, self._stop = os.pipe()
+        self._report, report_writer = os.pipe()
+        tap = Tap(namespace, interface)
+        self._pid = os.fork()
+        if not self._pid:
+            os.close(self._stop)
+            os.close(self._report)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                os.set_blocking(stop_reader, False)
+                while not _stopped(stop_reader):
+                    select.select([tap, stop_reader], [], [], 0.05)
+                    tap.drain()
+                os.write(report_writer, json.dumps(_observed(tap, port)).encode())
+            finally:
+                os._exit(0)
+        os.close(stop_reader)
+        os.close(report_writer)
+        tap.close()
+
+    def report(self) -> dict[str, Any]:
+        """Stop watching; what the side with ``port`` and its peer have sent, and RSTs."""
+        os.close(self._stop)
+        text = b""
+        while part := os.read(self._report, 1 << 16):
+            text += part
+        os.waitpid(self._pid, 0)
+        report: dict[str, Any] = json.loads(text)
+        return report
+
+
+def _observed(tap: Tap, port: int) -> dict[str, Any]:
+    seen: dict[str, Any] = {"rst": tap.resets(), "lost": tap.lost()}
+    for (source, _), direction in tap.directions.items():
+        seen["ours" if source[1] == port else "peer"] = {
+            "segments": direction.segments,
+            "retransmitted": direction.retransmitted_segments,
+            "longest_silence_ms": round(direction.longest_silence * 1000, 2),
+            "right_edge_retreat": direction.right_edge_retreat,
+            "timestamp_retreat": direction.ts_retreat,
+        }
+    return seen
+
+
+def _flood(sock: socket.socket, stop: int, sends: bool, digest: bool) -> dict[str, Any]:
     received = hashlib.sha256()
     counts = {"received": 0}
 

@@ -18,12 +18,11 @@ import socket
 import statistics
 import sys
 
-from flood import Peer, blocks
+from flood import Observer, Peer, blocks
 
 import chimney
 from chimney import _build
 from chimney.lab.namespace import Namespace, enter_user_namespace
-from chimney.lab.tap import Tap
 from chimney.lab.wire import veth_pair
 
 PORT = 5201
@@ -73,7 +72,7 @@ def run(cycles: int, *, ipv6: bool, mtu: int, drivers: int, turns: int) -> dict[
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((ours.address(family), PORT))
         listener.listen()
-        tap = Tap(there, theirs.name)
+        observer = Observer(there, theirs.name, PORT)
         peer = Peer(there, listener.getsockname()[:2], family, sends=True)
         sock, _ = listener.accept()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
@@ -81,9 +80,9 @@ def run(cycles: int, *, ipv6: bool, mtu: int, drivers: int, turns: int) -> dict[
             connection = stack.connection(sock)
             traffic = Traffic(connection, 4)
             for _ in range(cycles):
-                _progress(stack, traffic, turns, tap)
+                _progress(stack, traffic, turns)
                 connection.offload()
-                _progress(stack, traffic, turns, tap)
+                _progress(stack, traffic, turns)
                 connection.upload()
             traffic.stopped = True
             peer.finish()
@@ -95,10 +94,7 @@ def run(cycles: int, *, ipv6: bool, mtu: int, drivers: int, turns: int) -> dict[
             info = connection.info()
             connection.close()
         report = peer.report()
-        tap.drain()
-        peer_address, our_address = sock_addresses(tap)
-        theirs_out = tap.direction(peer_address, our_address)
-        ours_out = tap.direction(our_address, peer_address)
+        wire = observer.report()
         return {
             "build": _build.describe(),
             "cycles": cycles,
@@ -110,32 +106,23 @@ def run(cycles: int, *, ipv6: bool, mtu: int, drivers: int, turns: int) -> dict[
             "bytes_received": traffic.bytes_received,
             "bytes_target": info.bytes_sent_target + info.bytes_received_target,
             "bytes_kernel": info.bytes_sent_kernel + info.bytes_received_kernel,
-            "rst": tap.resets(),
-            "retransmitted_by_us": ours_out.retransmitted_segments,
-            "retransmitted_by_peer": theirs_out.retransmitted_segments,
-            "longest_silence_ms": round(ours_out.longest_silence * 1000, 2),
-            "right_edge_retreat": ours_out.right_edge_retreat,
-            "timestamp_retreat": ours_out.ts_retreat,
+            "rst": wire["rst"],
+            "retransmitted_by_us": wire["ours"]["retransmitted"],
+            "retransmitted_by_peer": wire["peer"]["retransmitted"],
+            "longest_silence_ms": wire["ours"]["longest_silence_ms"],
+            "right_edge_retreat": wire["ours"]["right_edge_retreat"],
+            "timestamp_retreat": wire["ours"]["timestamp_retreat"],
             "offload_us": _figures(info.offload_seconds),
             "upload_us": _figures(info.upload_seconds),
-            "tap_lost": tap.lost(),
+            "observer_lost": wire["lost"],
         }
 
 
-def _progress(stack: chimney.Stack, traffic: Traffic, turns: int, tap: Tap) -> None:
+def _progress(stack: chimney.Stack, traffic: Traffic, turns: int) -> None:
     """Turns of the event loop in which data flows."""
     goal = traffic.bytes_received + turns * 65536
     while traffic.bytes_received < goal and not traffic.ended:
         stack.poll(0.2)
-    tap.drain()
-
-
-def sock_addresses(tap: Tap) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
-    """Peer's and our end of the one connection that the tap has seen."""
-    for source, destination in tap.directions:
-        if destination[1] == PORT:
-            return source, destination
-    raise RuntimeError("the tap has seen no segment of the connection")
 
 
 def _figures(seconds: list[float]) -> dict[str, int]:

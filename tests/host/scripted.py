@@ -27,6 +27,10 @@ FLOW = Flow(b"\x0a\x00\x00\x01", 80, b"\x0a\x00\x00\x02", 4000)
 ISS, IRS = 0xFFFFFF00, 0x7FFFFF00
 
 
+def views(data: bytes) -> list[memoryview]:
+    return [memoryview(data)] if data else []
+
+
 class ScriptedKernel:
     """Kernel side with a receive queue, a bounded send queue, and a memory of what it was given."""
 
@@ -83,7 +87,7 @@ class ScriptedKernel:
             retransmit=TimerRemainder(),
         )
         const = TcpConst(TcpConstFlags.SACK_ENABLED, FLOW.remote_port, FLOW.local_port, 7, 7, 1460)
-        return TakenState(const, TcpCached(TcpCachedFlags(0), 65535), delegated, self.unsent, unread)
+        return TakenState(const, TcpCached(TcpCachedFlags(0), 65535), delegated, views(self.unsent), views(unread))
 
     def give_back(self, state: GivenState) -> None:
         self.given.append(state)

@@ -45,16 +45,16 @@ class ChimneyPath:
 
     # State operations
 
-    def initiate(self, taken: TakenState, chained: SendRequest | None) -> None:
-        """NdisInitiateOffload: ``chained`` carries the send data that came out of the kernel, if there was any."""
+    def initiate(self, taken: TakenState, chained: list[SendRequest]) -> None:
+        """NdisInitiateOffload; ``chained`` carries the send data that came out of the kernel."""
         delegated = taken.delegated
-        chain = None
-        if chained is not None:
-            chain = self._wrap(chained)
-            delegated.send_data_head = delegated.send_data_tail = chain
+        lists = [self._wrap(request) for request in chained]
+        chain = link(lists)
+        if lists:
+            delegated.send_data_head, delegated.send_data_tail = lists[0], lists[-1]
         if taken.unread:
-            delegated.buffered_data = net_buffer_list(taken.unread)
-            self.unread_below = len(taken.unread)
+            delegated.buffered_data = net_buffer_list(*taken.unread)
+            self.unread_below = delegated.buffered_data.data_length()
         # The target will not say again what the host knows: this FIN came before the hand-over.
         self.peer_closed = delegated.state in (
             TcpConnectionState.CLOSE_WAIT,

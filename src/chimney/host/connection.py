@@ -255,10 +255,8 @@ class Connection:
             raise
         self.owner, self._plan, self._adapter = Owner.OFFLOADING, plan, adapter
         adapter.edge.keepers[plan.flow] = self.keep
-        chained = None
-        if taken.send_data:
-            chained = SendRequest(self, memoryview(taken.send_data), None)
-            self.sends.appendleft(chained)
+        chained = [SendRequest(self, view, None) for view in taken.send_data]
+        self.sends.extendleft(reversed(chained))
         path = adapter.edge.objects.path(plan.neighbor, plan.neighbor_mac, plan.path, plan.path_mtu)
         self.chimney = ChimneyPath(self, adapter.edge, path)
         self.chimney.initiate(taken, chained)
@@ -276,12 +274,12 @@ class Connection:
         adapter.flush()
         self._info.offload_seconds.append(time.perf_counter() - started)
 
-    def _undo(self, taken: TakenState, chained: SendRequest | None, status: Status) -> None:
+    def _undo(self, taken: TakenState, chained: list[SendRequest], status: Status) -> None:
         """The target refused: nothing has moved (9.2, step 13)."""
         delegated = taken.delegated
-        if chained is not None:
-            chained.net_buffer_list = None
-        self._give_back(GivenState(delegated, unread=[memoryview(taken.unread)] if taken.unread else []))
+        for request in chained:
+            request.net_buffer_list = None
+        self._give_back(GivenState(delegated, unread=taken.unread))
         raise NotOffloadable(f"the target refused {self!r}: {status.name}. It goes on in the kernel")
 
     def _post_everything(self) -> None:

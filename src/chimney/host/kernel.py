@@ -42,8 +42,8 @@ class TakenState:
     const: TcpConst
     cached: TcpCached
     delegated: TcpDelegated
-    send_data: bytes
-    unread: bytes
+    send_data: list[memoryview]
+    unread: list[memoryview]
 
 
 @dataclass(slots=True)

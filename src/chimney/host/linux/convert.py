@@ -38,8 +38,8 @@ def taken(state: KernelState, sock: socket.socket, receive_window: int) -> Taken
         const=_const(state),
         cached=_cached(state, sock, receive_window),
         delegated=_delegated(state),
-        send_data=b"".join(state.send_queue),
-        unread=b"".join(state.receive_queue),
+        send_data=list(state.send_queue),
+        unread=list(state.receive_queue),
     )
 
 
