@@ -33,6 +33,8 @@ class Session:
         self.head = memoryview(bytearray(HEAD_LIMIT))
         self.filled = 0
         self.outstanding = 0
+        self.posting = False
+        self.buffers: list[memoryview] = []
         self.transfer: Transfer | None = None
         self.file: Any = None
         self.keep_alive = True
@@ -180,21 +182,11 @@ class Session:
             raise Refusal(HTTPStatus.NOT_FOUND, "no such file") from None
         self.transfer.length = len(self.transfer.source)
         self.respond(HTTPStatus.OK, length=length)
-        self.send_slices()
-
-    def send_slices(self) -> None:
-        transfer = self.transfer
-        assert transfer is not None
-        while transfer.posted < transfer.length and self.outstanding < OUTSTANDING:
-            piece = transfer.source[transfer.posted : transfer.posted + self.server.slice]
-            transfer.posted += len(piece)
-            self.outstanding += 1
-            self.conn.post_send(piece, self.guarded(self.slice_sent))
+        self.post_more()
 
     def slice_sent(self, request: Any) -> None:
         self.outstanding -= 1
         self.progress(request.view)
-        self.send_slices()
         self.responded(request)
 
     # Uploads
@@ -212,23 +204,12 @@ class Session:
         have = min(self.filled, length)
         if headers.get("expect", "").lower() == "100-continue" and not have:
             self.conn.post_send(b"HTTP/1.1 100 Continue\r\n\r\n", self.guarded(lambda request: None))
+        self.buffers = [memoryview(bytearray(self.server.slice)) for _ in range(OUTSTANDING if length > have else 0)]
         self.transfer.posted = have
         self.take(self.head[:have])
         rest = bytes(self.head[have : self.filled])
         self.head[: len(rest)], self.filled = rest, len(rest)
-        for _ in range(OUTSTANDING):
-            self.receive_slice(memoryview(bytearray(min(self.server.slice, max(1, length)))))
         self.finish_upload()
-
-    def receive_slice(self, buffer: memoryview) -> None:
-        transfer = self.transfer
-        assert transfer is not None
-        size = min(len(buffer), transfer.length - transfer.posted)
-        if size:
-            transfer.posted += size
-            self.outstanding += 1
-            received = self.guarded(lambda request: self.slice_received(request, buffer))
-            self.conn.post_receive(buffer[:size], received, push=False)
 
     def slice_received(self, request: Any, buffer: memoryview) -> None:
         assert self.transfer is not None
@@ -236,8 +217,8 @@ class Session:
         if not request.bytes_transferred:
             raise ConnectionError("the connection ended within an upload")
         self.transfer.posted -= request.length - request.bytes_transferred
+        self.buffers.append(buffer)
         self.take(request.view[: request.bytes_transferred])
-        self.receive_slice(buffer)
         self.finish_upload()
 
     def take(self, piece: memoryview) -> None:
@@ -260,7 +241,35 @@ class Session:
             self.file.close()
             self.transfer.store.with_name(self.transfer.store.name + ".part").unlink(missing_ok=True)
 
-    # Hand-overs
+    # Bodies, and hand-overs in the middle of them
+
+    def post_more(self) -> None:
+        """Keep requests posted: slices of the file to send, or memory for what is to be received.
+
+        None is posted while a hand-over is due: a single round of the stack could carry many slices past the place.
+        """
+        transfer = self.transfer
+        assert transfer is not None
+        if self.posting:
+            # Called from the callback of a request that was done as soon as it was posted.
+            return
+        self.posting = True
+        while transfer.posted < transfer.length and self.outstanding < OUTSTANDING:
+            if self.closed or transfer.due():
+                break
+            size = min(self.server.slice, transfer.length - transfer.posted)
+            start = transfer.posted
+            transfer.posted += size
+            self.outstanding += 1
+            if transfer.method == "PUT":
+                self.post_buffer(self.buffers.pop(), size)
+            else:
+                self.conn.post_send(transfer.source[start : start + size], self.guarded(self.slice_sent))
+        self.posting = False
+
+    def post_buffer(self, buffer: memoryview, size: int) -> None:
+        received = self.guarded(lambda request: self.slice_received(request, buffer))
+        self.conn.post_receive(buffer[:size], received, push=False)
 
     def progress(self, piece: memoryview) -> None:
         """Bytes of a body have been sent or received: note them, and change sides where the schedule says so."""
@@ -271,6 +280,7 @@ class Session:
         transfer.done += len(piece)
         if transfer.due():
             self.server.soon(self.change_sides)
+        self.post_more()
 
     def change_sides(self) -> None:
         transfer = self.transfer
@@ -278,6 +288,8 @@ class Session:
             return
         down = transfer.schedule.down
         transfer.schedule.advance()
+        # The connection moves with requests posted, as it would at any other moment.
+        self.post_more()
         self.hand_over(down)
         if transfer.due():
             self.server.soon(self.change_sides)
