@@ -18,6 +18,7 @@ from chimney.lab.namespace import Namespace
 from chimney.lab.tap import Tap
 
 BLOCK = 1 << 18
+SO_MAX_PACING_RATE = 47
 
 
 def pattern(seed: int) -> memoryview:
@@ -36,10 +37,17 @@ def blocks(seed: int) -> Iterator[memoryview]:
 
 
 class Peer:
-    """The flooding peer: `port` on `address` is connected to; `finish` ends the flood and returns its report."""
+    """The flooding peer: `port` on `address` is connected to; `rate` (bytes a second) paces it."""
 
     def __init__(
-        self, namespace: Namespace, address: tuple[str, int], family: int, *, sends: bool, digest: bool = True
+        self,
+        namespace: Namespace,
+        address: tuple[str, int],
+        family: int,
+        *,
+        sends: bool,
+        digest: bool = True,
+        rate: int = 0,
     ) -> None:
         stop_reader, self._stop = os.pipe()
         self._report, report_writer = os.pipe()
@@ -53,6 +61,8 @@ class Peer:
                 with namespace:
                     sock = socket.socket(family, socket.SOCK_STREAM)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+                if rate:
+                    sock.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, rate)
                 sock.connect(address)
                 os.write(report_writer, json.dumps(_flood(sock, stop_reader, sends, digest)).encode())
                 code = 0

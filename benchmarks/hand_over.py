@@ -63,7 +63,7 @@ class Traffic:
         self.connection.post_receive(request.view, self._on_received)
 
 
-def run(cycles: int, *, ipv6: bool, mtu: int, drivers: int, turns: int) -> dict[str, object]:
+def run(cycles: int, *, ipv6: bool, mtu: int, drivers: int, turns: int, rate: int) -> dict[str, object]:
     family = socket.AF_INET6 if ipv6 else socket.AF_INET
     with Namespace() as here:
         there = Namespace()
@@ -73,7 +73,7 @@ def run(cycles: int, *, ipv6: bool, mtu: int, drivers: int, turns: int) -> dict[
         listener.bind((ours.address(family), PORT))
         listener.listen()
         observer = Observer(there, theirs.name, PORT)
-        peer = Peer(there, listener.getsockname()[:2], family, sends=True)
+        peer = Peer(there, listener.getsockname()[:2], family, sends=True, rate=rate)
         sock, _ = listener.accept()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
         with chimney.Stack(intermediate_drivers=drivers) as stack:
@@ -138,6 +138,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cycles", type=int, default=300)
     parser.add_argument("--turns", type=int, default=2, help="64 KB of received data between hand-overs")
+    parser.add_argument("--rate", type=int, default=0, help="the peer's Mbit/s (default: as fast as it can)")
     parser.add_argument("--ipv6", action="store_true")
     parser.add_argument("--mtu", type=int, default=1500)
     parser.add_argument("--drivers", type=int, default=2)
@@ -145,7 +146,14 @@ def main() -> int:
     options = parser.parse_args()
     if os.geteuid():
         enter_user_namespace()
-    result = run(options.cycles, ipv6=options.ipv6, mtu=options.mtu, drivers=options.drivers, turns=options.turns)
+    result = run(
+        options.cycles,
+        ipv6=options.ipv6,
+        mtu=options.mtu,
+        drivers=options.drivers,
+        turns=options.turns,
+        rate=options.rate * 125_000,
+    )
     if options.json:
         print(json.dumps(result))
     else:

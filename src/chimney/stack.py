@@ -151,11 +151,15 @@ class Stack:
 
         Raises ChimneyError if called from within a request's callback.
         """
-        if self._polling:
+        if self._polling or self._handing_over:
             raise ChimneyError(
                 "poll (or a blocking call such as recv) inside a request's callback: post the request with a callback "
                 "of its own instead"
             )
+        self.turn(timeout)
+
+    def turn(self, timeout: float | None) -> None:
+        """`poll`, for a hand-over that waits for its completion."""
         if self._ready or (self._hand_overs and not self._handing_over):
             timeout = 0.0
         events = self._epoll.poll(timeout)

@@ -89,8 +89,9 @@ class ScriptedKernel:
         const = TcpConst(TcpConstFlags.SACK_ENABLED, FLOW.remote_port, FLOW.local_port, 7, 7, 1460)
         return TakenState(const, TcpCached(TcpCachedFlags(0), 65535), delegated, views(self.unsent), views(unread))
 
-    def give_back(self, state: GivenState) -> None:
+    def give_back(self, state: GivenState, meanwhile: Callable[[], list[bytes]]) -> None:
         self.given.append(state)
+        self.injected += meanwhile()
         for view in state.unread:
             self.incoming += view
 
@@ -312,6 +313,8 @@ class ScriptedStack:
                 action()
             except ChimneyError as error:
                 connection.hand_over_error = error
+
+    turn = poll
 
     def forget(self, connection: object) -> None:
         self.forgotten.append(connection)

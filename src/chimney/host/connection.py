@@ -261,7 +261,7 @@ class Connection:
         self.chimney = ChimneyPath(self, adapter.edge, path)
         self.chimney.initiate(taken, chained)
         while self.chimney.initiated is None:
-            self._services.poll(None)
+            self._services.turn(None)
         if self.chimney.initiated != Status.SUCCESS:
             self._undo(taken, chained, self.chimney.initiated)
         del adapter.edge.keepers[plan.flow]
@@ -297,14 +297,14 @@ class Connection:
         if self.owner is not Owner.TARGET:
             return
         assert self.chimney is not None and self._adapter is not None and self._plan is not None
-        started = time.perf_counter()
         self._adapter.run()
+        started = time.perf_counter()
         self._info.retransmits += self._adapter.retransmitted(self._plan.flow)
         self.owner = Owner.UPLOADING
         self._adapter.edge.keepers[self._plan.flow] = self.keep
         self.chimney.terminate()
         while self.chimney.terminated is None:
-            self._services.poll(None)
+            self._services.turn(None)
         delegated = self.chimney.terminated.delegated
         assert isinstance(delegated, TcpDelegated)
         self._info.bytes_sent_target += self.chimney.bytes_sent
@@ -320,19 +320,25 @@ class Connection:
         delegated = given.delegated
         if delegated.state is not TcpConnectionState.CLOSED:
             given.sent = self._sent_part(delegated)
-        self._kernel.give_back(given)
+        self._kernel.give_back(given, self._arrived)
         self._carried_before = self._kernel.bytes_carried()
-        # The tap has seen what nobody processed while the placeholder became the living socket again.
-        self._adapter.run()
+        # The last ones came while the kernel's socket opened up again.
+        last = self._arrived()
         del self._adapter.edge.keepers[self._plan.flow]
         self._adapter.unwatch(self._plan.flow)
-        kept, self._kept = self._kept, []
-        if kept:
-            self._kernel.inject([segment.packet for segment in kept])
+        if last:
+            self._kernel.inject(last)
         self.chimney = None
         if given.reset:
             self.fail(ConnectionResetError("the peer reset the connection while it was offloaded"))
         self._resume_kernel_path()
+
+    def _arrived(self) -> list[bytes]:
+        """The packets that nobody has processed: the tap has seen them."""
+        assert self._adapter is not None
+        self._adapter.run()
+        kept, self._kept = self._kept, []
+        return [segment.packet for segment in kept]
 
     def _sent_part(self, delegated: TcpDelegated) -> list[memoryview]:
         """The bytes from SND.UNA to SND.MAX, taken off the head of the sends: the kernel must know them as sent."""
@@ -394,7 +400,8 @@ class Connection:
         """The figures of this connection so far."""
         info = ConnectionInfo(self.owner.value)
         for name in ConnectionInfo.__slots__[1:]:
-            setattr(info, name, getattr(self._info, name))
+            value = getattr(self._info, name)
+            setattr(info, name, value.copy() if isinstance(value, list) else value)
         if self.owner is Owner.KERNEL:
             sent, received = self._kernel.bytes_carried()
             info.bytes_sent_kernel += sent - self._carried_before[0]

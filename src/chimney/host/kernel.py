@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -68,11 +69,15 @@ class KernelSide(Protocol):
     def take(self, plan: Plan) -> TakenState:
         """Cut the connection out; raises NotOffloadable with the connection working as before."""
 
-    def give_back(self, state: GivenState) -> None:
-        """Make the connection the kernel's again; raises UploadFailed."""
+    def give_back(self, state: GivenState, meanwhile: Callable[[], list[bytes]]) -> None:
+        """Make the connection the kernel's again; raises UploadFailed.
+
+        ``meanwhile`` is called once, and yields the IP packets that arrived until then: the kernel processes them
+        before anything newer.
+        """
 
     def inject(self, packets: list[bytes]) -> None:
-        """Let the kernel process IP packets of the connection that arrived while it was not there."""
+        """Let the kernel process IP packets of the connection that it has not seen."""
 
     def send(self, data: memoryview) -> int:
         """Queue bytes for sending; returns how many the kernel took, 0 if it has no room. Raises OSError."""

@@ -52,7 +52,10 @@ class Services(Protocol):
         """
 
     def poll(self, timeout: float | None) -> None:
-        """Run everything that is due, waiting at most ``timeout`` seconds for work."""
+        """Run everything that is due, waiting at most ``timeout`` seconds for work; refused inside a callback."""
+
+    def turn(self, timeout: float | None) -> None:
+        """The same, for a hand-over that waits for its completion."""
 
     def forget(self, connection: Connection) -> None:
         """The connection is the application's alone again."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
@@ -120,8 +121,10 @@ class Placeholder:
         so.bind(own.fileno(), self.state.local.sockaddr(own.family))
         so.connect(own.fileno(), self.state.remote.sockaddr(own.family))
 
-    def give_back(self, state: KernelState) -> Returned:
-        """Give the connection back to the kernel as `state` describes it.
+    def give_back(
+        self, state: KernelState, meanwhile: Callable[[], Sequence[bytes]] | None = None
+    ) -> Returned:
+        """Give the connection back to the kernel as `state` describes it; `meanwhile`: see `restore.restore`.
 
         Raises UploadFailed: the placeholder then stands as before, and give_back can be called again. What the socket
         could not take is returned.
@@ -139,7 +142,7 @@ class Placeholder:
                 try:
                     self._own.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_ON)
                     cover.change(self._own)
-                    unsent, fin_pending = restore(self._own, state, self._options.filter)
+                    unsent, fin_pending = restore(self._own, state, self._options.filter, meanwhile)
                 except BaseException:
                     self._own.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_ON)
                     self.stand(cover)

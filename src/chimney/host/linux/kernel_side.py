@@ -51,10 +51,10 @@ class LinuxKernelSide:
         self._placeholder = handover.take(self._socket, plan.device)
         return convert.taken(self._placeholder.state, self._socket, self._receive_window)
 
-    def give_back(self, state: GivenState) -> None:
+    def give_back(self, state: GivenState, meanwhile: Callable[[], list[bytes]]) -> None:
         placeholder = self._placeholder
         assert placeholder is not None, "only a connection that was taken can be given back"
-        returned = placeholder.give_back(convert.given(placeholder.state, state))
+        returned = placeholder.give_back(convert.given(placeholder.state, state), meanwhile)
         assert not returned.unsent, "everything given back counts as sent"
         self._placeholder = None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable, Sequence
 
 from chimney.host.errors import UploadFailed
 from chimney.host.linux import inject
@@ -23,9 +24,16 @@ _HAS_FIN = {TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING, TcpState.T
 _FIN_ACKED = {TcpState.FIN_WAIT2, TcpState.TIME_WAIT, TcpState.CLOSE}
 
 
-def restore(sock: socket.socket, state: KernelState, own_filter: so.Filter | None) -> tuple[list[memoryview], bool]:
+def restore(
+    sock: socket.socket,
+    state: KernelState,
+    own_filter: so.Filter | None,
+    meanwhile: Callable[[], Sequence[bytes]] | None = None,
+) -> tuple[list[memoryview], bool]:
     """Build the connection on a recycled socket in repair mode whose filter drops all; it lives when this returns.
 
+    ``meanwhile`` hands over the IP packets that arrived while nobody answered: they are processed before anything that
+    arrives now, or the peer would take the newer ones' acknowledgements for a loss of the older ones.
     Returns the bytes that did not fit into the send buffer, and whether a FIN has to follow them.
     Raises OSError, and UploadFailed when `state` or the outcome makes no sense.
     """
@@ -39,12 +47,19 @@ def restore(sock: socket.socket, state: KernelState, own_filter: so.Filter | Non
     _set_window(sock, state, rcv_nxt)
     _replay_silently(sock, state, rcv_nxt, snd_una)
 
+    sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, so.ONLY_INJECTED.program)
+    sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, so.NO_QUEUE)
+    sock.setsockopt(_TCP, so.TCP_REPAIR, so.REPAIR_OFF)
+    if meanwhile is not None and not state.reset:
+        inject.packets(meanwhile())
     if own_filter is None:
         sock.setsockopt(so.SOL_SOCKET, so.SO_DETACH_FILTER, 0)
     else:
         sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, own_filter.program)
-    sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, so.NO_QUEUE)
-    # The probe tells the peer our window; its answer tells us the peer's window and what it has received.
+    # Leaving repair mode once more probes: that tells the peer our window, and its answer tells us the peer's window
+    # and
+    # what it has received.
+    sock.setsockopt(_TCP, so.TCP_REPAIR, so.REPAIR_ON)
     sock.setsockopt(_TCP, so.TCP_REPAIR, so.REPAIR_OFF_PROBE)
 
     if state.reset or state.state is TcpState.CLOSE:
