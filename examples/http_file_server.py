@@ -44,6 +44,8 @@ class Server:
         # A slice is what one request carries: small enough that the schedule's positions are met.
         self.slice = min(SLICE_LIMIT, max(4096, options.hand_over_every // 16 or SLICE_LIMIT))
         self.stack = chimney.Stack(intermediate_drivers=options.drivers)
+        if options.interface:
+            self.stack.adapter(options.interface)
         self.sessions: set[Session] = set()
         self.later: list[Callable[[], None]] = []
         self.counts = {"connections": 0, "transfers": 0, "errors": 0, "offloads": 0, "uploads": 0}
@@ -138,6 +140,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         help="offload every connection from its first byte on (with --hand-over-every: only while transferring)",
     )
     parser.add_argument("--hand-over-every", type=int, default=0, metavar="BYTES", help="change sides per BYTES")
+    parser.add_argument("--interface", default="", help="get this interface ready now, not when it is first needed")
     parser.add_argument("--drivers", type=int, default=2, help="pass-through drivers between host and target")
     parser.add_argument("--discard", action="store_true", help="hash what PUT brings, and store nothing")
     parser.add_argument("--max-upload", type=int, default=1 << 40, metavar="BYTES", help="largest PUT that is taken")

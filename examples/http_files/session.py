@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from http_file_server import Server
 
 HEAD_LIMIT = 16 << 10
-OUTSTANDING = 4
+OUTSTANDING = 8
 
 
 class Session:

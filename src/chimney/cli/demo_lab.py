@@ -36,6 +36,7 @@ class Laboratory:
 
     server: Namespace
     peer: Namespace
+    interface: str
     address: str
     tap: Tap
     firewall: StatefulFirewall | None
@@ -71,7 +72,7 @@ def build(stack: ExitStack, *, ipv6: bool, mtu: int, loss_percent: float) -> Lab
     except (OSError, RuntimeError, NetlinkError) as error:
         raise DemoError(f"the laboratory cannot be set up: {error}. 'chimney doctor' says what works here") from error
     address = server_end.address(socket.AF_INET6 if ipv6 else socket.AF_INET)
-    return Laboratory(server, peer, address, tap, firewall, loss)
+    return Laboratory(server, peer, server_end.name, address, tap, firewall, loss)
 
 
 def _namespace(stack: ExitStack) -> Namespace:

@@ -67,6 +67,7 @@ class Server:
             raise DemoError(f"{SERVER} is missing: the demonstration runs from a source checkout")
         command: list[str] = [sys.executable, str(SERVER), "--bind", laboratory.address, "--port", str(PORT)]
         command += ["--root", str(root), "--discard", "--drivers", str(drivers), "--seed", str(seed)]
+        command += ["--interface", laboratory.interface]
         command += ["--hand-over-every", str(hand_over_every)]
         self._reader, writer = os.pipe()
         os.set_blocking(self._reader, False)

@@ -55,6 +55,8 @@ class ChimneyPath:
         if taken.unread:
             delegated.buffered_data = net_buffer_list(*taken.unread)
             self.unread_below = delegated.buffered_data.data_length()
+            # Whoever received these bytes has counted them.
+            self.bytes_received = -self.unread_below
         # The target will not say again what the host knows: this FIN came before the hand-over.
         self.peer_closed = delegated.state in (
             TcpConnectionState.CLOSE_WAIT,
