@@ -281,7 +281,8 @@ def dump(sock: socket.socket, local: Endpoint, remote: Endpoint) -> KernelState:
         max_window=window[2],
         rcv_wnd=window[3],
         rcv_wup=window[4],
-        window_scaling=bool(info.options & so.INFO_WINDOW_SCALE),
+        # A restored socket without scaling shows the option, with shifts of 0; that is the same.
+        window_scaling=bool(info.options & so.INFO_WINDOW_SCALE and (info.snd_wscale or info.rcv_wscale)),
         snd_wscale=info.snd_wscale,
         rcv_wscale=info.rcv_wscale,
         sack=bool(info.options & so.INFO_SACK),

@@ -108,8 +108,9 @@ def _connect(sock: socket.socket, state: KernelState, snd_una: int, copied_seq: 
 
 def _set_options(sock: socket.socket, state: KernelState) -> None:
     options = struct.pack("II", so.TCPOPT_MAXSEG, state.mss_clamp)
-    if state.window_scaling:
-        options += struct.pack("II", so.TCPOPT_WINDOW, state.snd_wscale | state.rcv_wscale << 16)
+    # Shifts of 0 where there is no scaling: connect has chosen a shift as if it were going to negotiate one.
+    scales = state.snd_wscale | state.rcv_wscale << 16 if state.window_scaling else 0
+    options += struct.pack("II", so.TCPOPT_WINDOW, scales)
     if state.sack:
         options += struct.pack("II", so.TCPOPT_SACK_PERMITTED, 0)
     if state.timestamps:

@@ -1,0 +1,218 @@
+"""Namespaces, wires and connections for tests against real kernels, as root or in an unprivileged user namespace."""
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+from chimney.host.linux.dump import TcpState, endpoint_of, read_info
+from chimney.lab.namespace import Namespace, can_make_namespaces, enter_user_namespace
+from chimney.lab.tap import Tap
+from chimney.lab.wire import veth_pair
+
+# Before the test modules are collected, some of which look whether namespaces can be made. Where user namespaces are
+# forbidden, every test that needs one says so itself.
+if not can_make_namespaces():
+    with contextlib.suppress(OSError):
+        enter_user_namespace()
+
+DEADLINE = 10.0
+
+
+def wait_until(condition, what):
+    """Poll for a condition of the kernel's that nothing reports."""
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {DEADLINE} s"
+        time.sleep(0.001)
+
+
+def state_of(sock):
+    """The kernel's TCP state of a socket."""
+    return TcpState(read_info(sock).state)
+
+
+def receive(sock, size):
+    """Exactly `size` bytes, or an AssertionError."""
+    end = time.monotonic() + DEADLINE
+    parts, left = [], size
+    while left:
+        sock.settimeout(max(0.001, end - time.monotonic()))
+        part = sock.recv(min(left, 1 << 20))
+        assert part, f"the stream ended {left} bytes early"
+        parts.append(part)
+        left -= len(part)
+    sock.settimeout(None)
+    return b"".join(parts)
+
+
+class Sending:
+    """A thread that sends `data` on a socket while the test does something else."""
+
+    def __init__(self, sock, data):
+        self.error = None
+        self._thread = threading.Thread(target=self._run, args=(sock, data), daemon=True)
+        self._thread.start()
+
+    def _run(self, sock, data):
+        try:
+            sock.sendall(data)
+        except OSError as error:
+            self.error = error
+
+    def join(self):
+        self._thread.join(DEADLINE)
+        assert not self._thread.is_alive(), "the sender is stuck"
+        assert self.error is None, self.error
+
+
+class Receiving:
+    """A thread that receives `size` bytes on a socket while the test does something else."""
+
+    def __init__(self, sock, size):
+        self._result = None
+        self._thread = threading.Thread(target=self._run, args=(sock, size), daemon=True)
+        self._thread.start()
+
+    def _run(self, sock, size):
+        try:
+            self._result = receive(sock, size)
+        except (AssertionError, OSError) as error:
+            self._result = error
+
+    def join(self):
+        self._thread.join(6 * DEADLINE)
+        assert not self._thread.is_alive(), "the receiver is stuck"
+        if isinstance(self._result, Exception):
+            raise self._result
+        return self._result
+
+
+class Laboratory:
+    """A host and a peer, each in a namespace, joined by a wire that a tap watches on the host's side."""
+
+    def __init__(self, stack, mtu=1500, offloads=True, keep=160):
+        self._stack = stack
+        self.host, self.peer = Namespace(), Namespace()
+        stack.callback(self.host.close)
+        stack.callback(self.peer.close)
+        self.host_end, self.peer_end = veth_pair(self.host, self.peer, mtu=mtu, offloads=offloads)
+        self.device = self.host_end.name
+        self.tap = stack.enter_context(Tap(self.host, self.device, keep=keep))
+        stack.enter_context(self.host)
+
+    def connect(self, family=socket.AF_INET, role="client", mapped=False, loopback=False, prepare=None):
+        """A connection: the host's socket, the peer's. `prepare(sock)` is called with the host's before it connects."""
+        host, peer = self.host, self.host if loopback else self.peer
+        ours_at = self.host_end.address(family)
+        theirs_at = self.host_end.address(family) if loopback else self.peer_end.address(family)
+        listening, connecting = (peer, host) if role == "client" else (host, peer)
+        at = theirs_at if role == "client" else ours_at
+        listen_family = socket.AF_INET6 if mapped and role == "server" else family
+        connect_family = socket.AF_INET6 if mapped and role == "client" else family
+        listener = self.keep(listening.socket(listen_family))
+        if listen_family != family:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("::ffff:" + at if listen_family != family else at, 0))
+        listener.listen()
+        client = self.keep(connecting.socket(connect_family))
+        if prepare:
+            prepare(listener if role == "server" else client)
+        client.settimeout(DEADLINE)
+        client.connect(("::ffff:" + at if connect_family != family else at, listener.getsockname()[1]))
+        client.settimeout(None)
+        server = self.keep(listener.accept()[0])
+        return (client, server) if role == "client" else (server, client)
+
+    def keep(self, sock):
+        self._stack.callback(sock.close)
+        return sock
+
+    def heard(self, sock):
+        """What the tap has seen from and to the host's socket, as two directions."""
+        self.tap.drain()
+        assert not self.tap.lost()
+        local, remote = endpoint_of(sock.getsockname()), endpoint_of(sock.getpeername())
+        ours, theirs = (local.address, local.port), (remote.address, remote.port)
+        return self.tap.direction(ours, theirs), self.tap.direction(theirs, ours)
+
+
+    def resets(self):
+        """RSTs that the tap has seen, in either direction."""
+        self.tap.drain()
+        assert not self.tap.lost()
+        return self.tap.resets()
+
+
+@pytest.fixture
+def make_lab():
+    """Makes laboratories; the test runs inside the host's namespace of the last one made."""
+    if not can_make_namespaces():
+        pytest.skip("network namespaces need root, or user namespaces (sysctl kernel.unprivileged_userns_clone=1)")
+    with contextlib.ExitStack() as stack:
+        yield lambda **settings: Laboratory(stack, **settings)
+
+
+@pytest.fixture
+def lab(make_lab):
+    """A laboratory with the usual settings."""
+    return make_lab()
+
+
+@pytest.fixture
+def helpers():
+    """The functions of this file: test folders are no packages."""
+
+    class Helpers:
+        pass
+
+    for helper in (wait_until, state_of, receive, Sending, Receiving):
+        setattr(Helpers, helper.__name__, staticmethod(helper))
+    Helpers.pattern = staticmethod(pattern)
+    return Helpers
+
+
+def pattern(size, start=0):
+    """Bytes that tell a stream's offset: a hole or a repetition never goes unnoticed."""
+    first = start // 8
+    words = struct.pack(f"!{size // 8 + 2}Q", *range(first, first + size // 8 + 2))
+    return words[start - first * 8 :][:size]
+
+
+@pytest.fixture
+def unprivileged():
+    """Runs a function in a child process without any capability; returns what it returned (a string)."""
+
+    def run(function):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                drop_capabilities()
+                os.write(writing, function().encode())
+                status = 0
+            finally:
+                os._exit(status)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            said = pipe.read().decode()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        return said
+
+    return run
+
+
+def drop_capabilities():
+    """capset(2): an empty set of everything."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    version_3 = 0x20080522
+    if libc.capset(struct.pack("Ii", version_3, 0), bytes(24)):
+        raise OSError(ctypes.get_errno(), "capset")
