@@ -71,9 +71,9 @@ def test_more_cycles_than_asked_for_fit_into_the_transfers(cycles, connections):
 
 
 def test_stretches_too_short_for_hand_overs_are_refused():
-    assert settings(11 * SMALLEST_STRETCH, 20, 2).hand_over_every() == SMALLEST_STRETCH
-    with pytest.raises(ValueError, match="352 KiB at least"):
-        settings(11 * SMALLEST_STRETCH - 1, 20, 2).hand_over_every()
+    assert settings(12 * SMALLEST_STRETCH, 20, 2).hand_over_every() == SMALLEST_STRETCH
+    with pytest.raises(ValueError, match="384 KiB at least"):
+        settings(12 * SMALLEST_STRETCH - 1, 20, 2).hand_over_every()
     assert settings(1, 0, 2).hand_over_every() == 0
 
 

@@ -39,11 +39,11 @@ class Settings:
     seed: int
 
     def hand_over_every(self) -> int:
-        """Bytes of a transfer per hand-over cycle: one cycle more than needed fits in. Raises ValueError if none do."""
+        """Bytes of a transfer per hand-over cycle: two more than needed fit in. Raises ValueError if they are too short."""
         if not self.cycles:
             return 0
         transfers = sum(map(len, plan(self.connections)))
-        cycles = -(-self.cycles // transfers) + 1
+        cycles = -(-self.cycles // transfers) + 2
         if self.size < cycles * SMALLEST_STRETCH:
             least = format_size(cycles * SMALLEST_STRETCH)
             raise ValueError(f"{self.cycles} cycles over {transfers} transfers need a --size of {least} at least")
