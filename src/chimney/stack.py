@@ -134,7 +134,7 @@ class Stack:
 
         Raises ChimneyError if ``sock`` is no connected TCP socket, or is with this stack already.
         """
-        if sock.fileno() in self._connections:
+        if any(connection.socket is sock for connection in self._connections.values()):
             raise ChimneyError(f"{sock!r} is with this stack already; use the connection that you have, or detach it")
         kernel = LinuxKernelSide(sock, self.config.receive_window, self._wait_for)
         connection = Connection(self, sock, kernel)

@@ -55,6 +55,8 @@ class ChimneyPath:
         if taken.unread:
             delegated.buffered_data = net_buffer_list(*taken.unread)
             self.unread_below = delegated.buffered_data.data_length()
+            # The kernel has received these; the target only delivers them, or hands them back.
+            self.bytes_received = -self.unread_below
             # Whoever received these bytes has counted them.
             self.bytes_received = -self.unread_below
         # The target will not say again what the host knows: this FIN came before the hand-over.

@@ -79,7 +79,7 @@ class Connection:
         self._plan: Plan | None = None
         self._kept: list[KeptSegment] = []
         self._info = ConnectionInfo(Owner.KERNEL.value)
-        self._carried_before = kernel.bytes_carried()
+        self._carried_before = (0, 0)
 
     def __repr__(self) -> str:
         return f"<Connection fd={self.socket.fileno()} with {self.owner.value}>"
@@ -246,7 +246,6 @@ class Connection:
         adapter.watch(plan.flow)
         started = time.perf_counter()
         self._kernel_path.stop()
-        carried = self._kernel.bytes_carried()
         try:
             taken = self._kernel.take(plan)
         except NotOffloadable:
@@ -254,6 +253,7 @@ class Connection:
             self._resume_kernel_path()
             raise
         self.owner, self._plan, self._adapter = Owner.OFFLOADING, plan, adapter
+        self._count_kernel_stretch(taken.carried)
         adapter.edge.keepers[plan.flow] = self.keep
         chained = [SendRequest(self, view, None) for view in taken.send_data]
         self.sends.extendleft(reversed(chained))
@@ -265,7 +265,6 @@ class Connection:
         if self.chimney.initiated != Status.SUCCESS:
             self._undo(taken, chained, self.chimney.initiated)
         del adapter.edge.keepers[plan.flow]
-        self._count_kernel_stretch(carried)
         self.owner = Owner.TARGET
         self._info.offloads += 1
         self._post_everything()
@@ -321,7 +320,7 @@ class Connection:
         if delegated.state is not TcpConnectionState.CLOSED:
             given.sent = self._sent_part(delegated)
         self._kernel.give_back(given, self._arrived)
-        self._carried_before = self._kernel.bytes_carried()
+        self._carried_before = (0, sum(view.nbytes for view in given.unread))
         # The last ones came while the kernel's socket opened up again.
         last = self._arrived()
         del self._adapter.edge.keepers[self._plan.flow]

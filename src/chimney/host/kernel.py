@@ -45,6 +45,7 @@ class TakenState:
     delegated: TcpDelegated
     send_data: list[memoryview]
     unread: list[memoryview]
+    carried: tuple[int, int]
 
 
 @dataclass(slots=True)

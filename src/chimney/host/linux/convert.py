@@ -40,6 +40,7 @@ def taken(state: KernelState, sock: socket.socket, receive_window: int) -> Taken
         delegated=_delegated(state),
         send_data=list(state.send_queue),
         unread=list(state.receive_queue),
+        carried=(state.info.bytes_acked, state.info.bytes_received),
     )
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Callable
 
 from chimney.host.errors import ChimneyError
 from chimney.host.kernel import GivenState, Plan, TakenState
 from chimney.host.linux import convert, eligibility, handover, inject
 from chimney.host.linux import sockopts as so
+from chimney.host.linux.dump import read_info
 
 _NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-# struct tcp_info (linux/tcp.h): tcpi_bytes_acked and tcpi_bytes_received.
-_TCP_INFO_BYTES = struct.Struct("=120x2Q")
 
 WaitFor = Callable[[int, bool, bool], None]
 
@@ -83,9 +81,8 @@ class LinuxKernelSide:
         so.disconnect(self.fileno())
 
     def bytes_carried(self) -> tuple[int, int]:
-        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES.size)
-        acked, received = _TCP_INFO_BYTES.unpack(info)
-        return acked, received
+        info = read_info(self._socket)
+        return info.bytes_acked, info.bytes_received
 
     def wait_for(self, readable: bool, writable: bool) -> None:
         self._wait_for(self.fileno(), readable, writable)
