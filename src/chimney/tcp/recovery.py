@@ -28,6 +28,7 @@ class Recovery:
     def __init__(self, sack: bool, threshold: int, mss: int, max_ranges: int, dup_acks: int) -> None:
         self.sack = sack
         self.threshold = threshold
+        self._configured_threshold = threshold
         self.mss = mss
         self.scoreboard = Scoreboard(max_ranges)
         self.phase = _OPEN
@@ -71,6 +72,11 @@ class Recovery:
         self._head_mark = -1
         self._lost = self.scoreboard.hole_end(una, min(una + self.mss, limit))
         self.measure(una, nxt)
+
+    def lose_below(self, position: int) -> None:
+        """In FAST: every byte before `position` that is not covered is known to be lost."""
+        if position > self._lost:
+            self._lost = position
 
     def measure(self, una: int, nxt: int) -> None:
         """Counts the pipe anew, in FAST, after an acknowledgement (RFC 6675, 4, SetPipe)."""
@@ -125,14 +131,15 @@ class Recovery:
         if start == una:
             self._head_mark = nxt
 
-    def on_advance(self, una: int, acked: int) -> None:
+    def on_advance(self, una: int, nxt: int, acked: int) -> None:
         """`acked` bytes were acknowledged cumulatively, up to `una`: ends a phase, or goes on in it."""
         self.scoreboard.advance(una)
         if self.phase == _OPEN or una >= self.point:
             self.phase = _OPEN
             self.dup_acks = 0
         elif self.phase == _FAST:
-            self._head_mark = -1
+            # If the hole that is the first one now was repaired before, what is sent from now on will tell of it.
+            self._head_mark = nxt if self.high_rxt > una else -1
             if not self.sack:
                 # RFC 6582, 3.2, step 5: deflate by what was acknowledged, add back one segment.
                 self.dup_acks = max(self.dup_acks + 1 - acked // self.mss, 0)
@@ -145,6 +152,7 @@ class Recovery:
         self.phase = _LOSS
         self.point = limit
         self.dup_acks = 0
+        self.threshold = self._configured_threshold
         if count >= 3 or self.scoreboard.first() == una:
             self.scoreboard.clear()
 

@@ -14,6 +14,7 @@ cdef class Scoreboard:
     @cython.locals(start="long long", end="long long")
     cpdef advance(self, long long una)
     cpdef long long first(self) except -2
+    cpdef long long last(self) except -2
     cpdef long long highest(self) except -2
     @cython.locals(count="Py_ssize_t", index="Py_ssize_t", covered="long long", start="long long", end="long long")
     cpdef long long below(self, long long position) except -1

@@ -59,6 +59,10 @@ class Scoreboard:
         """The start of the first range; -1 if there is none."""
         return self._starts[0] if self._starts else -1
 
+    def last(self) -> int:
+        """The start of the last range; -1 if there is none."""
+        return self._starts[-1] if self._starts else -1
+
     def highest(self) -> int:
         """The position after the last byte covered; -1 if there is none."""
         return self._ends[-1] if self._ends else -1

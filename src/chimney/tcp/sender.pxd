@@ -8,6 +8,7 @@ from chimney.tcp.segment cimport Segment
 from chimney.tcp.send_queue cimport SendQueue
 from chimney.tcp.seq cimport add, lt, unwrap
 from chimney.tcp.statistics cimport Statistics
+from chimney.tcp.tail cimport TailProbe
 from chimney.tcp.timer cimport RetransmitTimer
 from chimney.tcp.timestamps cimport Timestamps
 
@@ -42,6 +43,7 @@ cdef class Sender:
     cdef public Recovery recovery
     cdef public RttEstimator rtt
     cdef public RetransmitTimer timer
+    cdef public TailProbe tail
     cdef public bint persisting
     cdef public bint probe_due
     cdef public long long override_at
@@ -50,6 +52,7 @@ cdef class Sender:
     cdef long long _timed_end
     cdef long long _timed_at
     cdef bint _undo_possible
+    cdef bint _undo_is_fast
     cdef bint _eifel_armed
     cdef long long _undo_stamp
     cdef long long _undo_bytes
@@ -70,6 +73,7 @@ cdef class Sender:
     cdef object _advance(self, Segment segment, long long ack, long long now)
     @cython.locals(measured="long long")
     cdef object _measure_rtt(self, Segment segment, long long now)
+    cdef bint _echo_is_fresh(self, Segment segment) except -1
     @cython.locals(before="long long")
     cdef object _update_window(self, long long wnd, long long now)
 
@@ -77,7 +81,7 @@ cdef class Sender:
     @cython.locals(count="long long")
     cpdef bint on_timer(self, long long now) except -1
     cdef object _go_back(self)
-    cdef object _expect_undo(self)
+    cdef object _expect_undo(self, bint is_fast)
     @cython.locals(echo="long long")
     cdef object _undo_if_spurious(self, Segment segment)
     cdef object _on_reported_duplicate(self, long long length)
@@ -86,6 +90,11 @@ cdef class Sender:
     @cython.locals(segment=Segment)
     cpdef Segment next_segment(self, long long now)
     cdef Segment _next_lost(self, long long now)
+    cdef bint _probe_tells_of_loss(self) except -1
+    cdef object _on_tail_acked(self, long long ack, long long flight, long long now)
+    cdef object _arm_tail(self, long long now)
+    @cython.locals(data="long long", window="long long", start="long long", segment=Segment)
+    cdef Segment _next_tail_probe(self, long long now)
     @cython.locals(recovery=Recovery, start="long long", length="long long", room="long long", end="long long", segment=Segment)
     cdef Segment _repair(self, long long now)
     @cython.locals(start="long long", data="long long", window="long long", room="long long", length="long long")

@@ -14,6 +14,7 @@ from chimney.tcp.send_queue import SendQueue
 from chimney.tcp.seq import add, lt, unwrap
 from chimney.tcp.state import FIN_IS_QUEUED, State
 from chimney.tcp.statistics import Statistics
+from chimney.tcp.tail import TailProbe
 from chimney.tcp.timer import RetransmitTimer
 from chimney.tcp.timestamps import Timestamps
 
@@ -60,6 +61,7 @@ class Sender:
         self.timer.count = tcb.retransmit_count
         self.timer.total = tcb.total_rt_us
         self.timer.probe_count = tcb.snd_wnd_probe_count
+        self.tail = TailProbe()
         self.persisting = False
         self.probe_due = False
         self.override_at = _NEVER
@@ -68,6 +70,7 @@ class Sender:
         self._timed_end = -1
         self._timed_at = 0
         self._undo_possible = False
+        self._undo_is_fast = False
         self._eifel_armed = False
         self._undo_stamp = -1
         self._undo_bytes = 0
@@ -100,7 +103,7 @@ class Sender:
 
     def deadline(self) -> int:
         """When this half wants to be called next."""
-        return min(self.timer.deadline, self.override_at)
+        return min(self.timer.deadline, self.override_at, self.tail.deadline)
 
     def set_path_mtu(self, mtu: int) -> None:
         """Segments get another size; what is in flight and has become too large is sent again at once (RFC 1191)."""
@@ -137,6 +140,7 @@ class Sender:
         recovery = self.recovery
         board = recovery.scoreboard
         newly = 0
+        board.duplicate_reported = 0
         if recovery.sack:
             if segment.sack_blocks:
                 newly = board.update(segment.sack_blocks, add(self.base_seq, self.una), self.una, self.max)
@@ -152,6 +156,9 @@ class Sender:
             self.statistics.duplicate_acks += 1
             if recovery.on_duplicate(self.una):
                 self._enter_recovery(now)
+            elif self._probe_tells_of_loss():
+                self._enter_recovery(now)
+                recovery.lose_below(board.last())
         if recovery.phase == _FAST:
             recovery.measure(self.una, self.nxt)
         if is_newer:
@@ -165,7 +172,9 @@ class Sender:
             self.nxt = ack
         self.queue.release(ack)
         self._measure_rtt(segment, now)
-        self.recovery.on_advance(ack, acked)
+        if self.tail.end >= 0:
+            self._on_tail_acked(ack, flight, now)
+        self.recovery.on_advance(ack, self.nxt, acked)
         if self._eifel_armed:
             self._undo_if_spurious(segment)
         congestion = self.congestion
@@ -179,6 +188,7 @@ class Sender:
             self.timer.start(now, self.rtt.rto())
         else:
             self.timer.stop()
+        self._arm_tail(now)
 
     def _measure_rtt(self, segment: Segment, now: int) -> None:
         """RFC 6298, 3 and Karn: one segment in flight is timed, if it was sent once; else the echo tells."""
@@ -186,10 +196,17 @@ class Sender:
             if self.una >= self._timed_end:
                 self.rtt.sample(now - self._timed_at)
                 self._timed_end = -1
-        elif self.use_timestamps and segment.has_timestamp:
+        elif self.use_timestamps and segment.has_timestamp and self._echo_is_fresh(segment):
             measured = self.timestamps.round_trip(segment.ts_ecr, now)
             if measured >= 0:
                 self.rtt.sample(max(measured, 500_000 // self.timestamps.ticks_per_second))
+
+    def _echo_is_fresh(self, segment: Segment) -> bool:
+        """Out-of-order data and duplicates do not renew the echo, and the acknowledgement of what did can be lost.
+
+        SACK blocks tell of both; without SACK nothing does, and after a time-out the echo is not to be trusted.
+        """
+        return not segment.sack_blocks if self.recovery.sack else self.timer.count == 0
 
     def _update_window(self, wnd: int, now: int) -> None:
         """RFC 9293, 3.10.7.4 (SND.WND), and what a window that closes or opens starts and ends."""
@@ -217,7 +234,8 @@ class Sender:
         self.congestion.on_loss(self.nxt - self.una, now)
         self.recovery.enter(self.una, self.nxt, self.max)
         self._timed_end = -1
-        self._expect_undo()
+        self.tail.stop()
+        self._expect_undo(True)
 
     def on_timer(self, now: int) -> bool:
         """The retransmission timer expired. False: the limit is reached, and nothing more is to be sent."""
@@ -238,8 +256,9 @@ class Sender:
         self.recovery.on_timeout(self.una, self.max, count)
         self.nxt = self.una
         self._timed_end = -1
+        self.tail.stop()
         if count == 1:
-            self._expect_undo()
+            self._expect_undo(False)
         self.timer.start(now, self.rtt.backed_off(count))
         return True
 
@@ -249,9 +268,11 @@ class Sender:
         self.recovery.reset()
         self._timed_end = -1
         self.timer.stop()
+        self.tail.stop()
 
-    def _expect_undo(self) -> None:
+    def _expect_undo(self, is_fast: bool) -> None:
         self._undo_possible = True
+        self._undo_is_fast = is_fast
         self._eifel_armed = self.use_timestamps
         self._undo_stamp = -1
         self._undo_bytes = 0
@@ -276,7 +297,8 @@ class Sender:
         self._undo_possible = self._eifel_armed = False
         self.statistics.spurious_recoveries += 1
         self.congestion.undo()
-        self.recovery.on_reordering()
+        if self._undo_is_fast:
+            self.recovery.on_reordering()
 
     # Sending.
 
@@ -288,7 +310,10 @@ class Sender:
         if self.wnd == 0:
             return self._next_probe(now)
         if self.recovery.phase != _FAST:
-            return self._next_in_order(now)
+            segment = self._next_in_order(now)
+            if segment is None and self.tail.deadline <= now:
+                segment = self._next_tail_probe(now)
+            return segment
         segment = self._next_lost(now)
         if segment is None and not self.recovery.forced:
             segment = self._next_in_order(now)
@@ -388,7 +413,49 @@ class Sender:
         self.override_at = _NEVER
         if not self.timer.is_running():
             self.timer.start(now, self.rtt.backed_off(self.timer.count))
+        self._arm_tail(now)
         return segment
+
+    # The tail of a flight.
+
+    def _arm_tail(self, now: int) -> None:
+        """RFC 8985, 7.2: a probe needs SACK to be of use, and nothing known to be missing."""
+        recovery = self.recovery
+        if recovery.sack and recovery.phase == _OPEN and recovery.scoreboard.total == 0 and self.una < self.nxt:
+            is_single = self.nxt - self.una <= self.mss
+            self.tail.arm(now, self.rtt.srtt, is_single, self.timer.deadline)
+        else:
+            self.tail.deadline = _NEVER
+
+    def _next_tail_probe(self, now: int) -> Segment | None:
+        """RFC 8985, 7.3: one segment of new data, or the last one again."""
+        self.tail.deadline = _NEVER
+        if self.recovery.phase != _OPEN or self.nxt < self.max or self.una >= self.nxt:
+            return None
+        data = self.queue.end - self.nxt
+        window = self.una + self.wnd - self.nxt
+        if data > 0 and window > 0:
+            segment = self._send(self.nxt, min(data, window, self.mss), now)
+            self.tail.sent(self.nxt, False)
+        else:
+            start = max(self.una, self.max - self.mss)
+            segment = self._build(start, self.max - start, now)
+            self.tail.sent(self.max, True)
+        self.statistics.tail_probes += 1
+        self.timer.start(now, self.rtt.backed_off(self.timer.count))
+        return segment
+
+    def _probe_tells_of_loss(self) -> bool:
+        """Whether the probe has arrived, so that what was sent long before it and is missing is lost."""
+        return self.recovery.phase == _OPEN and 0 <= self.tail.end <= self.recovery.scoreboard.highest()
+
+    def _on_tail_acked(self, ack: int, flight: int, now: int) -> None:
+        """RFC 8985, 7.4: if a repeated probe was no duplicate, it has repaired a loss, which counts as one."""
+        if ack < self.tail.end:
+            return
+        self.tail.end = -1
+        if self.tail.repeated and self.recovery.scoreboard.duplicate_reported == 0:
+            self.congestion.on_loss(flight, now)
 
     # The closed window.
 
@@ -406,6 +473,7 @@ class Sender:
         self.persisting = True
         self.probe_due = False
         self.override_at = _NEVER
+        self.tail.stop()
         self.timer.count = 0
         self.timer.start(now, self.rtt.backed_off(self.timer.probe_count))
 
@@ -452,7 +520,7 @@ class Sender:
                     self._undo_stamp = self.timestamps.value(now)
         else:
             statistics.bytes_out += data
-            if self._timed_end < 0:
+            if self._timed_end < 0 and self.recovery.phase == _OPEN:
                 self._timed_end = end
                 self._timed_at = now
         if end > self.max:

@@ -1,0 +1,14 @@
+cimport cython
+
+cdef long long _NEVER
+cdef long long _DELAYED_ACK_US
+cdef long long _SLACK_US
+
+cdef class TailProbe:
+    cdef public long long deadline
+    cdef public long long end
+    cdef public bint repeated
+    @cython.locals(at="long long")
+    cpdef arm(self, long long now, long long srtt, bint is_single, long long limit)
+    cpdef sent(self, long long end, bint repeated)
+    cpdef stop(self)

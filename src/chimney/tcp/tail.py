@@ -1,0 +1,43 @@
+"""Tail loss probe (RFC 8985, 7): a loss at the end of a flight shows by one more segment, not by a time-out.
+
+Times in microseconds.
+"""
+
+_NEVER = 2**62
+_DELAYED_ACK_US = 200_000
+_SLACK_US = 2_000
+
+
+class TailProbe:
+    """When to probe, and the probe that is outstanding: `end` is the position after it, -1 if there is none.
+
+    repeated: whether the probe was a retransmission.
+    """
+
+    def __init__(self) -> None:
+        self.deadline = _NEVER
+        self.end = -1
+        self.repeated = False
+
+    def arm(self, now: int, srtt: int, is_single: bool, limit: int) -> None:
+        """Schedules a probe, unless one is outstanding or the time-out (`limit`) would come first.
+
+        is_single: one segment is in flight, whose acknowledgement the peer may delay.
+        """
+        self.deadline = _NEVER
+        if self.end >= 0 or srtt == 0:
+            return
+        at = now + 2 * srtt + (_DELAYED_ACK_US if is_single else _SLACK_US)
+        if at < limit:
+            self.deadline = at
+
+    def sent(self, end: int, repeated: bool) -> None:
+        """The probe leaves."""
+        self.deadline = _NEVER
+        self.end = end
+        self.repeated = repeated
+
+    def stop(self) -> None:
+        """No probe is scheduled or outstanding."""
+        self.deadline = _NEVER
+        self.end = -1
