@@ -24,6 +24,15 @@ from chimney.cli.app import app
 app(sys.argv[1:], prog_name="chimney")
 """
 
+# The demonstration with little patience.
+IMPATIENT = """
+import sys
+from chimney.cli import demo_run
+demo_run._STALL_SECONDS = 1.0
+from chimney.cli.app import app
+app(sys.argv[1:], prog_name="chimney")
+"""
+
 
 def demo(*arguments, command=CHIMNEY):
     done = subprocess.run([*command, "demo", *arguments, "--json"], capture_output=True, text=True, timeout=110)
@@ -91,20 +100,51 @@ def test_nonsense_is_a_usage_error():
         assert done.returncode == 2, done.stderr
 
 
+class Running:
+    """A demonstration that takes long, with its file server at work."""
+
+    def __init__(self, directory, command):
+        environment = {**os.environ, "TMPDIR": str(directory)}
+        arguments = ["demo", "--size", "256M", "--loss", "10", "--cycles", "4", "--json"]
+        self.process = subprocess.Popen(
+            [*command, *arguments], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self):
+        wait_for(lambda: any("data?1" in command_line(child) for child in descendants(self.process.pid)))
+        self.children = descendants(self.process.pid)
+        [self.server] = [child for child in self.children if "http_file_server" in command_line(child)]
+        return self
+
+    def __exit__(self, *problem):
+        self.process.kill()
+        self.process.communicate()
+
+    def wait(self):
+        self.output, self.errors = self.process.communicate(timeout=40)
+        return self.process.returncode
+
+
 def test_an_interrupt_leaves_nothing_behind(tmp_path):
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [*CHIMNEY, "demo", "--size", "1G", "--loss", "5", "--cycles", "4"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        children = wait_for(lambda: [c for c in descendants(process.pid) if "http_file_server" in command_line(c)])
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
-    finally:
-        process.kill()
-        process.communicate()
-    assert process.returncode == 130
-    assert "interrupted" in errors and "Traceback" not in errors
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    with Running(tmp_path, CHIMNEY) as running:
+        running.process.send_signal(signal.SIGINT)
+        assert running.wait() == 130
+    assert "interrupted" in running.errors and "Traceback" not in running.errors
+    assert not any(Path(f"/proc/{child}").exists() for child in running.children)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("how", "why"), [(signal.SIGSTOP, "nothing has moved for 1 s"), (signal.SIGKILL, "the file server has ended")]
+)
+def test_a_server_that_hangs_or_dies_fails_the_demonstration_in_good_time(tmp_path, how, why):
+    with Running(tmp_path, [sys.executable, "-c", IMPATIENT]) as running:
+        os.kill(running.server, how)
+        assert running.wait() == 1, running.errors
+    shown = json.loads(running.output)
+    assert not shown["ok"] and not shown["digest_ok"]
+    assert any(why in problem for problem in shown["problems"])
+    assert not any(Path(f"/proc/{child}").exists() for child in running.children)
     assert list(tmp_path.iterdir()) == []
 
 

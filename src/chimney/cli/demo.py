@@ -11,9 +11,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from chimney.cli.demo_data import format_size, parse_size
 from chimney.cli.demo_lab import DemoError
-from chimney.cli.demo_processes import interruptible, plan
+from chimney.cli.demo_processes import plan
 from chimney.cli.demo_report import render
 from chimney.cli.demo_run import Settings, Sight, run
+from chimney.cli.interrupts import Interrupts
 from chimney.lab.namespace import can_make_namespaces, enter_user_namespace
 
 _INTERRUPTED = 130
@@ -58,16 +59,16 @@ def demo(
         settings.hand_over_every()
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    interruptible()
+    interrupts = Interrupts()
     try:
         if not can_make_namespaces():
             enter_user_namespace()
         if as_json:
-            result = run(settings, lambda sight: None)
+            result = run(settings, lambda sight: None, interrupts)
             typer.echo(json.dumps(result.as_json(), indent=2))
         else:
             with _Display(settings) as display:
-                result = run(settings, display.show)
+                result = run(settings, display.show, interrupts)
             Console().print(render(result))
     except (DemoError, OSError) as error:
         typer.echo(f"chimney demo: {error}", err=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -210,12 +209,3 @@ def _python(base: str, transfers: Sequence[Transfer], file: Path, local_port: in
     for transfer in transfers:
         command += ["put", base + transfer.target, str(file)] if transfer.upload else ["get", base + transfer.target]
     return command
-
-
-def interruptible() -> None:
-    """SIGTERM ends the demonstration as Ctrl-C does: with everything cleaned up."""
-
-    def interrupt(*signal_and_frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)

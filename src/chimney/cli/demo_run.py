@@ -16,6 +16,7 @@ from chimney.cli.demo_data import format_size, write_data
 from chimney.cli.demo_lab import PORT, DemoError, Laboratory
 from chimney.cli.demo_processes import FIRST_LOCAL_PORT, Client, Server, Transfer, client_name, plan
 from chimney.cli.demo_report import HandOverTimes, Moved, Result
+from chimney.cli.interrupts import Interrupts
 from chimney.lab.tap import Direction, Tap
 
 SMALLEST_STRETCH = 32 << 10
@@ -39,7 +40,7 @@ class Settings:
     seed: int
 
     def hand_over_every(self) -> int:
-        """Bytes of a transfer per hand-over cycle: two more than needed fit in. Raises ValueError if they are too short."""
+        """Bytes of a transfer per hand-over cycle: two more than needed fit in. Raises ValueError if too short."""
         if not self.cycles:
             return 0
         transfers = sum(map(len, plan(self.connections)))
@@ -60,33 +61,44 @@ class Sight:
     uploads: int
 
 
-def run(settings: Settings, show: Callable[[Sight], None]) -> Result:
+def run(settings: Settings, show: Callable[[Sight], None], interrupts: Interrupts) -> Result:
     """Run it; `show` is called again and again meanwhile. Raises DemoError if it cannot even begin."""
+    stack = ExitStack()
+    try:
+        return _run(settings, show, interrupts, stack)
+    finally:
+        with interrupts.held():
+            stack.close()
+
+
+def _run(settings: Settings, show: Callable[[Sight], None], interrupts: Interrupts, stack: ExitStack) -> Result:
     every = settings.hand_over_every()
-    with ExitStack() as stack:
+    with interrupts.held():
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chimney-demo-")))
-        if shutil.disk_usage(directory).free < settings.size * 1.1:
-            raise DemoError(f"{directory.parent} has no room for {format_size(settings.size)}; set TMPDIR elsewhere")
-        digest = write_data(directory / "data", settings.size, settings.seed)
+    if shutil.disk_usage(directory).free < settings.size * 1.1:
+        raise DemoError(f"{directory.parent} has no room for {format_size(settings.size)}; set TMPDIR elsewhere")
+    digest = write_data(directory / "data", settings.size, settings.seed)
+    with interrupts.held():
         laboratory = demo_lab.build(stack, ipv6=settings.ipv6, mtu=settings.mtu, loss_percent=settings.loss_percent)
         server = Server(laboratory, directory, every, settings.drivers, settings.seed)
         stack.callback(server.close)
-        _await_listening(server)
-        result = _new_result(settings, laboratory)
-        started = time.monotonic()
-        clients = []
+    _await_listening(server)
+    result = _new_result(settings)
+    started = time.monotonic()
+    clients = []
+    with interrupts.held():
         for transfers in plan(settings.connections):
             clients.append(Client(laboratory, transfers, directory / "data"))
             stack.callback(clients[-1].close)
-        stalled = _watch(laboratory.tap, server, clients, show)
-        result.seconds = time.monotonic() - started
-        if stalled:
-            result.problems.append(stalled)
-        else:
-            _settle(laboratory.tap, server, sum(len(client.transfers) for client in clients))
-            server.stop()
-        _collect(result, laboratory, server, clients, (settings.size, digest))
-        return result
+    stalled = _watch(laboratory.tap, server, clients, show)
+    result.seconds = time.monotonic() - started
+    if stalled:
+        result.problems.append(stalled)
+    else:
+        _settle(laboratory.tap, server, sum(len(client.transfers) for client in clients))
+        server.stop()
+    _collect(result, laboratory, server, clients, (settings.size, digest))
+    return result
 
 
 def _await_listening(server: Server) -> None:
@@ -98,7 +110,7 @@ def _await_listening(server: Server) -> None:
         server.read()
 
 
-def _new_result(settings: Settings, laboratory: Laboratory) -> Result:
+def _new_result(settings: Settings) -> Result:
     return Result(
         connections=settings.connections,
         size=settings.size,
