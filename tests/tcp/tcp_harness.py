@@ -55,7 +55,12 @@ class Peer:
         return sent
 
     def wait(self, until=None):
-        """Time goes on to the engine's next deadline, or by `until` microseconds; returns what it sends then."""
+        """Time goes on to the engine's next deadline, or by `until` microseconds; returns what it sends then.
+
+        What it wants to send before that is returned instead.
+        """
+        if sent := self.take():
+            return sent
         self.now = self.conn.poll_at() if until is None else self.now + until
         assert self.now < NEVER
         return self.take()

@@ -141,7 +141,8 @@ class Recovery:
             # If the hole that is the first one now was repaired before, what is sent from now on will tell of it.
             self._head_mark = nxt if self.high_rxt > una else -1
             if not self.sack:
-                # RFC 6582, 3.2, step 5: deflate by what was acknowledged, add back one segment.
+                # RFC 6582, 3.2, step 5: the next segment goes at once; deflate by what was acknowledged, add one back.
+                self.forced = True
                 self.dup_acks = max(self.dup_acks + 1 - acked // self.mss, 0)
 
     def on_timeout(self, una: int, limit: int, count: int) -> None:

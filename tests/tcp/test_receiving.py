@@ -1,0 +1,218 @@
+"""What the engine does with data: acknowledgements, reassembly, SACK, windows."""
+
+from tcp_harness import MSS, Peer
+
+from chimney.tcp import ACK, FIN, PSH, Config, Event, State
+
+PLAIN = Config(timestamps=False, initial_rcv_wnd=64_000)
+
+
+def test_every_second_segment_is_acknowledged_at_once():
+    peer = Peer(PLAIN)
+    peer.give(0, data=b"a" * 1000)
+    assert peer.take() == []
+    peer.give(1000, data=b"b" * 1000)
+    assert [s.ack for s in peer.take()] == [2000]
+
+
+def test_a_merged_frame_counts_as_the_segments_it_stands_for():
+    peer = Peer(PLAIN)
+    peer.give(0, data=b"a" * 1000, segments=2)
+    assert [s.ack for s in peer.take()] == [1000]
+
+
+def test_a_single_segment_is_acknowledged_after_the_delay():
+    peer = Peer(PLAIN)
+    peer.give(0, data=b"a")
+    assert peer.take() == [] and peer.conn.poll_at() == 40_000
+    assert [s.ack for s in peer.wait()] == [1]
+
+
+def test_data_carries_the_acknowledgement():
+    peer = Peer(PLAIN)
+    peer.give(0, data=b"a")
+    peer.conn.send(memoryview(b"x"))
+    assert [(s.data, s.ack) for s in peer.take()] == [(b"x", 1)]
+    peer.give(1, 1)
+    assert peer.take() == []
+
+
+def test_a_batch_is_answered_once():
+    peer = Peer(PLAIN)
+    for i in range(10):
+        peer.give(i * 100, data=bytes(100))
+    assert [s.ack for s in peer.take()] == [1000]
+
+
+def test_out_of_order_data_is_reported_and_delivered_when_the_hole_is_filled():
+    peer = Peer(PLAIN)
+    peer.give(100, data=b"b" * 100)
+    (ack,) = peer.take()
+    assert (ack.ack, ack.sack) == (0, [(100, 200)]) and peer.read() == b""
+    peer.give(300, data=b"d" * 100)
+    assert peer.take()[0].sack == [(300, 400), (100, 200)]
+    peer.give(0, data=b"a" * 100)
+    (ack,) = peer.take()
+    assert (ack.ack, ack.sack) == (200, [(300, 400)]) and peer.read() == b"a" * 100 + b"b" * 100
+    peer.give(200, data=b"c" * 100)
+    (ack,) = peer.take()
+    assert (ack.ack, ack.sack) == (400, []) and peer.read() == b"c" * 100 + b"d" * 100
+
+
+def test_with_timestamps_three_blocks_fit():
+    peer = Peer(Config())
+    for i in range(1, 5):
+        peer.give(i * 200, data=b"x" * 100, ts=(10, 0))
+    assert peer.take()[0].sack == [(800, 900), (600, 700), (400, 500)]
+
+
+def test_without_sack_each_out_of_order_segment_is_one_duplicate_acknowledgement():
+    peer = Peer(Config(timestamps=False, sack=False))
+    for i in range(1, 4):
+        peer.give(i * 100, data=b"x" * 100)
+    assert [(s.ack, s.sack) for s in peer.take()] == [(0, [])] * 3
+
+
+def test_a_duplicate_is_acknowledged_at_once_and_reported():
+    peer = Peer(PLAIN)
+    peer.give(0, data=b"a" * 100, segments=2)
+    peer.take()
+    peer.give(0, data=b"a" * 100)
+    (ack,) = peer.take()
+    assert (ack.ack, ack.sack) == (100, [(0, 100)])
+    peer.give(100, data=b"b")
+    assert peer.wait()[0].sack == []
+
+
+def test_of_overlapping_data_the_first_copy_stays():
+    peer = Peer(PLAIN)
+    peer.give(2, data=b"CD")
+    peer.give(1, data=b"bcde")
+    peer.give(0, data=b"ab")
+    assert peer.read() == b"abCDe"
+
+
+def test_pushes_are_passed_on_with_the_data():
+    peer = Peer(PLAIN)
+    peer.give(2, data=b"cd", flags=ACK | PSH)
+    peer.give(0, data=b"ab")
+    assert [(bytes(v), p) for v, p in peer.conn.received] == [(b"ab", False), (b"cd", True)]
+
+
+def test_reassembly_is_bounded():
+    peer = Peer(Config(timestamps=False, max_reassembly_blocks=4))
+    for i in range(1, 20):
+        peer.give(2 * i, data=b"x")
+    assert peer.conn.stats.reassembly_drops == 15
+    peer.give(0, data=b"ab")
+    assert peer.read() == b"abx"
+
+
+def test_a_fin_in_a_hole_waits_for_its_turn():
+    peer = Peer(PLAIN)
+    peer.give(2, data=b"cd", flags=ACK | FIN)
+    peer.give(4, flags=ACK | FIN)
+    assert not peer.conn.fin_received and peer.take()[0].ack == 0
+    peer.give(0, data=b"ab")
+    assert peer.conn.fin_received and peer.conn.events == [Event.FIN_RECEIVED] and peer.read() == b"abcd"
+    assert peer.conn.state == State.CLOSE_WAIT and peer.take()[0].ack == 5
+
+
+def test_data_after_the_fin_is_ignored():
+    peer = Peer(PLAIN)
+    peer.give(1, flags=ACK | FIN)
+    peer.give(1, data=b"evil")
+    peer.give(0, data=b"a")
+    peer.give(2, data=b"evil")
+    assert peer.read() == b"a" and peer.conn.rcv_nxt - peer.irs == 2
+
+
+def test_what_exceeds_the_window_is_cut_off():
+    peer = Peer(Config(timestamps=False, initial_rcv_wnd=10))
+    peer.give(0, data=b"0123456789abc", flags=ACK | FIN)
+    assert peer.read() == b"0123456789" and not peer.conn.fin_received
+    assert [(s.ack, s.window) for s in peer.wait()] == [(10, 0)]
+
+
+def test_a_bare_fin_is_accepted_into_a_closed_window():
+    peer = Peer(Config(timestamps=False, initial_rcv_wnd=10))
+    peer.give(0, data=b"0123456789")
+    peer.give(10, flags=ACK | FIN)
+    assert peer.conn.fin_received and peer.take()[0].ack == 11
+
+
+def test_the_acknowledgement_of_data_beyond_a_closed_window_counts():
+    peer = Peer(Config(timestamps=False, initial_rcv_wnd=10))
+    peer.conn.send(memoryview(b"x"))
+    peer.take()
+    peer.give(0, data=b"0123456789")
+    peer.give(10, 1, data=b"probe")
+    assert peer.conn.acked == 1 and peer.read() == b"0123456789"
+    assert [(s.ack, s.window) for s in peer.take()] == [(10, 0)]
+
+
+def test_a_segment_without_data_may_stand_at_the_right_edge():
+    peer = Peer(Config(timestamps=False, initial_rcv_wnd=10))
+    peer.conn.send(memoryview(b"x"))
+    peer.take()
+    peer.give(10, 1)
+    assert peer.conn.acked == 1
+
+
+def test_the_window_opens_when_the_application_consumes():
+    peer = Peer(Config(timestamps=False, initial_rcv_wnd=10_000))
+    peer.give(0, data=bytes(10_000), segments=7)
+    assert [(s.ack, s.window) for s in peer.take()] == [(10_000, 0)]
+    peer.conn.consume(100)
+    assert peer.take() == []
+    peer.conn.consume(MSS + 12 - 100)
+    assert [(s.ack, s.window) for s in peer.take()] == [(10_000, MSS + 12)]
+
+
+def test_a_large_window_is_not_updated_for_a_little_more():
+    peer = Peer(Config(timestamps=False, initial_rcv_wnd=60_000))
+    peer.give(0, data=bytes(10_000), segments=7)
+    peer.take()
+    peer.conn.consume(10_000)
+    assert peer.take() == []
+    peer.give(10_000, data=bytes(2000), segments=2)
+    peer.conn.consume(2000)
+    assert [(s.ack, s.window) for s in peer.take()] == [(12_000, 60_000)]
+
+
+def test_the_right_edge_stays_when_the_scale_does_not_divide_it():
+    peer = Peer(Config(timestamps=False, initial_rcv_wnd=1000, rcv_wscale=7), rcv_wnd=1000)
+    edge = 1000
+    for at in range(0, 900, 3):
+        peer.give(at, data=b"abc", segments=2)
+        (ack,) = peer.take()
+        assert ack.ack + (ack.window << 7) >= edge
+        edge = ack.ack + (ack.window << 7)
+
+
+def test_undelivered_bytes_of_the_hand_over_count_until_consumed():
+    peer = Peer(Config(timestamps=False, initial_rcv_wnd=60_000), rcv_wnd=20_000, undelivered=40_000)
+    peer.give(0, data=b"ab", segments=2)
+    assert peer.take()[0].window == 19_998
+    peer.conn.consume(40_002)
+    assert peer.take()[0].window == 60_000
+
+
+def test_a_larger_receive_window_is_told_at_once():
+    peer = Peer(Config(timestamps=False, initial_rcv_wnd=10_000))
+    peer.conn.set_initial_rcv_wnd(50_000)
+    peer.take()
+    peer.conn.set_initial_rcv_wnd(60_000)
+    assert [s.window for s in peer.take()] == [60_000]
+    peer.conn.set_initial_rcv_wnd(1000)
+    assert peer.take() == []
+    peer.give(0, data=b"ab", segments=2)
+    assert peer.take()[0].window == 59_998
+
+
+def test_flush_ack_gives_the_delayed_acknowledgement_once():
+    peer = Peer(PLAIN)
+    assert peer.conn.flush_ack(0) is None
+    peer.give(0, data=b"a")
+    assert peer.conn.flush_ack(0).ack == peer.irs + 1
+    assert peer.conn.flush_ack(0) is None and peer.take() == []
