@@ -212,10 +212,11 @@ class End:
         """Offload; the statuses of neighbor, path and connection, once it has completed."""
         tree = self.initiate_tree(chain)
         self.side.binding.initiate_offload(tree)
+        self.side.wait_for("initiate", tree)
         return [block.status for block in walk(tree)]
 
     def terminate(self):
-        """Take connection, path and neighbor back; returns the connection's block (its state is for the next initiate)."""
+        """Take connection, path and neighbor back; returns the connection's block; `delegated` is its state then."""
         tcp = ProtocolOffloadBlockList(
             type=OffloadStateType.TCP_DELEGATED, delegated=delegated(self.side.number), offload_handle=self.handle
         )
@@ -232,6 +233,7 @@ class End:
             dependent_block_list=path,
         )
         self.side.binding.terminate_offload(tree)
+        self.side.wait_for("terminate", tree)
         self.delegated = tcp.delegated
         return tcp
 
@@ -273,7 +275,8 @@ class Side:
 
     def __init__(self, world: World, number: int, drivers: int, config: TargetConfig) -> None:
         self.number = number
-        self.link = world.network.link("ab"[number], MACS[number])
+        self.clock = world.clock
+        self.link = world.network.link("ab"[number], MACS[number], send_buffer=world.send_buffer)
         self.target = SoftTarget(f"target {number}", self.link, world.clock, config)
         self.host = Host(f"host {number}")
         below = self.target
@@ -283,12 +286,20 @@ class Side:
             below = driver.upper
         self.binding = bind(self.host, below)
 
+    def wait_for(self, what, tree):
+        """Poll until a state operation has completed, if it has not done so from within the call."""
+        if self.target.config.complete_asynchronously:
+            assert not self.host.log or self.host.log[-1][1] is not tree, "completed from within the downward call"
+            self.target.poll(self.clock())
+        assert sum(subject is tree for subject, *_ in self.host.took(what)) == 1, f"{what} completes once"
+
 
 class World:
     """Two sides, a network between them, and the time."""
 
-    def __init__(self, drivers=0, config=None, seed=1, **impairments) -> None:
+    def __init__(self, drivers=0, config=None, seed=1, send_buffer=0, **impairments) -> None:
         self.clock = Clock(1_000_000)
+        self.send_buffer = send_buffer
         self.network = MemoryNetwork(self.clock, seed, **impairments)
         self.sides = [Side(self, number, drivers, config or TargetConfig()) for number in (0, 1)]
         self.wire: list[tuple[int, str, bytes]] = []
@@ -317,6 +328,9 @@ class World:
         raise AssertionError("a target finds work for ever")
 
     def next_at(self):
+        for side in self.sides:
+            if not side.target.wants_write:
+                side.link.writable()
         return min(self.network.next_at(), *(side.target.poll_at() for side in self.sides))
 
     def run(self, until=None, duration=None, limit=600_000_000):

@@ -295,7 +295,11 @@ class MemoryLink(Link):
         if self._closed:
             raise LinkError(errno.EBADF, f"{self.name}: the link is closed")
         network = self.network
-        return not (self.send_buffer and network.bandwidth and network.waiting(self) > self.send_buffer)
+        if self.send_buffer and network.bandwidth and network.waiting(self) > self.send_buffer:
+            return False
+        # Whoever asks knows now; next_at() need not tell again, if there is nothing to be sent any more.
+        self._refused_now = False
+        return True
 
     def set_filter(self, flows: Iterable[Flow] | None) -> None:
         self._settle()
