@@ -92,14 +92,13 @@ class Server:
             for descriptor in (listener, self.stack, wakeup):
                 selector.register(descriptor, selectors.EVENT_READ)
             while not self.stopping:
-                ready = [key.fileobj for key, _ in selector.select(1.0)]
+                ready = [key.fileobj for key, _ in selector.select(0 if self.later else 1.0)]
                 if listener in ready:
                     self.accept(listener)
                 self.stack.poll()
-                while self.later:
-                    actions, self.later = self.later, []
-                    for action in actions:
-                        action()
+                actions, self.later = self.later, []
+                for action in actions:
+                    action()
                 self.end_idle()
                 self.report_progress()
         self.report({"event": "summary", **self.counts})
@@ -109,16 +108,18 @@ class Server:
         self.stopping = True
 
     def accept(self, listener: socket.socket) -> None:
-        try:
-            sock, _ = listener.accept()
-        except OSError:
-            return
-        self.counts["connections"] += 1
-        try:
-            self.sessions.add(Session(self, sock))
-        except (OSError, chimney.ChimneyError) as error:
-            sock.close()
-            self.report({"event": "error", "error": f"{type(error).__name__}: {error}"})
+        """Begin a session with everybody who waits."""
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            self.counts["connections"] += 1
+            try:
+                self.sessions.add(Session(self, sock))
+            except (OSError, chimney.ChimneyError) as error:
+                sock.close()
+                self.report({"event": "error", "error": f"{type(error).__name__}: {error}"})
 
     def end_idle(self) -> None:
         """Connections on which nothing has moved for a long time are not kept."""
