@@ -87,7 +87,8 @@ class ScriptedKernel:
             retransmit=TimerRemainder(),
         )
         const = TcpConst(TcpConstFlags.SACK_ENABLED, FLOW.remote_port, FLOW.local_port, 7, 7, 1460)
-        return TakenState(const, TcpCached(TcpCachedFlags(0), 65535), delegated, views(self.unsent), views(unread), (0, 0))
+        cached = TcpCached(TcpCachedFlags(0), 65535)
+        return TakenState(const, cached, delegated, views(self.unsent), views(unread), (0, 0))
 
     def give_back(self, state: GivenState, meanwhile: Callable[[], list[bytes]]) -> None:
         self.given.append(state)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import socket
 import struct
 import threading
@@ -37,16 +38,17 @@ def state_of(sock):
 
 
 def receive(sock, size):
-    """Exactly `size` bytes, or an AssertionError."""
+    """Exactly `size` bytes, or an AssertionError. The socket's blocking mode stays: another thread may be sending."""
     end = time.monotonic() + DEADLINE
+    readable = select.poll()
+    readable.register(sock, select.POLLIN)
     parts, left = [], size
     while left:
-        sock.settimeout(max(0.001, end - time.monotonic()))
-        part = sock.recv(min(left, 1 << 20))
+        assert readable.poll(max(0, end - time.monotonic()) * 1000), f"{left} of {size} bytes did not come"
+        part = sock.recv(min(left, 1 << 20), socket.MSG_DONTWAIT)
         assert part, f"the stream ended {left} bytes early"
         parts.append(part)
         left -= len(part)
-    sock.settimeout(None)
     return b"".join(parts)
 
 

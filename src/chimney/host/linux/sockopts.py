@@ -10,6 +10,8 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 IPPROTO_TCP = socket.IPPROTO_TCP
 SOL_SOCKET = socket.SOL_SOCKET
@@ -68,6 +70,11 @@ SIOCOUTQNSD = 0x894B
 
 IPPROTO_MPTCP = 262
 IPV6_HDRINCL = 36
+IP_XFRM_POLICY = 17
+IPV6_XFRM_POLICY = 35
+_XFRM_OUT = 1
+_XFRM_BLOCK = 1
+_NO_LIMIT = 0xFFFFFFFFFFFFFFFF
 
 # The mark of segments that Chimney injects; any value would do that the machine's rules do not use.
 INJECT_MARK = 0x43484D59
@@ -173,3 +180,26 @@ def bind(descriptor: int, address: bytes) -> None:
 def _error(call: str) -> OSError:
     number = ctypes.get_errno()
     return OSError(number, f"{call}: {os.strerror(number)}")
+
+
+@contextmanager
+def muted(sock: socket.socket, *, ipv6: bool) -> Iterator[None]:
+    """Nothing leaves the socket meanwhile: a policy of its own blocks its output (struct xfrm_userpolicy_info).
+
+    Where the kernel is built without such policies, what would leave leaves.
+    """
+    level, option = (socket.IPPROTO_IPV6, IPV6_XFRM_POLICY) if ipv6 else (socket.IPPROTO_IP, IP_XFRM_POLICY)
+    selector = struct.pack("=40xH14x", socket.AF_INET6 if ipv6 else socket.AF_INET)
+    lifetime = struct.pack("=4Q64x", *(_NO_LIMIT,) * 4)
+    policy = selector + lifetime + struct.pack("=2I4BI", 0, 0, _XFRM_OUT, _XFRM_BLOCK, 0, 0, 0)
+    try:
+        sock.setsockopt(level, option, policy)
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        _libc.setsockopt(sock.fileno(), level, option, None, 0)
+        # What was kept back has left its error behind.
+        sock.getsockopt(SOL_SOCKET, SO_ERROR)
