@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from chimney.intermediate import PassThrough
 from chimney.link.base import NEVER, Flow
 from chimney.link.memory import Clock, MemoryNetwork
@@ -263,6 +265,14 @@ class End:
         lists = [net_buffer_list(segment) for segment in segments]
         self.side.binding.offload_tcp_forward(self.handle, link(lists))
         return lists
+
+    def segment(self, offset, data=b"", *, ack=0, push=True, flags=0x10):
+        """A TCP segment from the peer with data from ``offset`` of its stream, acknowledging ``ack`` bytes of ours."""
+        mine, theirs = ISS[self.side.number], ISS[1 - self.side.number]
+        numbers = (theirs + offset) & 0xFFFFFFFF, (mine + ack) & 0xFFFFFFFF
+        flags |= 8 if push else 0
+        ports = self.flow.remote_port, self.flow.local_port
+        return struct.pack("!HHIIBBHHH", *ports, *numbers, 5 << 4, flags, WINDOW >> SCALE, 0, 0) + data
 
     @property
     def offloaded(self):
