@@ -1,0 +1,198 @@
+"""Connections out of the kernel and back after a FIN or RST, in every state that they can be in then."""
+
+import dataclasses
+import socket
+
+import pytest
+
+from chimney.host.linux import handover
+from chimney.host.linux import sockopts as so
+from chimney.host.linux.dump import TcpState, size_of
+from chimney.lab.firewall import Block
+
+V4, V6 = socket.AF_INET, socket.AF_INET6
+FAMILIES = pytest.mark.parametrize("family", [V4, V6], ids=["ipv4", "ipv6"])
+ROLES = pytest.mark.parametrize("role", ["client", "server"])
+
+
+def give_back(placeholder, **changes):
+    """Back into the kernel, changed; nothing may be left over."""
+    returned = placeholder.give_back(dataclasses.replace(placeholder.state, **changes))
+    assert not returned.unsent and not returned.fin_pending
+
+
+@FAMILIES
+@ROLES
+def test_the_peer_has_closed(lab, helpers, family, role):
+    ours, theirs = lab.connect(family, role)
+    theirs.sendall(b"last")
+    theirs.shutdown(socket.SHUT_WR)
+    helpers.wait_until(lambda: helpers.state_of(ours) is TcpState.CLOSE_WAIT, "the peer's FIN")
+    placeholder = handover.take(ours, lab.device)
+    assert placeholder.state.state is TcpState.CLOSE_WAIT
+    assert b"".join(placeholder.state.receive_queue) == b"last"
+    give_back(placeholder)
+    assert helpers.state_of(ours) is TcpState.CLOSE_WAIT
+    assert ours.recv(100) == b"last" and ours.recv(100) == b""
+    ours.sendall(helpers.pattern(100_000))
+    assert helpers.receive(theirs, 100_000) == helpers.pattern(100_000)
+    ours.shutdown(socket.SHUT_WR)
+    assert theirs.recv(1) == b""
+    helpers.wait_until(lambda: helpers.state_of(ours) is TcpState.CLOSE, "the peer's last acknowledgement")
+    assert not lab.tap.resets()
+
+
+@FAMILIES
+@ROLES
+def test_we_have_closed_and_the_peer_knows(lab, helpers, family, role):
+    ours, theirs = lab.connect(family, role)
+    ours.sendall(b"last")
+    ours.shutdown(socket.SHUT_WR)
+    helpers.wait_until(lambda: helpers.state_of(ours) is TcpState.FIN_WAIT2, "the acknowledgement of our FIN")
+    placeholder = handover.take(ours, lab.device)
+    assert placeholder.state.state is TcpState.FIN_WAIT2 and not placeholder.state.send_queue
+    give_back(placeholder)
+    assert helpers.state_of(ours) is TcpState.FIN_WAIT2
+    theirs.sendall(helpers.pattern(100_000))
+    assert helpers.receive(ours, 100_000) == helpers.pattern(100_000)
+    assert helpers.receive(theirs, 4) == b"last" and theirs.recv(1) == b""
+    theirs.close()
+    assert ours.recv(1) == b""
+    with pytest.raises(BrokenPipeError):
+        ours.send(b"too late")
+    lab.tap.drain()
+    assert not lab.tap.resets()
+
+
+@FAMILIES
+@pytest.mark.parametrize("simultaneous", [False, True], ids=["FIN_WAIT1", "CLOSING"])
+def test_our_fin_is_on_its_way(lab, helpers, family, simultaneous):
+    ours, theirs = lab.connect(family)
+    deaf = Block(lab.peer, theirs.getsockname()[1])
+    ours.sendall(b"last")
+    ours.shutdown(socket.SHUT_WR)
+    expected = TcpState.FIN_WAIT1
+    if simultaneous:
+        theirs.shutdown(socket.SHUT_WR)
+        expected = TcpState.CLOSING
+    helpers.wait_until(lambda: helpers.state_of(ours) is expected, expected.name)
+    placeholder = handover.take(ours, lab.device)
+    assert placeholder.state.state is expected
+    assert b"".join(placeholder.state.send_queue) == b"last"
+    give_back(placeholder)
+    assert helpers.state_of(ours) is expected
+    deaf.remove()
+    assert helpers.receive(theirs, 4) == b"last" and theirs.recv(1) == b""
+    if not simultaneous:
+        theirs.sendall(b"answer")
+        assert helpers.receive(ours, 6) == b"answer"
+        theirs.close()
+    assert ours.recv(1) == b""
+    helpers.wait_until(lambda: helpers.state_of(ours) is TcpState.CLOSE, "the end")
+    lab.tap.drain()
+    assert not lab.tap.resets()
+
+
+@FAMILIES
+def test_both_have_closed_and_our_fin_is_on_its_way(lab, helpers, family):
+    ours, theirs = lab.connect(family)
+    theirs.shutdown(socket.SHUT_WR)
+    helpers.wait_until(lambda: helpers.state_of(ours) is TcpState.CLOSE_WAIT, "the peer's FIN")
+    deaf = Block(lab.peer, theirs.getsockname()[1])
+    ours.sendall(b"last")
+    ours.shutdown(socket.SHUT_WR)
+    assert helpers.state_of(ours) is TcpState.LAST_ACK
+    placeholder = handover.take(ours, lab.device)
+    give_back(placeholder)
+    assert helpers.state_of(ours) is TcpState.LAST_ACK
+    deaf.remove()
+    assert helpers.receive(theirs, 4) == b"last" and theirs.recv(1) == b""
+    helpers.wait_until(lambda: helpers.state_of(ours) is TcpState.CLOSE, "the peer's last acknowledgement")
+    lab.tap.drain()
+    assert not lab.tap.resets()
+
+
+@FAMILIES
+@pytest.mark.parametrize("state", [TcpState.TIME_WAIT, TcpState.CLOSE])
+def test_the_engine_has_finished(lab, helpers, family, state):
+    ours, theirs = lab.connect(family)
+    theirs.sendall(b"unread")
+    helpers.wait_until(lambda: so.queue_length(ours.fileno(), so.SIOCINQ) == 6, "the peer's data")
+    placeholder = handover.take(ours, lab.device)
+    before = placeholder.state
+    # As if an engine had exchanged both FINs: each counts 1.
+    end = (before.write_seq + 1) % 2**32
+    give_back(
+        placeholder,
+        state=state,
+        snd_una=end,
+        snd_nxt=end,
+        write_seq=end,
+        rcv_nxt=(before.rcv_nxt + 1) % 2**32,
+        rcv_wup=(before.rcv_nxt + 1) % 2**32,
+    )
+    assert helpers.state_of(ours) is TcpState.CLOSE
+    assert ours.recv(100) == b"unread" and ours.recv(100) == b""
+    assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+@FAMILIES
+@pytest.mark.parametrize("closed", [False, True], ids=["ESTABLISHED", "CLOSE_WAIT"])
+def test_the_peer_has_reset_it(lab, helpers, family, closed):
+    ours, theirs = lab.connect(family)
+    if closed:
+        theirs.shutdown(socket.SHUT_WR)
+        helpers.wait_until(lambda: helpers.state_of(ours) is TcpState.CLOSE_WAIT, "the peer's FIN")
+    placeholder = handover.take(ours, lab.device)
+    give_back(placeholder, state=TcpState.CLOSE, reset=True)
+    assert helpers.state_of(ours) is TcpState.CLOSE
+    with pytest.raises(ConnectionResetError):
+        ours.recv(100)
+    del theirs
+
+
+def test_a_fin_behind_bytes_that_do_not_fit(lab, helpers):
+    ours, theirs = lab.connect()
+    placeholder = handover.take(ours, lab.device)
+    before = placeholder.state
+    data = helpers.pattern(4 << 20)
+    # The application has closed; the engine has sent none of this yet.
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+    returned = placeholder.give_back(
+        dataclasses.replace(
+            before,
+            state=TcpState.FIN_WAIT1,
+            send_queue=[memoryview(data)],
+            write_seq=(before.snd_una + len(data) + 1) % 2**32,
+        )
+    )
+    assert returned.fin_pending and 0 < size_of(returned.unsent) < len(data)
+    sending = helpers.Sending(ours, b"".join(returned.unsent))
+    assert helpers.receive(theirs, len(data)) == data
+    sending.join()
+    ours.shutdown(socket.SHUT_WR)
+    assert theirs.recv(1) == b""
+
+
+def test_a_fin_behind_bytes_never_sent(lab, helpers):
+    ours, theirs = lab.connect()
+    placeholder = handover.take(ours, lab.device)
+    before = placeholder.state
+    give_back(
+        placeholder,
+        state=TcpState.FIN_WAIT1,
+        send_queue=[memoryview(b"never "), memoryview(b"sent")],
+        write_seq=(before.snd_una + 11) % 2**32,
+    )
+    assert helpers.receive(theirs, 10) == b"never sent" and theirs.recv(1) == b""
+
+
+@FAMILIES
+def test_a_fin_in_a_closed_window(lab, helpers, family):
+    ours, theirs = lab.connect(family)
+    theirs.sendall(helpers.pattern(30_000))
+    theirs.shutdown(socket.SHUT_WR)
+    helpers.wait_until(lambda: helpers.state_of(ours) is TcpState.CLOSE_WAIT, "the peer's FIN")
+    placeholder = handover.take(ours, lab.device)
+    give_back(placeholder, rcv_wnd=0, rcv_wup=placeholder.state.rcv_nxt)
+    assert helpers.receive(ours, 30_000) == helpers.pattern(30_000) and ours.recv(1) == b""
