@@ -6,11 +6,12 @@ from chimney.tcp.rtt cimport RttEstimator
 from chimney.tcp.scoreboard cimport Scoreboard
 from chimney.tcp.segment cimport Segment
 from chimney.tcp.send_queue cimport SendQueue
-from chimney.tcp.seq cimport add, lt, unwrap
+from chimney.tcp.seq cimport add, unwrap
 from chimney.tcp.statistics cimport Statistics
 from chimney.tcp.tail cimport TailProbe
 from chimney.tcp.timer cimport RetransmitTimer
 from chimney.tcp.timestamps cimport Timestamps
+from chimney.tcp.undo cimport Undo
 
 cdef long long _NEVER
 cdef int _FIN
@@ -44,6 +45,7 @@ cdef class Sender:
     cdef public RttEstimator rtt
     cdef public RetransmitTimer timer
     cdef public TailProbe tail
+    cdef public Undo undo
     cdef public bint persisting
     cdef public bint probe_due
     cdef public long long override_at
@@ -51,11 +53,6 @@ cdef class Sender:
     cdef bint _cwnd_limited
     cdef long long _timed_end
     cdef long long _timed_at
-    cdef bint _undo_possible
-    cdef bint _undo_is_fast
-    cdef bint _eifel_armed
-    cdef long long _undo_stamp
-    cdef long long _undo_bytes
 
     cdef object _resume_timer(self, long long left, long long now)
     cpdef long long end(self) except -1
@@ -81,10 +78,6 @@ cdef class Sender:
     @cython.locals(count="long long")
     cpdef bint on_timer(self, long long now) except -1
     cdef object _go_back(self)
-    cdef object _expect_undo(self, bint is_fast)
-    @cython.locals(echo="long long")
-    cdef object _undo_if_spurious(self, Segment segment)
-    cdef object _on_reported_duplicate(self, long long length)
     cdef object _undo(self)
 
     @cython.locals(segment=Segment)

@@ -11,12 +11,13 @@ from chimney.tcp.recovery import Recovery
 from chimney.tcp.rtt import RttEstimator
 from chimney.tcp.segment import Segment
 from chimney.tcp.send_queue import SendQueue
-from chimney.tcp.seq import add, lt, unwrap
+from chimney.tcp.seq import add, unwrap
 from chimney.tcp.state import FIN_IS_QUEUED, State
 from chimney.tcp.statistics import Statistics
 from chimney.tcp.tail import TailProbe
 from chimney.tcp.timer import RetransmitTimer
 from chimney.tcp.timestamps import Timestamps
+from chimney.tcp.undo import Undo
 
 _NEVER = 2**62
 _FIN = 1
@@ -62,6 +63,7 @@ class Sender:
         self.timer.total = tcb.total_rt_us
         self.timer.probe_count = tcb.snd_wnd_probe_count
         self.tail = TailProbe()
+        self.undo = Undo()
         self.persisting = False
         self.probe_due = False
         self.override_at = _NEVER
@@ -69,11 +71,6 @@ class Sender:
         self._cwnd_limited = False
         self._timed_end = -1
         self._timed_at = 0
-        self._undo_possible = False
-        self._undo_is_fast = False
-        self._eifel_armed = False
-        self._undo_stamp = -1
-        self._undo_bytes = 0
         self._resume_timer(tcb.retransmit_left_us if tcb.state != State.FIN_WAIT_2 else -1, now)
 
     def _resume_timer(self, left: int, now: int) -> None:
@@ -144,8 +141,8 @@ class Sender:
         if recovery.sack:
             if segment.sack_blocks:
                 newly = board.update(segment.sack_blocks, add(self.base_seq, self.una), self.una, self.max)
-                if board.duplicate_reported > 0:
-                    self._on_reported_duplicate(board.duplicate_reported)
+                if board.duplicate_reported > 0 and self.undo.is_proved_by_duplicate(board.duplicate_reported):
+                    self._undo()
         elif self.is_duplicate(segment, ack):
             newly = 1
         if ack > self.una:
@@ -175,8 +172,10 @@ class Sender:
         if self.tail.end >= 0:
             self._on_tail_acked(ack, flight, now)
         self.recovery.on_advance(ack, self.nxt, acked)
-        if self._eifel_armed:
-            self._undo_if_spurious(segment)
+        if self.undo.is_proved_by_echo(segment):
+            self._undo()
+            self.nxt = self.max
+            self.recovery.reset()
         congestion = self.congestion
         if self.recovery.phase != _FAST:
             limited = self._cwnd_limited or (congestion.cwnd < congestion.ssthresh and flight * 2 >= congestion.cwnd)
@@ -235,7 +234,7 @@ class Sender:
         self.recovery.enter(self.una, self.nxt, self.max)
         self._timed_end = -1
         self.tail.stop()
-        self._expect_undo(True)
+        self.undo.expect(True, self.use_timestamps)
 
     def on_timer(self, now: int) -> bool:
         """The retransmission timer expired. False: the limit is reached, and nothing more is to be sent."""
@@ -258,7 +257,7 @@ class Sender:
         self._timed_end = -1
         self.tail.stop()
         if count == 1:
-            self._expect_undo(False)
+            self.undo.expect(False, self.use_timestamps)
         self.timer.start(now, self.rtt.backed_off(count))
         return True
 
@@ -270,34 +269,11 @@ class Sender:
         self.timer.stop()
         self.tail.stop()
 
-    def _expect_undo(self, is_fast: bool) -> None:
-        self._undo_possible = True
-        self._undo_is_fast = is_fast
-        self._eifel_armed = self.use_timestamps
-        self._undo_stamp = -1
-        self._undo_bytes = 0
-
-    def _undo_if_spurious(self, segment: Segment) -> None:
-        """Eifel (RFC 3522, 3.2): the first new acknowledgement echoes a segment sent before the retransmission."""
-        self._eifel_armed = False
-        echo = segment.ts_ecr
-        if self._undo_stamp >= 0 and segment.has_timestamp and echo != 0 and lt(echo, self._undo_stamp):
-            self._undo()
-            self.nxt = self.max
-            self.recovery.reset()
-
-    def _on_reported_duplicate(self, length: int) -> None:
-        """RFC 3708: when the peer has reported every retransmission as a duplicate, nothing had been lost."""
-        if self._undo_possible and self._undo_bytes > 0:
-            self._undo_bytes -= length
-            if self._undo_bytes <= 0:
-                self._undo()
-
     def _undo(self) -> None:
-        self._undo_possible = self._eifel_armed = False
+        """Nothing had been lost."""
         self.statistics.spurious_recoveries += 1
         self.congestion.undo()
-        if self._undo_is_fast:
+        if self.undo.is_fast:
             self.recovery.on_reordering()
 
     # Sending.
@@ -514,10 +490,7 @@ class Sender:
             statistics.retransmitted_segments += segment.segments
             statistics.retransmitted_bytes += data
             self._timed_end = -1
-            if self._undo_possible:
-                self._undo_bytes += end - start
-                if self._eifel_armed and self._undo_stamp < 0:
-                    self._undo_stamp = self.timestamps.value(now)
+            self.undo.retransmitted(end - start, self.timestamps.value(now))
         else:
             statistics.bytes_out += data
             if self._timed_end < 0 and self.recovery.phase == _OPEN:
