@@ -24,6 +24,7 @@ test: lint
 lint: build
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
+	MYPYPATH=examples $(BIN)/python -m mypy examples/http_file_server.py
 
 # setup.py compiles those modules whose sources changed, and nothing when none did.
 build: $(INSTALLED)
