@@ -217,25 +217,33 @@ class End:
         self.side.wait_for("initiate", tree)
         return [block.status for block in walk(tree)]
 
-    def terminate(self):
-        """Take connection, path and neighbor back; returns the connection's block; `delegated` is its state then."""
-        tcp = ProtocolOffloadBlockList(
-            type=OffloadStateType.TCP_DELEGATED, delegated=delegated(self.side.number), offload_handle=self.handle
-        )
+    def terminate_tree(self, connection=True):
+        """Neighbor and path, and the connection above them."""
+        tcp = None
+        if connection:
+            tcp = ProtocolOffloadBlockList(
+                type=OffloadStateType.TCP_DELEGATED, delegated=delegated(self.side.number), offload_handle=self.handle
+            )
         path = ProtocolOffloadBlockList(
             type=OffloadStateType.IP4_DELEGATED,
             delegated=PathDelegated(),
             offload_handle=self.path_handle,
             dependent_block_list=tcp,
         )
-        tree = ProtocolOffloadBlockList(
+        return ProtocolOffloadBlockList(
             type=OffloadStateType.NEIGHBOR_DELEGATED,
             delegated=NeighborDelegated(),
             offload_handle=self.neighbor_handle,
             dependent_block_list=path,
         )
+
+    def terminate(self):
+        """Take connection, path and neighbor back; returns the connection's block; `delegated` is its state then."""
+        tree = self.terminate_tree()
         self.side.binding.terminate_offload(tree)
         self.side.wait_for("terminate", tree)
+        [tcp] = [block for block in walk(tree) if block.offload_handle is self.handle]
+        assert {block.status for block in walk(tree)} == {Status.SUCCESS}
         self.delegated = tcp.delegated
         return tcp
 
