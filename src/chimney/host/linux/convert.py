@@ -150,7 +150,7 @@ def _delegated(state: KernelState) -> TcpDelegated:
         rtt_var=_scaled(info.rttvar_us, 4),
         ts_recent=0,
         ts_recent_age=0,
-        ts_time=state.timestamp,
+        ts_time=_timestamp_now(state),
         total_rt=0,
         dup_ack_count=0,
         snd_wnd_probe_count=0,
@@ -159,6 +159,11 @@ def _delegated(state: KernelState) -> TcpDelegated:
             min(info.retransmits, 255), max(1, info.rto_us // _US_PER_TICK) if sent else TIMER_NOT_RUNNING
         ),
     )
+
+
+def _timestamp_now(state: KernelState) -> int:
+    """The kernel's timestamp clock now: a timer of its may have sent something since the dump read it."""
+    return (state.timestamp - (state.read_at - monotonic_us()) // _US_PER_TICK) & _MASK
 
 
 def _scaled(microseconds: int, scale: int) -> int:

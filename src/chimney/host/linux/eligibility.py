@@ -135,6 +135,13 @@ def _check_options(sock: socket.socket, local: Endpoint, remote: Endpoint) -> No
         raise _refusal(local, remote, f"the kernel processes its stream ('{upper}', for example kernel TLS)")
     if _option(sock, so.IPPROTO_TCP, so.TCP_AO_INFO, 56):
         raise _refusal(local, remote, "its segments are signed (TCP-AO), and the keys are the kernel's")
+    if sock.getsockopt(so.IPPROTO_TCP, so.TCP_TIMESTAMP) & 1:
+        raise _refusal(
+            local,
+            remote,
+            "its timestamps count microseconds, the documents' clock counts milliseconds; take the feature tcp_usec_ts "
+            "off the route before the connection is opened",
+        )
     if sock.family == socket.AF_INET and _option(sock, socket.IPPROTO_IP, socket.IP_OPTIONS, 40):
         raise _refusal(local, remote, "its packets carry IP options; remove them (IP_OPTIONS)")
     if sock.family == socket.AF_INET6:
