@@ -117,6 +117,33 @@ def test_cwnd_limits_and_is_clamped():
     assert peer.conn.cwnd == 4 * FULL
 
 
+def test_a_large_cwnd_is_filled_by_trains():
+    peer = Peer(Config(timestamps=False, snd_wscale=8), cwnd=40 * FULL, snd_wnd=1 << 20)
+    peer.conn.send(data(200 * FULL))
+    assert sum(s.segments for s in peer.take()) == 40
+    sent = []
+    for at in range(2, 21, 2):
+        peer.give(0, at * FULL, window=4096)
+        sent += [s.segments for s in peer.take()]
+    assert sent and min(sent) >= 4
+
+
+def test_the_end_of_the_data_does_not_wait_for_a_larger_train():
+    peer = Peer(PLAIN, cwnd=500_000, snd_wnd=1 << 20)
+    peer.conn.send(data(10))
+    assert [s.length for s in peer.take()] == [10]
+    peer.conn.send(data(3 * FULL))
+    assert [s.length for s in peer.take()] == [3 * FULL]
+
+
+def test_a_small_cwnd_is_filled_segment_by_segment():
+    peer = Peer(PLAIN, cwnd=10 * FULL, ssthresh=10 * FULL)
+    peer.conn.send(data(200 * FULL))
+    peer.take()
+    peer.give(0, FULL)
+    assert [s.segments for s in peer.take()] == [1]
+
+
 def test_cwnd_does_not_grow_where_the_application_is_the_limit():
     peer = Peer(PLAIN, cwnd=10 * FULL)
     for i in range(1, 20):

@@ -21,6 +21,7 @@ cdef int _OPEN
 cdef int _FAST
 cdef long long _LEAST_MSS
 cdef long long _OVERRIDE_US
+cdef long long _LEAST_TRAIN
 
 cdef class Sender:
     cdef public Statistics statistics
@@ -94,6 +95,8 @@ cdef class Sender:
     cdef Segment _next_in_order(self, long long now)
     @cython.locals(length="long long", again=bint, hole="long long", tail="long long")
     cdef long long _length_to_send(self, long long start, long long data, long long allowed, bint cwnd_binds, long long now) except -1
+    @cython.locals(eighth="long long")
+    cdef bint _train_may_grow(self, long long length) except -1
     cdef bint _nagle_holds(self) except -1
     cdef bint _window_suffices(self, long long length, long long now) except -1
     @cython.locals(segment=Segment, sent="long long")

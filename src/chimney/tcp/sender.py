@@ -27,6 +27,7 @@ _OPEN = 0
 _FAST = 1
 _LEAST_MSS = 48
 _OVERRIDE_US = 200_000
+_LEAST_TRAIN = 4
 
 
 class Sender:
@@ -357,6 +358,8 @@ class Sender:
             hole = self.recovery.scoreboard.hole_end(start, start + length) - start
             if hole < length:
                 return hole
+        if cwnd_binds and length == allowed < data and self._train_may_grow(length):
+            return 0
         tail = length % self.mss
         if tail == 0 or again and not cwnd_binds:
             return length
@@ -365,6 +368,16 @@ class Sender:
         if length == data:
             return 0 if self._nagle_holds() and self.una < self.max and not again else length
         return length if not cwnd_binds and self._window_suffices(length, now) else 0
+
+    def _train_may_grow(self, length: int) -> bool:
+        """Whether what cwnd lets through is little, while most of a large cwnd is under way and will be acknowledged.
+
+        A longer train costs the link no more than a short one.
+        """
+        eighth = self.congestion.cwnd // 8
+        return (
+            self.recovery.phase == _OPEN and eighth >= _LEAST_TRAIN * self.mss and length < min(eighth, self.max_burst)
+        )
 
     def _nagle_holds(self) -> bool:
         """RFC 9293, 3.7.4: a last, small segment waits while anything is unacknowledged; not if a FIN follows it."""
