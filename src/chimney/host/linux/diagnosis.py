@@ -18,6 +18,7 @@ _DIAG_REQUEST = struct.Struct("=BBBBI")
 _DIAG_ID = struct.Struct("!HH16s16s")
 _DIAG_ANSWER = 72
 _DIAG_MD5SIG = 18
+_DIAG_WANT_INFO = 1 << 1
 
 _XFRM_GETPOLICY = 0x15
 _XFRM_SELECTOR = struct.Struct("=16s16s8xHBBB3xiI")
@@ -29,7 +30,8 @@ _XFRMA_TMPL = 5
 def has_md5(local: Endpoint, remote: Endpoint) -> bool:
     """Whether segments of the connection carry MD5 signatures (RFC 2385). Needs CAP_NET_ADMIN; raises OSError."""
     family = socket.AF_INET if len(local.address) == 4 else socket.AF_INET6
-    body = _DIAG_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
+    # Signatures are told only to those who ask for TCP_INFO, too.
+    body = _DIAG_REQUEST.pack(family, socket.IPPROTO_TCP, _DIAG_WANT_INFO, 0, 0xFFFFFFFF)
     body += _DIAG_ID.pack(local.port, remote.port, local.address.ljust(16, b"\0"), remote.address.ljust(16, b"\0"))
     body += struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
     answers = netlink.request(netlink.NETLINK_SOCK_DIAG, _DIAG_BY_FAMILY, body)
