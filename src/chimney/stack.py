@@ -35,6 +35,8 @@ __all__ = ["ChimneyError", "Connection", "NotOffloadable", "Stack", "StackConfig
 _BATCH = 32
 # Batches before the other adapters, the kernel's sockets and the caller have their turn.
 _TURN = 16
+# Batches that hold more than the link's ring can: what is there now is behind us then, whatever keeps coming.
+_DRAIN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class InterfaceAdapter:
         )
         self.edge = HostEdge(f"host on {device}", on_status)
         self.drivers = drivers
+        self.interest = select.EPOLLIN
         upper: Protocol = self.edge
         for driver in drivers:
             bind(upper, driver.upper)
@@ -84,6 +87,11 @@ class InterfaceAdapter:
 
     def run(self) -> None:
         for _ in range(_TURN):
+            if not self.target.poll(monotonic_us(), _BATCH):
+                break
+
+    def drain(self) -> None:
+        for _ in range(_DRAIN):
             if not self.target.poll(monotonic_us(), _BATCH):
                 break
 
@@ -205,7 +213,7 @@ class Stack:
             except (OSError, link_base.LinkError) as error:
                 raise NotOffloadable(f"no packet tap on interface {device}: {error}") from error
             self._adapters[device] = found
-            self._epoll.register(found.link.fileno(), select.EPOLLIN)
+            self._epoll.register(found.link.fileno(), found.interest)
         return found
 
     def wake(self, run: Callable[[], bool]) -> None:
@@ -268,6 +276,12 @@ class Stack:
                     connection.upload_soon(None)
 
     def _arm(self) -> None:
+        """Be woken when there is something to do: frames, room to send them, or a deadline."""
+        for adapter in self._adapters.values():
+            interest = select.EPOLLIN | (select.EPOLLOUT if adapter.target.wants_write else 0)
+            if interest != adapter.interest:
+                adapter.interest = interest
+                self._epoll.modify(adapter.link.fileno(), interest)
         if self._ready:
             self._timer.arm(0)
             return

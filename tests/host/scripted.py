@@ -282,6 +282,8 @@ class ScriptedStack:
             self.during_poll.remove(action)
             action()
 
+    drain = run
+
     def flush(self) -> None:
         pass
 

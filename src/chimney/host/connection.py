@@ -335,7 +335,7 @@ class Connection:
     def _arrived(self) -> list[bytes]:
         """The packets that nobody has processed: the tap has seen them."""
         assert self._adapter is not None
-        self._adapter.run()
+        self._adapter.drain()
         kept, self._kept = self._kept, []
         return [segment.packet for segment in kept]
 

@@ -24,7 +24,10 @@ class Adapter(Protocol):
         """Let the flow's frames in no longer."""
 
     def run(self) -> None:
-        """Process what has arrived, and send what is due."""
+        """Process what has arrived, as much as one turn allows, and send what is due."""
+
+    def drain(self) -> None:
+        """Process everything that has arrived up to now."""
 
     def flush(self) -> None:
         """Send what is due."""

@@ -71,7 +71,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class TcpInfo:
-    """Parts of TCP_INFO. Times in microseconds, windows and thresholds in segments, sizes in bytes."""
+    """Parts of TCP_INFO. Times in microseconds, windows and thresholds in segments, sizes in bytes.
+
+    The two counters begin anew whenever the socket is recycled; bytes restored as unread count as received.
+    """
 
     state: int
     ca_state: int
