@@ -63,7 +63,7 @@ class Traffic:
         self.connection.post_receive(request.view, self._on_received)
 
 
-def run(cycles: int, *, ipv6: bool, mtu: int, drivers: int, turns: int, rate: int) -> dict[str, object]:
+def run(cycles: int, *, ipv6: bool, mtu: int, drivers: int, turns: int, rate: int, idle: bool) -> dict[str, object]:
     family = socket.AF_INET6 if ipv6 else socket.AF_INET
     with Namespace() as here:
         there = Namespace()
@@ -73,23 +73,25 @@ def run(cycles: int, *, ipv6: bool, mtu: int, drivers: int, turns: int, rate: in
         listener.bind((ours.address(family), PORT))
         listener.listen()
         observer = Observer(there, theirs.name, PORT)
-        peer = Peer(there, listener.getsockname()[:2], family, sends=True, rate=rate)
+        peer = Peer(there, listener.getsockname()[:2], family, sends=not idle, rate=rate)
         sock, _ = listener.accept()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
         with chimney.Stack(intermediate_drivers=drivers) as stack:
             connection = stack.connection(sock)
-            traffic = Traffic(connection, 4)
+            traffic = Traffic(connection, 0 if idle else 4)
             for _ in range(cycles):
-                _progress(stack, traffic, turns)
+                if not idle:
+                    _progress(stack, traffic, turns)
                 connection.offload()
-                _progress(stack, traffic, turns)
+                if not idle:
+                    _progress(stack, traffic, turns)
                 connection.upload()
             traffic.stopped = True
             peer.finish()
             while connection.sends:
                 stack.poll(1)
             connection.shutdown()
-            while not traffic.ended:
+            while connection.recv_into(bytearray(1 << 18)) if idle else not traffic.ended:
                 stack.poll(1)
             info = connection.info()
             connection.close()
@@ -139,6 +141,7 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, default=300)
     parser.add_argument("--turns", type=int, default=2, help="64 KB of received data between hand-overs")
     parser.add_argument("--rate", type=int, default=0, help="the peer's Mbit/s (default: as fast as it can)")
+    parser.add_argument("--idle", action="store_true", help="no traffic: what a hand-over costs by itself")
     parser.add_argument("--ipv6", action="store_true")
     parser.add_argument("--mtu", type=int, default=1500)
     parser.add_argument("--drivers", type=int, default=2)
@@ -153,6 +156,7 @@ def main() -> int:
         drivers=options.drivers,
         turns=options.turns,
         rate=options.rate * 125_000,
+        idle=options.idle,
     )
     if options.json:
         print(json.dumps(result))

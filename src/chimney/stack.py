@@ -10,13 +10,14 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from chimney.host.connection import Connection, Owner
 from chimney.host.edge import HostEdge
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.kernel import Flow
+from chimney.host.linux import limits
 from chimney.host.linux.kernel_side import LinuxKernelSide
 from chimney.host.linux.timer import Timer, monotonic_us
 from chimney.host.services import Adapter
@@ -44,7 +45,8 @@ class StackConfig:
     """Settings of a stack.
 
     ``receive_window`` and ``send_flight`` (bytes) bound what a connection can have under way in the target, so that the
-    kernel can take it back; ``push_ms`` is how long a push-mode receive waits for the peer to push.
+    kernel can take it back: both are lowered to what this process may put into a socket's buffers. ``push_ms`` is how
+    long a push-mode receive waits for the peer to push.
     """
 
     receive_window: int = 2 << 20
@@ -114,7 +116,12 @@ class Stack:
     """
 
     def __init__(self, intermediate_drivers: int = 0, config: StackConfig | None = None) -> None:
-        self.config = config or StackConfig()
+        config = config or StackConfig()
+        self.config = replace(
+            config,
+            receive_window=min(config.receive_window, limits.receive_room()),
+            send_flight=min(config.send_flight, limits.send_room()),
+        )
         self._driver_count = intermediate_drivers
         self._epoll = select.epoll()
         self._timer = Timer()
