@@ -103,6 +103,22 @@ def test_both_sides_close(world, ends):
     assert not resets(world)
 
 
+def test_a_disconnect_of_a_connection_whose_fin_is_on_its_way(world, ends):
+    """It went up and came down again in FIN_WAIT_1: the host's request for the rest of the close completes with it."""
+    a, b = ends
+    cut(world)
+    [send] = a.send(b"data")
+    a.disconnect()
+    world.poll()
+    chain = a.terminate().net_buffer_list_chain
+    a.initiate(chain)
+    world.network.loss = 0.0
+    again = a.disconnect()
+    world.run(until=lambda: len(a.host.took("disconnect")) == 2)
+    assert a.host.took("send") == [(send, SUCCESS, 4)]
+    assert a.host.took("disconnect")[-1] == (again, SUCCESS, 0)
+
+
 def test_nothing_can_be_sent_behind_a_fin(ends):
     a, _ = ends
     a.disconnect()

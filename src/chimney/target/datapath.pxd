@@ -52,6 +52,7 @@ cdef class Datapath(Miniport):
     cdef FrameReader _reader
     cdef object _active
     cdef Refused _refused
+    cdef list _waiting
     cdef long long _emissions_per_turn
     cdef long long _emissions_per_poll
     cdef long long _stale_us
@@ -88,7 +89,10 @@ cdef class Datapath(Miniport):
     @cython.locals(template=HeaderTemplate, gso_size="long long")
     cdef bint _give_to_link(self, TcpObject tcp, Segment segment, bytearray headers) except -1
     @cython.locals(waiting=Refused)
-    cdef bint _send_refused(self) except -1
+    cdef _send_refused(self)
+    cdef _wait_for_link(self, TcpObject tcp)
+    @cython.locals(waiting=list, tcp=TcpObject)
+    cdef _go_on(self)
     cpdef send_pending(self, TcpObject tcp)
     @cython.locals(waiting=Refused)
     cpdef long long withdraw(self, TcpObject tcp) except? -2

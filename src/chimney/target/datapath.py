@@ -86,6 +86,7 @@ class Datapath(Miniport):
         self._reader = FrameReader()
         self._active: deque[TcpObject] = deque()
         self._refused: Refused | None = None
+        self._waiting: list[TcpObject] = []
         self._emissions_per_turn = config.emissions_per_turn
         self._emissions_per_poll = config.emissions_per_poll
         self._stale_us = config.microseconds(config.nce_stale_ticks)
@@ -127,7 +128,7 @@ class Datapath(Miniport):
 
     def poll_at(self) -> int:
         """When `poll` is to be called next, even if no frame arrives: a time that may have passed already, or NEVER."""
-        if self.operations or (self._active and self._refused is None):
+        if self.operations or self._active:
             return self.now
         return self.schedule.next_at()
 
@@ -235,7 +236,7 @@ class Datapath(Miniport):
 
     def _keep_for_host(self, tcp: TcpObject, data: memoryview) -> None:
         """A frame that only the host can deal with: at once, or after the terminate if that has been asked for."""
-        if not tcp.upload_reason:
+        if not tcp.upload_reason or not tcp.engine_done:
             self.indicate_frame(data)
         elif len(tcp.frames) < self.config.kept_frames:
             tcp.frames.append(bytes(data))
@@ -263,11 +264,11 @@ class Datapath(Miniport):
         """Give every connection with work its turns, until nothing is left, the link is full, or the poll's share is
         used up.
         """
-        if self._refused is not None and not self._send_refused():
-            return 0
+        if self._refused is not None:
+            self._send_refused()
         done = 0
         share = self._emissions_per_poll
-        while self._active and share > 0 and self._refused is None:
+        while self._active and share > 0:
             tcp = self._active.popleft()
             tcp.active = False
             if not tcp.gone:
@@ -300,6 +301,7 @@ class Datapath(Miniport):
         if sending.bounce:
             # What has been reported as unacknowledged must not be acknowledged later.
             tcp.engine_done = True
+            self.withdraw(tcp)
             sending.fail(sending.refusal)
             return
         acked = tcp.engine.acked
@@ -315,6 +317,9 @@ class Datapath(Miniport):
         """Send what the engine has to send, a few segments at most; returns how many."""
         if tcp.silent or (tcp.engine_done and tcp.abort_request is None):
             return 0
+        if self._refused is not None:
+            self._wait_for_link(tcp)
+            return 0
         engine = tcp.engine
         sent = 0
         while sent < self._emissions_per_turn:
@@ -326,14 +331,15 @@ class Datapath(Miniport):
                 return sent
             sent += 1
             if not self.emit(tcp, segment):
-                break
+                self._wait_for_link(tcp)
+                return sent
         self.touch(tcp)
         return sent
 
     def _plan(self, tcp: TcpObject) -> None:
         """When the connection's next turn is."""
         deadline = tcp.delivery.push_at
-        if not tcp.silent and not tcp.engine_done:
+        if not tcp.silent and not tcp.engine_done and self._refused is None:
             deadline = min(deadline, tcp.engine.poll_at())
         if deadline < NEVER:
             self.schedule.add(tcp, deadline)
@@ -377,15 +383,24 @@ class Datapath(Miniport):
             self.complete_abort(tcp, _SUCCESS)
         return True
 
-    def _send_refused(self) -> bool:
+    def _send_refused(self) -> None:
         waiting = self._refused
-        if waiting is None:
-            return True
-        self._refused = None
-        if self._give_to_link(waiting.tcp, waiting.segment, waiting.headers):
-            return True
-        self._refused = waiting
-        return False
+        if waiting is not None and self._give_to_link(waiting.tcp, waiting.segment, waiting.headers):
+            self._refused = None
+            self._go_on()
+
+    def _wait_for_link(self, tcp: TcpObject) -> None:
+        if not tcp.waiting:
+            tcp.waiting = True
+            self._waiting.append(tcp)
+
+    def _go_on(self) -> None:
+        """The link is free: those that waited for it have their turns."""
+        waiting = self._waiting
+        self._waiting = []
+        for tcp in waiting:
+            tcp.waiting = False
+            self.touch(tcp)
 
     def send_pending(self, tcp: TcpObject) -> None:
         """Send what one connection has to send now (an RST) if the link has room."""
@@ -400,6 +415,7 @@ class Datapath(Miniport):
         if waiting is None or waiting.tcp is not tcp:
             return -1
         self._refused = None
+        self._go_on()
         return waiting.segment.seq if waiting.segment.payload_length else -1
 
     def _ask_whether_reachable(self, neighbor: NeighborObject) -> None:
@@ -438,6 +454,7 @@ class Datapath(Miniport):
     def _peer_reset(self, tcp: TcpObject) -> None:
         """An acceptable RST: tell the host at once, and end every request (event.abort.sequence)."""
         tcp.engine_done = True
+        self.withdraw(tcp)
         self.handle.tcp_offload_event_handler(tcp.handle, _INDICATE_ABORT, 0)
         tcp.sending.refusal = tcp.delivery.refusal = _REQUEST_ABORTED
         tcp.sending.fail(_REQUEST_ABORTED)
@@ -450,6 +467,8 @@ class Datapath(Miniport):
         """
         if tcp.sending.refusal == _REQUEST_ABORTED:
             return
+        if tcp.silent:
+            self.withdraw(tcp)
         tcp.upload_reason = reason
         if engine_done:
             tcp.engine_done = True

@@ -48,6 +48,7 @@ cdef class TcpObject:
     cdef public object forwards
     cdef public list frames
     cdef public bint active
+    cdef public bint waiting
     cdef public long long scheduled_at
     cdef public long long acked_before
     cdef public bint gone

@@ -90,6 +90,7 @@ class TcpObject:
         self.forwards: list[NetBufferList] = []
         self.frames: list[bytes] = []
         self.active = False
+        self.waiting = False
         self.scheduled_at = NEVER
         self.acked_before = 0
         self.gone = False

@@ -52,7 +52,15 @@ class Sending:
             net_buffer_list = following
 
     def disconnect(self, net_buffer_list: NetBufferList) -> None:
-        """Queue a graceful disconnect: its data, and the FIN behind it. Raises as `post` does."""
+        """Queue a graceful disconnect: its data, and the FIN behind it. Raises as `post` does.
+
+        A connection that was offloaded with a FIN behind its data takes one more disconnect, without data.
+        """
+        if self.closed and not self.disconnects and not net_buffer_list.data_length():
+            # The FIN has come with the connection's state; this request waits for its acknowledgement.
+            self.disconnects.append(SendEntry(net_buffer_list, self.end, self.end))
+            self.bounce = self.refusal != 0
+            return
         self.disconnects.append(self._take(net_buffer_list))
         if not self.refusal:
             self.closed = True

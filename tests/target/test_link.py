@@ -1,0 +1,133 @@
+"""A link that is full, or gone, and many connections over one link."""
+
+import pytest
+
+from chimney.link.base import NEVER, LinkError
+from chimney.ndis import DisconnectFlags, Status
+from chimney.target import TargetConfig
+from tests.target.machine import World
+
+SUCCESS, ABORTED = int(Status.SUCCESS), int(Status.REQUEST_ABORTED)
+
+
+@pytest.fixture
+def slow(seed):
+    """A link that takes two segments, and then has no room for a while."""
+    config = TargetConfig(max_burst_segment=1448)
+    return World(config=config, seed=seed, delay_us=10, bandwidth=10_000_000, send_buffer=3000)
+
+
+def test_connections_share_a_full_link(slow):
+    pairs = [slow.connect(port) for port in range(1000, 1020, 2)]
+    for a, b in pairs:
+        b.receive(20_000, push=False)
+        a.send(bytes(20_000))
+    host = pairs[0][1].host
+    slow.poll()
+    assert slow.sides[0].target.wants_write
+    rounds = 0
+
+    def done():
+        nonlocal rounds
+        rounds += 1
+        return len(host.took("receive")) == 10
+
+    slow.run(until=done)
+    assert rounds < 5000, "a full link is waited for, not asked all the time"
+    slow.run(until=lambda: len(pairs[0][0].host.took("send")) == 10)
+    assert not slow.sides[0].target.wants_write
+
+
+def test_a_full_link_does_not_hold_up_what_arrives(slow):
+    a, b = slow.connect()
+    a.send(bytes(100_000))
+    slow.poll()
+    assert a.side.target.wants_write
+    a.receive(10)
+    a.forward(a.segment(0, b"data"))
+    slow.poll()
+    assert a.host.took("receive")[0][1:] == (SUCCESS, 4)
+
+
+def test_nothing_waits_for_the_link_when_its_request_has_been_aborted(slow):
+    """A segment that the link refused must not be sent from memory that has gone back to the application."""
+    a, b = slow.connect()
+    a.send(b"x" * 50_000)
+    slow.poll()
+    assert a.side.target.wants_write
+    a.disconnect(flags=DisconnectFlags.ABORTIVE_CLOSE)
+    slow.poll()
+    assert a.host.took("send")[0][1] == ABORTED
+    del slow.wire[:]
+    slow.run(until=lambda: a.host.took("disconnect"))
+    assert [frame[47] & 4 for _, name, frame in slow.wire if name == "a"] == [4], "nothing but the RST"
+
+
+def test_what_waits_for_the_link_goes_back_with_a_terminate(slow):
+    a, b = slow.connect()
+    [send] = a.send(b"x" * 50_000)
+    slow.poll()
+    block = a.terminate()
+    assert block.net_buffer_list_chain is send and not a.side.target.wants_write
+    state = a.delegated
+    sent = sum(len(frame) - 66 for _, name, frame in slow.wire if name == "a")
+    # The refused segment counts as sent (SndMax), and is to be sent first (SndNxt).
+    assert (state.snd_nxt - state.snd_una) & 0xFFFFFFFF == sent
+    assert (state.snd_max - state.snd_nxt) & 0xFFFFFFFF > 0
+    a.initiate(block.net_buffer_list_chain)
+    b.receive(50_000, push=False)
+    slow.run(until=lambda: b.host.took("receive"))
+
+
+def test_a_link_that_fails_loses_what_it_is_given(seed):
+    world = World(config=TargetConfig(max_retransmissions=2), seed=seed)
+    a, b = world.connect()
+    a.send(b"x")
+    a.side.link.close()
+    for _ in range(100):
+        if a.side.target.poll_at() == NEVER:
+            break
+        world.clock.advance_to(max(world.clock(), a.side.target.poll_at()))
+        a.side.target.poll(world.clock())
+    assert a.side.target.link_errors > 3
+    assert a.host.log[-1][0] == "INDICATE_RETRIEVE", "after too many time-outs the host hears of it"
+    with pytest.raises(LinkError):
+        a.side.link.receive(1)
+
+
+def test_idle_connections_cost_nothing(seed):
+    world = World(seed=seed)
+    ends = [world.connect(port) for port in range(1000, 3000, 2)]
+    world.run()
+    assert world.next_at() == NEVER
+    a, b = ends[500]
+    b.receive(1)
+    a.send(b"x")
+    # A frame and a turn here, and the same there: the other 999 connections are not looked at.
+    assert sum(side.target.poll(world.clock()) for side in world.sides) <= 4
+
+
+def test_poll_from_within_an_upcall_is_refused(seed):
+    world = World(seed=seed)
+    a, b = world.connect()
+    flushed = []
+
+    def answer(data):
+        with pytest.raises(RuntimeError, match="within one of its own upcalls"):
+            b.side.target.poll(world.clock())
+        flushed.append(b.side.target.flush(world.clock()))
+        return len(data)
+
+    b.host.answer = answer
+    a.send(b"x")
+    world.run()
+    assert flushed == [0]
+
+
+def test_flush_sends_what_was_posted(seed):
+    world = World(seed=seed)
+    a, b = world.connect()
+    a.send(b"x")
+    assert not world.wire
+    assert a.side.target.flush(world.clock()) > 0
+    assert len(world.wire) == 1
