@@ -11,8 +11,8 @@ import time
 import pytest
 
 import chimney
-from chimney.host.linux.dump import TcpState
-from chimney.lab.firewall import Loss, StatefulFirewall
+from chimney.host.linux.dump import TcpState, read_info
+from chimney.lab.firewall import Block, Loss, StatefulFirewall
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 WAYS = pytest.mark.parametrize(
@@ -244,6 +244,22 @@ def test_with_loss_both_ways(make_lab, helpers, stack, family):
     sending.join()
     assert traffic.incoming == helpers.pattern(size) and received.join() == helpers.pattern(size, 1 << 32)
     assert sum(loss.lost() for loss in losses) > 0 and lab.resets() == 0
+
+
+def test_the_kernel_knows_the_round_trip_when_it_is_back(lab, helpers, stack):
+    ours, theirs = lab.connect()
+    connection = stack.connection(ours)
+    connection.offload()
+    connection.sendall(b"measured" * 1000)
+    assert helpers.receive(theirs, 8000) == b"measured" * 1000
+    deaf = Block(lab.peer, theirs.getsockname()[1])
+    connection.post_send(b"on its way" * 100)
+    connection.upload()
+    info = read_info(ours)
+    # Without a measured round trip the kernel would wait 3 s.
+    assert info.unacked and 0 < info.rtt_us < 100_000 and info.rto_us < 500_000
+    deaf.remove()
+    assert helpers.receive(theirs, 1000) == b"on its way" * 100
 
 
 # Ends of connections. What the peer's program sees must be what it would have seen of the kernel.

@@ -66,6 +66,7 @@ def given(before: KernelState, state: GivenState) -> KernelState:
         receive_queue=state.unread,
         reset=state.reset,
         ts_recent=delegated.ts_recent or None,
+        srtt_us=delegated.s_rtt * _US_PER_TICK // 8,
     )
 
 

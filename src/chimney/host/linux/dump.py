@@ -187,6 +187,8 @@ class KernelState:
     reset: bool = False
     # Give back only. The latest TSval of the peer, which a dump cannot tell; the kernel then echoes it from the start.
     ts_recent: int | None = None
+    # Give back only. The round trip in microseconds, as far as it is known (0: not): the kernel then need not guess it.
+    srtt_us: int = 0
 
     @property
     def fin_sent(self) -> bool:

@@ -22,6 +22,8 @@ from chimney.host.linux.dump import KernelState, TcpState, read_info, size_of
 _TCP = so.IPPROTO_TCP
 _LARGEST_MAXSEG = 32767
 _REPLAY_SECONDS = 0.5
+# The hand-over waits as long as the round trip that it teaches: a long one is not worth it.
+_LONGEST_LESSON_US = 1000
 _REPLAY_PAUSE = 0.0002
 _HAS_FIN = {TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING, TcpState.TIME_WAIT, TcpState.CLOSE}
 _FIN_ACKED = {TcpState.FIN_WAIT2, TcpState.TIME_WAIT, TcpState.CLOSE}
@@ -44,11 +46,21 @@ def restore(
     fin_received = state.fin_received and not state.reset
     rcv_nxt = (state.rcv_nxt - fin_received) & 0xFFFFFFFF
     snd_una = (state.snd_una - state.fin_acked) & 0xFFFFFFFF
-    _connect(sock, state, snd_una, (rcv_nxt - size_of(state.receive_queue)) & 0xFFFFFFFF)
+    # Without a measured round trip the kernel waits 3 s for what is in flight. One byte that the peer has acknowledged
+    # long ago is queued again in front, and its acknowledgement is replayed a round trip later.
+    teach_rtt = bool(sent) and not state.fin_acked and 0 < state.srtt_us <= _LONGEST_LESSON_US
+    _connect(sock, state, (snd_una - teach_rtt) & 0xFFFFFFFF, (rcv_nxt - size_of(state.receive_queue)) & 0xFFFFFFFF)
     _set_options(sock, state)
+    if teach_rtt:
+        lesson_ends = time.monotonic() + state.srtt_us / 1e6
+        sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, so.SEND_QUEUE)
+        # A segment of its own, or it would be acknowledged together with what follows.
+        sock.send(b"\0", socket.MSG_EOR)
     unsent = _fill_queues(sock, state, sent) + unsent
     _set_window(sock, state, rcv_nxt)
-    _replay_silently(sock, state, rcv_nxt, snd_una)
+    if teach_rtt:
+        time.sleep(max(0.0, lesson_ends - time.monotonic()))
+    _replay_silently(sock, state, rcv_nxt, snd_una, teach_rtt)
 
     sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, so.ONLY_INJECTED.program)
     sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, so.NO_QUEUE)
@@ -157,11 +169,11 @@ def _set_window(sock: socket.socket, state: KernelState, rcv_nxt: int) -> None:
     sock.setsockopt(_TCP, so.TCP_REPAIR_WINDOW, window)
 
 
-def _replay_silently(sock: socket.socket, state: KernelState, rcv_nxt: int, snd_una: int) -> None:
+def _replay_silently(sock: socket.socket, state: KernelState, rcv_nxt: int, snd_una: int, teach_rtt: bool) -> None:
     """What the peer has said already and will not say again. With the send queue selected, nothing is transmitted."""
-    learn = state.timestamps and state.ts_recent is not None and not state.reset
+    echo = (state.ts_recent, state.timestamp) if state.timestamps and state.ts_recent is not None else None
     closing = state.state is TcpState.CLOSING or state.fin_acked
-    if not (learn or closing or state.reset):
+    if not (teach_rtt or echo or closing or state.reset):
         return
     sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, so.ONLY_INJECTED.program)
     sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, so.SEND_QUEUE)
@@ -171,7 +183,9 @@ def _replay_silently(sock: socket.socket, state: KernelState, rcv_nxt: int, snd_
     # Acknowledgements leave even so: to a peer that has closed its end one more of them is a stray segment, and it
     # answers with an RST.
     with so.muted(sock, ipv6=len(state.local.address) == 16):
-        _replay(sock, state, rcv_nxt, snd_una, learn)
+        if teach_rtt or echo:
+            _peer_says(state, rcv_nxt, snd_una, inject.ACK, echo)
+        _replay_end(sock, state, rcv_nxt, snd_una)
         if closing or state.reset:
             _verify(sock, state)
     if not state.reset:
@@ -179,9 +193,7 @@ def _replay_silently(sock: socket.socket, state: KernelState, rcv_nxt: int, snd_
         sock.getsockopt(so.SOL_SOCKET, so.SO_ERROR)
 
 
-def _replay(sock: socket.socket, state: KernelState, rcv_nxt: int, snd_una: int, learn: bool) -> None:
-    if learn and state.ts_recent is not None:
-        _peer_says(state, rcv_nxt, snd_una, inject.ACK, (state.ts_recent, state.timestamp))
+def _replay_end(sock: socket.socket, state: KernelState, rcv_nxt: int, snd_una: int) -> None:
     if state.state is TcpState.CLOSE:
         _peer_says(state, rcv_nxt, snd_una, inject.FIN | inject.ACK)
         sock.shutdown(socket.SHUT_WR)
