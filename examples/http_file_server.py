@@ -21,6 +21,7 @@ import selectors
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Server:
         if options.interface:
             self.stack.adapter(options.interface)
         self.sessions: set[Session] = set()
-        self.later: list[Callable[[], None]] = []
+        self.later: deque[Callable[[], None]] = deque()
         self.counts = {"connections": 0, "transfers": 0, "errors": 0, "offloads": 0, "uploads": 0}
         self.told = (0.0, dict(self.counts))
         self.stopping = False
@@ -57,7 +58,8 @@ class Server:
 
     def soon(self, action: Callable[[], None]) -> None:
         """Run `action` after the stack's round: where hand-overs raise at once, and connections may be closed."""
-        self.later.append(action)
+        if action not in self.later:
+            self.later.append(action)
 
     def report(self, line: dict[str, Any]) -> None:
         """Write a line for --report."""
@@ -96,9 +98,9 @@ class Server:
                 if listener in ready:
                     self.accept(listener)
                 self.stack.poll()
-                actions, self.later = self.later, []
-                for action in actions:
-                    action()
+                if self.later:
+                    # One at a time: hand-overs take milliseconds when much is in flight, and the others wait meanwhile.
+                    self.later.popleft()()
                 self.end_idle()
                 self.report_progress()
         self.report({"event": "summary", **self.counts})

@@ -35,9 +35,7 @@ __all__ = ["ChimneyError", "Connection", "NotOffloadable", "Stack", "StackConfig
 # Frames read from the link before the engine sends: enough to acknowledge in bulk, few enough to stay in the cache.
 _BATCH = 32
 # Batches before the other adapters, the kernel's sockets and the caller have their turn.
-_TURN = 16
-# Batches that hold more than the link's ring can: what is there now is behind us then, whatever keeps coming.
-_DRAIN = 64
+_TURN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +91,10 @@ class InterfaceAdapter:
                 break
 
     def drain(self) -> None:
-        for _ in range(_DRAIN):
-            if not self.target.poll(monotonic_us(), _BATCH):
-                break
+        left = self.link.pending()
+        while left > 0:
+            self.target.poll(monotonic_us(), min(left, _BATCH))
+            left -= _BATCH
 
     def flush(self) -> None:
         self.target.flush(monotonic_us())

@@ -296,7 +296,7 @@ class Connection:
         if self.owner is not Owner.TARGET:
             return
         assert self.chimney is not None and self._adapter is not None and self._plan is not None
-        self._adapter.run()
+        self._adapter.drain()
         started = time.perf_counter()
         self._info.retransmits += self._adapter.retransmitted(self._plan.flow)
         self.owner = Owner.UPLOADING

@@ -29,6 +29,7 @@ cdef class PacketLink(Link):
         offsets=list, head=Py_ssize_t, taken=Py_ssize_t, slot=Py_ssize_t, word=Py_ssize_t, half=Py_ssize_t,
         start=Py_ssize_t, vnet=Py_ssize_t, length=Py_ssize_t, status=long
     )
+    cpdef long pending(self) except -1
     cpdef list receive(self, long limit)
     @cython.locals(offsets=list, tail=Py_ssize_t, slot=Py_ssize_t)
     cpdef release(self)

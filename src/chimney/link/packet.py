@@ -127,6 +127,16 @@ class PacketLink(Link):
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def pending(self) -> int:
+        """How many frames wait to be received now."""
+        words, offsets = self._words, self._offsets
+        slots = len(offsets)
+        count = 0
+        # Received but unreleased slots still look ready: they are not waiting any more.
+        while count < slots - self._lent and words[offsets[(self._head + count) % slots] >> 2] & _STATUS_USER:
+            count += 1
+        return count
+
     def receive(self, limit: int) -> list[Frame]:
         self.release()
         frames: list[Frame] = []
