@@ -130,6 +130,7 @@ class Stack:
         self._interest: dict[int, int] = {}
         self._ready: deque[Callable[[], bool]] = deque()
         self._hand_overs: deque[tuple[Connection, Callable[[], None]]] = deque()
+        self._failures: list[BaseException] = []
         self._polling = False
         self._handing_over = False
 
@@ -163,7 +164,8 @@ class Stack:
         """Run everything that is due once, waiting at most ``timeout`` seconds (None: for ever) for something to be
         due.
 
-        Raises ChimneyError if called from within a request's callback.
+        Raises ChimneyError if called from within a request's callback, and what callbacks have raised (in a
+        BaseExceptionGroup if there are several), when everything else is done.
         """
         if self._polling or self._handing_over:
             raise ChimneyError(
@@ -171,6 +173,7 @@ class Stack:
                 "of its own instead"
             )
         self.turn(timeout)
+        self._raise_failures()
 
     def turn(self, timeout: float | None) -> None:
         """`poll`, for a hand-over that waits for its completion."""
@@ -199,14 +202,21 @@ class Stack:
         self._arm()
 
     def close(self) -> None:
-        """Upload every connection, detach it, and give all descriptors back."""
+        """Upload every connection, detach it, and give all descriptors back.
+
+        Raises UploadFailed (in an ExceptionGroup if there are several) for connections that the kernel did not take.
+        """
         for connection in list(self._connections.values()):
-            connection.release()
+            try:
+                connection.release()
+            except Exception as error:
+                self._failures.append(error)
         for adapter in self._adapters.values():
             adapter.close()
         self._adapters.clear()
         self._timer.close()
         self._epoll.close()
+        self._raise_failures()
 
     # Services for the connections
 
@@ -244,6 +254,17 @@ class Stack:
             self._handing_over = False
             self._carry_out_hand_overs()
             self._arm()
+        self._raise_failures()
+
+    def callback_failed(self, failure: BaseException) -> None:
+        self._failures.append(failure)
+
+    def _raise_failures(self) -> None:
+        failures, self._failures = self._failures, []
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            raise BaseExceptionGroup("callbacks of requests have raised", failures)
 
     def forget(self, connection: Connection) -> None:
         self._connections = {fd: other for fd, other in self._connections.items() if other is not connection}

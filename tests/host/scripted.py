@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from chimney.host.connection import Connection
 from chimney.host.edge import HostEdge
-from chimney.host.errors import ChimneyError, NotOffloadable
+from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.kernel import Flow, GivenState, Plan, TakenState
 from chimney.intermediate import PassThrough
 from chimney.ndis import Miniport, MiniportOffloadBlockList, NetBufferList, Status, bind
@@ -43,6 +43,7 @@ class ScriptedKernel:
         self.error: OSError | None = None
         self.shut = self.aborted = self.released = False
         self.refusal: NotOffloadable | None = None
+        self.failures: list[UploadFailed] = []
         self.given: list[GivenState] = []
         self.injected: list[bytes] = []
         self.interest = (False, False)
@@ -91,6 +92,8 @@ class ScriptedKernel:
         return TakenState(const, cached, delegated, views(self.unsent), views(unread), (0, 0))
 
     def give_back(self, state: GivenState, meanwhile: Callable[[], list[bytes]]) -> None:
+        if self.failures:
+            raise self.failures.pop()
         self.given.append(state)
         self.injected += meanwhile()
         for view in state.unread:
@@ -265,6 +268,7 @@ class ScriptedStack:
         self.postponed: list[tuple[Connection, Callable[[], None]]] = []
         self.watched: list[Flow] = []
         self.forgotten: list[object] = []
+        self.failed: list[BaseException] = []
         self.polling = False
         self.during_poll: list[Callable[[], None]] = []
 
@@ -316,6 +320,11 @@ class ScriptedStack:
                 action()
             except ChimneyError as error:
                 connection.hand_over_error = error
+        if self.failed:
+            raise self.failed.pop()
+
+    def callback_failed(self, failure: BaseException) -> None:
+        self.failed.append(failure)
 
     turn = poll
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from chimney.host.connection import Connection, Owner
-from chimney.host.errors import ChimneyError, NotOffloadable
+from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.segments import KeptSegment
 from chimney.ndis import DisconnectFlags, Status, TcpOffloadEvent, UploadReason
 from chimney.ndis.buffers import net_buffer_list
@@ -188,6 +188,42 @@ def test_up_everything_comes_along(stack, connection):
     assert info.retransmits == 3
 
 
+def test_what_the_kernel_does_not_take_goes_on_in_the_target(stack, connection):
+    connection.offload()
+    sends = [connection.post_send(data) for data in (b"in flight", b"unsent")]
+    receive = connection.post_receive(bytearray(8))
+    stack.kernel.failures = [UploadFailed("the interface is down")]
+    stack.target.acknowledge_head(3)
+    stack.target.final = {"snd_una": ISS + 3, "snd_max": ISS + 9, "buffered_data": net_buffer_list(b"buffered")}
+    with pytest.raises(UploadFailed, match="down"):
+        connection.upload()
+    assert connection.offloaded and not any(request.done for request in [*sends, receive])
+    again = stack.target._tcp(stack.target.initiated[1])
+    assert (again.delegated.snd_una, again.delegated.snd_max) == (ISS + 3, ISS + 9)
+    assert [b"".join(n.first_net_buffer.views()) for n in stack.target.sends] == [b"flight", b"unsent"]
+    assert b"".join(again.delegated.buffered_data.first_net_buffer.views()) == b"buffered"
+    assert len(stack.target.receives) == 1
+    stack.target.final = {"snd_una": ISS + 3, "snd_max": ISS + 9, "buffered_data": None}
+    connection.upload()
+    stack.poll()
+    stack.poll()
+    assert b"".join(stack.kernel.given[0].sent) == b"flight" and bytes(stack.kernel.outgoing) == b"unsent"
+    assert all(send.done and send.error is None for send in sends)
+    assert connection.info().uploads == 1
+
+
+def test_a_connection_that_nobody_takes_ends_with_an_error(stack, connection):
+    connection.offload()
+    send = connection.post_send(b"x")
+    stack.kernel.failures = [UploadFailed("no memory")]
+    stack.target.final = {"snd_una": ISS, "snd_max": ISS}
+    stack.target.answer = Status.OFFLOAD_TCP_ENTRIES
+    with pytest.raises(UploadFailed, match="no memory"):
+        connection.upload()
+    assert isinstance(send.error, ConnectionAbortedError) and "no memory" in str(send.error)
+    assert not connection.offloaded and stack.watched == []
+
+
 def test_a_fin_in_flight_is_no_byte(stack, connection):
     connection.offload()
     connection.post_send(b"last")
@@ -273,6 +309,34 @@ def test_hand_overs_asked_for_in_a_callback_wait_for_its_end(stack, connection):
     stack.during_poll.append(stack.target.complete_send)
     stack.poll()
     assert seen == [Owner.TARGET] and connection.owner is Owner.KERNEL
+
+
+def test_what_a_callback_raises_costs_no_other_request(stack, connection):
+    connection.offload()
+
+    def callback(request):
+        raise ValueError("a slip of the application's")
+
+    first, second = connection.post_send(b"x", callback), connection.post_send(b"y")
+
+    def both():
+        stack.target.complete_send()
+        stack.target.complete_send()
+
+    stack.during_poll.append(both)
+    with pytest.raises(ValueError, match="slip"):
+        stack.poll()
+    assert first.done and second.done and connection.offloaded
+
+
+def test_a_connection_closed_in_a_callback_is_closed_after_it(stack, connection):
+    connection.offload()
+    receive = connection.post_receive(bytearray(4))
+    connection.post_send(b"x", lambda request: connection.close())
+    stack.during_poll.append(stack.target.complete_send)
+    stack.poll()
+    assert connection.owner is Owner.APPLICATION and connection.socket.fileno() < 0
+    assert isinstance(receive.error, ConnectionAbortedError)
 
 
 def test_connections_share_path_and_neighbor(stack, connection):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from chimney.host.chimney_path import ChimneyPath
-from chimney.host.errors import ChimneyError, NotOffloadable
+from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.kernel import GivenState, KernelSide, Plan, TakenState
 from chimney.host.kernel_path import KernelPath
 from chimney.host.requests import Callback, ReceiveRequest, Request, SendRequest, ShutdownRequest
@@ -77,6 +77,7 @@ class Connection:
         self._kernel_path = KernelPath(self, kernel)
         self._adapter: Adapter | None = None
         self._plan: Plan | None = None
+        self._taken: TakenState | None = None
         self._kept: list[KeptSegment] = []
         self._info = ConnectionInfo(Owner.KERNEL.value)
         self._carried_before = (0, 0)
@@ -197,6 +198,10 @@ class Connection:
         if not request.done:
             request.complete(error)
 
+    def callback_failed(self, failure: BaseException) -> None:
+        """A request's callback raised."""
+        self._services.callback_failed(failure)
+
     def fail(self, error: OSError) -> None:
         """End every request with ``error``, in order."""
         if self.error is None:
@@ -222,7 +227,8 @@ class Connection:
     def upload(self) -> None:
         """Move the connection back into the kernel, with everything posted. No-op if it is there already.
 
-        Raises UploadFailed. Called from a request's callback, it is carried out at the end of the poll under way.
+        Raises UploadFailed; the target then goes on with the connection, if its state permits. Called from a request's
+        callback, it is carried out at the end of the poll under way, and a failure is kept in ``hand_over_error``.
         """
         self._check_open("upload")
         self._services.hand_over(self, self._upload)
@@ -252,33 +258,48 @@ class Connection:
             adapter.unwatch(plan.flow)
             self._resume_kernel_path()
             raise
-        self.owner, self._plan, self._adapter = Owner.OFFLOADING, plan, adapter
+        self.owner, self._plan, self._adapter, self._taken = Owner.OFFLOADING, plan, adapter, taken
         self._count_kernel_stretch(taken.carried)
         adapter.edge.keepers[plan.flow] = self.keep
         chained = [SendRequest(self, view, None) for view in taken.send_data]
         self.sends.extendleft(reversed(chained))
-        path = adapter.edge.objects.path(plan.neighbor, plan.neighbor_mac, plan.path, plan.path_mtu)
-        self.chimney = ChimneyPath(self, adapter.edge, path)
+        status = self._initiate(taken, chained)
+        if status != Status.SUCCESS:
+            self._undo(taken, chained, status)
+        self._enter_target()
+        self._info.offloads += 1
+        self._info.offload_seconds.append(time.perf_counter() - started)
+
+    def _initiate(self, taken: TakenState, chained: list[SendRequest]) -> Status:
+        """Offload the connection's state; returns what became of its TCP block."""
+        assert self._adapter is not None and self._plan is not None
+        plan, edge = self._plan, self._adapter.edge
+        path = edge.objects.path(plan.neighbor, plan.neighbor_mac, plan.path, plan.path_mtu)
+        self.chimney = ChimneyPath(self, edge, path)
         self.chimney.initiate(taken, chained)
         while self.chimney.initiated is None:
             self._services.turn(None)
-        if self.chimney.initiated != Status.SUCCESS:
-            self._undo(taken, chained, self.chimney.initiated)
-        del adapter.edge.keepers[plan.flow]
+        return self.chimney.initiated
+
+    def _enter_target(self) -> None:
+        """The initiate has succeeded: what was posted goes down, and so do the segments kept meanwhile."""
+        assert self.chimney is not None and self._adapter is not None and self._plan is not None
+        del self._adapter.edge.keepers[self._plan.flow]
         self.owner = Owner.TARGET
-        self._info.offloads += 1
         self._post_everything()
         kept, self._kept = self._kept, []
         self.chimney.forward(kept)
-        adapter.flush()
-        self._info.offload_seconds.append(time.perf_counter() - started)
+        self._adapter.flush()
 
     def _undo(self, taken: TakenState, chained: list[SendRequest], status: Status) -> None:
         """The target refused: nothing has moved (9.2, step 13)."""
-        delegated = taken.delegated
         for request in chained:
             request.net_buffer_list = None
-        self._give_back(GivenState(delegated, unread=taken.unread))
+        try:
+            self._give_back(GivenState(taken.delegated, unread=taken.unread))
+        except UploadFailed as error:
+            self._lost(error)
+            raise
         raise NotOffloadable(f"the target refused {self!r}: {status.name}. It goes on in the kernel")
 
     def _post_everything(self) -> None:
@@ -306,31 +327,62 @@ class Connection:
             self._services.turn(None)
         delegated = self.chimney.terminated.delegated
         assert isinstance(delegated, TcpDelegated)
-        self._info.bytes_sent_target += self.chimney.bytes_sent
         given = GivenState(delegated, unread=self.chimney.take_buffered(), reset=self.chimney.reset)
+        self._info.bytes_sent_target += self.chimney.bytes_sent
         self._info.bytes_received_target += self.chimney.bytes_received
+        try:
+            self._give_back(given)
+        except UploadFailed as error:
+            self._offload_again(given, error)
+            raise
         self._info.uploads += 1
-        self._give_back(given)
         self._info.upload_seconds.append(time.perf_counter() - started)
 
     def _give_back(self, given: GivenState) -> None:
-        """Terminate has completed, or the initiate failed: the kernel's from here on."""
+        """Terminate has completed, or the initiate failed: the kernel's from here on. Raises UploadFailed."""
         assert self._adapter is not None and self._plan is not None
-        delegated = given.delegated
-        if delegated.state is not TcpConnectionState.CLOSED:
-            given.sent = self._sent_part(delegated)
+        if given.delegated.state is not TcpConnectionState.CLOSED:
+            given.sent = self._sent_part(given.delegated)
         self._kernel.give_back(given, self._arrived)
+        self._mark_sent(sum(view.nbytes for view in given.sent))
         self._carried_before = (0, sum(view.nbytes for view in given.unread))
         # The last ones came while the kernel's socket opened up again.
         last = self._arrived()
-        del self._adapter.edge.keepers[self._plan.flow]
-        self._adapter.unwatch(self._plan.flow)
+        self._leave_adapter()
         if last:
             self._kernel.inject(last)
-        self.chimney = None
         if given.reset:
             self.fail(ConnectionResetError("the peer reset the connection while it was offloaded"))
         self._resume_kernel_path()
+
+    def _leave_adapter(self) -> None:
+        assert self._adapter is not None and self._plan is not None
+        del self._adapter.edge.keepers[self._plan.flow]
+        self._adapter.unwatch(self._plan.flow)
+        self.chimney = None
+
+    def _offload_again(self, given: GivenState, error: UploadFailed) -> None:
+        """The kernel did not take the connection: the target gets it once more, as it gave it away."""
+        assert self._taken is not None
+        delegated = given.delegated
+        if given.reset or not delegated.state.offloadable:
+            self._lost(error)
+            return
+        delegated.send_data_head = delegated.send_data_tail = None
+        self.owner = Owner.OFFLOADING
+        state = TakenState(self._taken.const, self._taken.cached, delegated, [], given.unread, (0, 0))
+        if self._initiate(state, list(self.sends)) != Status.SUCCESS:
+            self._lost(error)
+            return
+        self._enter_target()
+
+    def _lost(self, error: UploadFailed) -> None:
+        """Neither side has the connection any more."""
+        for request in self.sends:
+            request.net_buffer_list = None
+        self._leave_adapter()
+        self._resume_kernel_path()
+        self.fail(ConnectionAbortedError(str(error)))
 
     def _arrived(self) -> list[bytes]:
         """The packets that nobody has processed: the tap has seen them."""
@@ -340,7 +392,7 @@ class Connection:
         return [segment.packet for segment in kept]
 
     def _sent_part(self, delegated: TcpDelegated) -> list[memoryview]:
-        """The bytes from SND.UNA to SND.MAX, taken off the head of the sends: the kernel must know them as sent."""
+        """The bytes from SND.UNA to SND.MAX, at the head of the sends: the kernel must know them as sent."""
         left = (delegated.snd_max - delegated.snd_una) & _MASK
         if delegated.state in _FIN_IN_FLIGHT and left:
             left -= 1
@@ -348,12 +400,17 @@ class Connection:
         for request in self.sends:
             if not left:
                 break
-            part = request.remaining()[:left]
-            request.bytes_transferred += part.nbytes
-            left -= part.nbytes
-            parts.append(part)
+            parts.append(request.remaining()[:left])
+            left -= parts[-1].nbytes
         assert not left, f"{left} bytes in flight belong to no request (terminate.senddata.seq)"
         return parts
+
+    def _mark_sent(self, count: int) -> None:
+        """The first ``count`` bytes of the sends are the kernel's."""
+        for request in self.sends:
+            part = min(count, request.length - request.bytes_transferred)
+            request.bytes_transferred += part
+            count -= part
 
     def kernel_ready(self) -> None:
         """The kernel's socket can be read or written again."""
@@ -368,30 +425,47 @@ class Connection:
     def detach(self) -> None:
         """Give the socket back to the application alone: upload, and stop routing requests.
 
-        Raises ChimneyError if sends are still pending (wait for them first); pending receives end with
+        Raises ChimneyError if sends are still pending (wait for them first), UploadFailed; pending receives end with
         ConnectionAbortedError, and their data stays in the socket.
         """
         self._check_open("detach")
-        self.upload()
-        if self.sends:
-            raise ChimneyError(f"detach on {self!r} with {len(self.sends)} sends pending: wait until they are done")
-        self.release()
+        self._services.hand_over(self, self._detach)
 
     def close(self) -> None:
-        """Detach whatever is pending, and close the socket: the kernel ends the connection."""
+        """End the connection as the kernel does when its socket is closed; whatever is pending is given up."""
         if self.owner is not Owner.APPLICATION:
-            self.release()
-        self.socket.close()
+            self._services.hand_over(self, self._close)
+        else:
+            self.socket.close()
 
     def release(self) -> None:
-        """Upload, end every pending request with ConnectionAbortedError, and stop routing."""
-        self._check_open("release")
-        self.upload()
-        self._kernel_path.stop()
-        self.owner = Owner.APPLICATION
-        self.fail(ConnectionAbortedError("the connection was detached"))
-        self._kernel.release()
-        self._services.forget(self)
+        """Upload, end every pending request with ConnectionAbortedError, and stop routing. Raises UploadFailed."""
+        if self.owner is not Owner.APPLICATION:
+            self._services.hand_over(self, self._release)
+
+    def _detach(self) -> None:
+        self._upload()
+        if self.sends:
+            raise ChimneyError(f"detach on {self!r} with {len(self.sends)} sends pending: wait until they are done")
+        self._release()
+
+    def _close(self) -> None:
+        try:
+            self._release()
+        finally:
+            self.socket.close()
+
+    def _release(self) -> None:
+        if self.owner is Owner.APPLICATION:
+            return
+        try:
+            self._upload()
+        finally:
+            self._kernel_path.stop()
+            self.owner = Owner.APPLICATION
+            self.fail(ConnectionAbortedError("the connection was detached"))
+            self._kernel.release()
+            self._services.forget(self)
 
     # Figures, and conveniences that drive the stack until their request is done
 

@@ -12,4 +12,4 @@ class NotOffloadable(ChimneyError):
 
 
 class UploadFailed(ChimneyError):
-    """The kernel did not take the connection back: it is lost, and the message says at which step."""
+    """The kernel did not take the connection back; the message says at which step, and what to do."""

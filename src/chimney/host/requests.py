@@ -18,7 +18,8 @@ class Request:
     """What send, receive and shutdown requests have in common.
 
     ``done`` turns true exactly once; then ``error`` is None or the OSError that ended the request, and
-    ``bytes_transferred`` counts its valid bytes. ``callback(request)`` runs right after.
+    ``bytes_transferred`` counts its valid bytes. ``callback(request)`` runs right after; what it raises comes out of
+    the poll (or hand-over) under way when that has done its work.
     """
 
     def __init__(self, connection: Any, view: memoryview, callback: Callback | None) -> None:
@@ -38,9 +39,14 @@ class Request:
         self.error = error
         self.net_buffer_list = None
         callback = self.callback
-        if callback is not None:
-            self.callback = None
+        if callback is None:
+            return
+        self.callback = None
+        try:
             callback(self)
+        except BaseException as failure:
+            # Other requests are being completed around us: none of them may be lost for it.
+            self.connection.callback_failed(failure)
 
     def remaining(self) -> memoryview:
         """The bytes not yet transferred."""

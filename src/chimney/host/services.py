@@ -60,5 +60,8 @@ class Services(Protocol):
     def turn(self, timeout: float | None) -> None:
         """The same, for a hand-over that waits for its completion."""
 
+    def callback_failed(self, failure: BaseException) -> None:
+        """A callback of the application's raised; it comes out when the work under way is done."""
+
     def forget(self, connection: Connection) -> None:
         """The connection is the application's alone again."""
