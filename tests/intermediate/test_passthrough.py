@@ -1,5 +1,8 @@
 """The pass-through driver: everything goes through unchanged, except for the handles, which are each layer's own."""
 
+import gc
+import weakref
+
 import pytest
 
 from chimney.intermediate import PassThrough
@@ -136,6 +139,26 @@ def test_state_operations_reach_the_object_and_come_back(stack, operation):
     assert (tree.im_reserved, tree.protocol_reserved) == ("host's", "own")
     if operation == "terminate":
         assert handle.miniport_offload_context is None and seen.miniport_offload_context is None
+
+
+def test_a_state_operation_leaves_nothing_behind(stack):
+    """A call entry lives as long as its operation (im.state.complete); BufferedData and its memory with it."""
+    handle, _ = stack.offload()
+    tree = ProtocolOffloadBlockList(type=OffloadStateType.TCP, offload_handle=handle)
+    stack.binding.query_offload_state(tree)
+    lower = stack.target.calls.pop()
+    lower.net_buffer_list_chain = net_buffer_list(b"x")
+    kept = weakref.ref(lower.net_buffer_list_chain)
+    gc.disable()
+    try:
+        stack.target.handle.query_offload_state_complete(lower)
+        with pytest.raises(RuntimeError, match="complete each tree once"):
+            stack.target.handle.query_offload_state_complete(lower)
+        del lower, tree
+        stack.host.calls.clear()
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_a_failed_initiate_leaves_no_context(stack):

@@ -205,8 +205,17 @@ def _lower_form(
 
 
 def _ascend(lower: ProtocolOffloadBlockList) -> CallEntry:
+    """What a completed tree's call entry knows, with the results; the entry is used up (im.state.complete).
+
+    Raises RuntimeError if the tree has been completed already.
+    """
     call = lower.im_reserved
-    assert isinstance(call, CallEntry)
+    if not isinstance(call, CallEntry):
+        raise RuntimeError(
+            "a state operation completed that is not under way: complete each tree once (general.complete-exactly-once)"
+        )
+    # Entry and tree refer to each other: without this they would wait for the garbage collector, state and all.
+    lower.im_reserved = None
     for above, below in call.pairs:
         above.status = below.status
         above.net_buffer_list_chain = below.net_buffer_list_chain
