@@ -172,9 +172,11 @@ def test_requests_after_an_abortive_disconnect_are_aborted(world, ends):
 
 def test_an_abortive_disconnect_before_a_terminate_still_sends_its_reset(world, ends):
     a, b = ends
+    [send] = a.send(b"x")
     abortive = a.disconnect(flags=ABORT)
     a.terminate()
     assert resets(world) == ["a"] and a.host.took("disconnect") == [(abortive, SUCCESS, 0)]
+    assert names(a)[:2] == ["initiate", "send"] and a.host.took("send") == [(send, ABORTED, 0)], "sends end first"
     world.run()
     assert "INDICATE_ABORT" in names(b)
 

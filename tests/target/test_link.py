@@ -79,6 +79,46 @@ def test_what_waits_for_the_link_goes_back_with_a_terminate(slow):
     slow.run(until=lambda: b.host.took("receive"))
 
 
+@pytest.mark.parametrize("turn_before", [False, True])
+def test_a_reset_that_the_link_has_no_room_for_is_left_to_the_host(slow, turn_before):
+    a, b = slow.connect()
+    a.send(b"x" * 50_000)
+    slow.poll()
+    abortive = a.disconnect(flags=DisconnectFlags.ABORTIVE_CLOSE)
+    if turn_before:
+        slow.poll()
+    a.terminate()
+    assert a.host.took("disconnect") == [(abortive, int(Status.UPLOAD_IN_PROGRESS), 0)]
+    assert [entry[0] for entry in a.host.log].index("send") < [entry[0] for entry in a.host.log].index("disconnect")
+
+
+def test_a_terminate_does_not_push_out_what_waits_for_the_link(slow):
+    a, b = slow.connect()
+    c, d = slow.connect(2000)
+    a.receive(100)
+    b.send(b"to be acknowledged")
+    slow.run(duration=5000)
+    c.send(b"x" * 20_000)
+    d.receive(20_000, push=False)
+    slow.poll()
+    assert c.side.target.wants_write
+    retransmitted = c.offloaded
+    a.terminate()
+    assert c.side.target.wants_write
+    slow.run(until=lambda: d.host.took("receive"))
+    assert retransmitted.retransmitted_segments == 0
+
+
+def test_a_reset_that_was_lost_with_the_link_was_not_sent(seed):
+    world = World(seed=seed)
+    a, _ = world.connect()
+    a.side.link.close()
+    abortive = a.disconnect(flags=DisconnectFlags.ABORTIVE_CLOSE)
+    a.side.target.poll(world.clock())
+    assert a.host.took("disconnect") == [(abortive, ABORTED, 0)]
+    assert a.side.target.frames_out == 0
+
+
 def test_a_link_that_fails_loses_what_it_is_given(seed):
     world = World(config=TargetConfig(max_retransmissions=2), seed=seed)
     a, b = world.connect()

@@ -31,7 +31,6 @@ cdef int _GROUP_BIT
 cdef class Refused:
     cdef public TcpObject tcp
     cdef public Segment segment
-    cdef public bytearray headers
 
 cdef class Datapath(Miniport):
     cdef public Link link
@@ -84,18 +83,15 @@ cdef class Datapath(Miniport):
     cdef long long _dispatch(self, TcpObject tcp) except -1
     @cython.locals(deadline="long long")
     cdef _plan(self, TcpObject tcp)
-    @cython.locals(count="long long", headers=bytearray)
+    @cython.locals(template=HeaderTemplate, length="long long", gso_size="long long", count="long long", tcp_header=bytes, reset_status=long)
     cpdef bint emit(self, TcpObject tcp, Segment segment) except -1
-    @cython.locals(template=HeaderTemplate, gso_size="long long")
-    cdef bint _give_to_link(self, TcpObject tcp, Segment segment, bytearray headers) except -1
     @cython.locals(waiting=Refused)
     cdef _send_refused(self)
     cdef _wait_for_link(self, TcpObject tcp)
     @cython.locals(waiting=list, tcp=TcpObject)
     cdef _go_on(self)
-    cpdef send_pending(self, TcpObject tcp)
     @cython.locals(waiting=Refused)
-    cpdef long long withdraw(self, TcpObject tcp) except? -2
+    cpdef Segment withdraw(self, TcpObject tcp)
     cdef _ask_whether_reachable(self, NeighborObject neighbor)
     cdef _handle_events(self, TcpObject tcp)
     cdef _peer_reset(self, TcpObject tcp)

@@ -48,22 +48,21 @@ _GROUP_BIT = 1
 
 
 class Refused:
-    """A segment that the link had no room for, with its headers."""
+    """A segment that the link had no room for."""
 
-    def __init__(self, tcp: TcpObject, segment: Segment, headers: bytearray) -> None:
+    def __init__(self, tcp: TcpObject, segment: Segment) -> None:
         self.tcp = tcp
         self.segment = segment
-        self.headers = headers
 
 
 class Datapath(Miniport):
     """What a `SoftTarget` does between its downward calls and the link.
 
-    connections      offloaded connections by the key of their frames. ``lent``: indication lists that are with the
-    host. statistics       ``frames_in``; ``frames_passed_up`` of them on the ordinary path; ``frame_errors`` (bad
-    checksum or
-                     header) and ``frames_dropped`` (another VLAN, or too many kept); ``frames_out``; ``link_errors``.
-    wants_write      the link had no room: come back when it is writable.
+    connections  offloaded connections by the key of their frames (`frames.flow_key`).
+    lent         lists of indications and BufferedData that are with the host.
+    operations   state operations to be carried out.
+    statistics   ``frames_in``; ``frames_passed_up`` of them on the ordinary path; ``frame_errors`` (bad checksum or
+                 header); ``frames_dropped`` (another VLAN, or too many kept); ``frames_out``; ``link_errors``.
     """
 
     def __init__(self, name: str, link: Link, clock: Callable[[], int], config: TargetConfig) -> None:
@@ -331,6 +330,8 @@ class Datapath(Miniport):
                 return sent
             sent += 1
             if not self.emit(tcp, segment):
+                # Nothing else is sent meanwhile.
+                self._refused = Refused(tcp, segment)
                 self._wait_for_link(tcp)
                 return sent
         self.touch(tcp)
@@ -347,26 +348,18 @@ class Datapath(Miniport):
     # Frames out
 
     def emit(self, tcp: TcpObject, segment: Segment) -> bool:
-        """Give a segment to the link. False: it has no room, and the segment waits (nothing else is sent meanwhile)."""
+        """Give a segment to the link, past whatever waits for it. False: the link has no room."""
         if self._stale_us:
             self._ask_whether_reachable(tcp.path.neighbor)
-        count = 1
-        if segment.payload_length > segment.mss:
-            count = -(-segment.payload_length // segment.mss)
-        headers = tcp.template.headers(
-            segment.header_bytes(tcp.local_port, tcp.remote_port), segment.payload_length, count
-        )
-        if self._give_to_link(tcp, segment, headers):
-            return True
-        self._refused = Refused(tcp, segment, headers)
-        return False
-
-    def _give_to_link(self, tcp: TcpObject, segment: Segment, headers: bytearray) -> bool:
         template = tcp.template
-        gso_size = segment.mss if segment.payload_length > segment.mss else 0
+        length = segment.payload_length
+        gso_size = segment.mss if length > segment.mss else 0
+        count = -(-length // gso_size) if gso_size else 1
+        tcp_header = segment.header_bytes(tcp.local_port, tcp.remote_port)
+        reset_status = _SUCCESS
         try:
             if not self.link.send(
-                headers,
+                template.headers(tcp_header, length, count),
                 segment.payload_parts,
                 template.tcp_start,
                 _CHECKSUM_OFFSET,
@@ -378,14 +371,16 @@ class Datapath(Miniport):
         except OSError:
             # As lost as on the wire: it is sent again, or the host hears of a timeout.
             self.link_errors += 1
-        self.frames_out += 1
-        if tcp.abort_request is not None and segment.flags & _RST:
-            self.complete_abort(tcp, _SUCCESS)
+            reset_status = _REQUEST_ABORTED
+        else:
+            self.frames_out += 1
+        if segment.flags & _RST:
+            self.complete_abort(tcp, reset_status)
         return True
 
     def _send_refused(self) -> None:
         waiting = self._refused
-        if waiting is not None and self._give_to_link(waiting.tcp, waiting.segment, waiting.headers):
+        if waiting is not None and self.emit(waiting.tcp, waiting.segment):
             self._refused = None
             self._go_on()
 
@@ -402,21 +397,14 @@ class Datapath(Miniport):
             tcp.waiting = False
             self.touch(tcp)
 
-    def send_pending(self, tcp: TcpObject) -> None:
-        """Send what one connection has to send now (an RST) if the link has room."""
-        if self._refused is None:
-            self._dispatch(tcp)
-
-    def withdraw(self, tcp: TcpObject) -> int:
-        """Forget a segment of this connection that waits for the link; returns its sequence number if it carries
-        data, else -1.
-        """
+    def withdraw(self, tcp: TcpObject) -> Segment | None:
+        """Forget the segment of this connection that waits for the link, and return it; None if there is none."""
         waiting = self._refused
         if waiting is None or waiting.tcp is not tcp:
-            return -1
+            return None
         self._refused = None
         self._go_on()
-        return waiting.segment.seq if waiting.segment.payload_length else -1
+        return waiting.segment
 
     def _ask_whether_reachable(self, neighbor: NeighborObject) -> None:
         """Before sending: if neither side has had proof for too long, the host is asked (11.2, A18)."""

@@ -9,6 +9,7 @@ from chimney.ndis.state import MiniportOffloadBlockList, NeighborDelegated, TcpD
 from chimney.ndis.status import Status
 from chimney.target.conversion import write_delegated
 from chimney.target.objects import NeighborObject, PathObject, TcpObject
+from chimney.tcp.segment import RST
 
 if TYPE_CHECKING:
     from chimney.target.soft import SoftTarget
@@ -74,10 +75,18 @@ def terminate(target: SoftTarget, root: MiniportOffloadBlockList) -> None:
 def _give_back(target: SoftTarget, tcp: TcpObject, block: MiniportOffloadBlockList) -> None:
     """One connection, in the documents' order."""
     now = target.clock()
+    aborted = int(Status.REQUEST_ABORTED)
     engine, delivery, sending = tcp.engine, tcp.delivery, tcp.sending
-    unsent = target.withdraw(tcp)
+    withdrawn = target.withdraw(tcp)
     if tcp.abort_request is not None:
-        target.send_pending(tcp)
+        sending.fail(aborted)
+        is_reset = withdrawn is not None and withdrawn.flags & RST
+        reset = withdrawn if is_reset else engine.dispatch(now)
+        if reset is None:
+            # RFC 9293, 3.10.5: both sides have closed already.
+            target.complete_abort(tcp, aborted)
+        else:
+            target.emit(tcp, reset)
     elif not tcp.silent:
         owed = engine.flush_ack(now)
         if owed is not None:
@@ -85,22 +94,21 @@ def _give_back(target: SoftTarget, tcp: TcpObject, block: MiniportOffloadBlockLi
     # What is acknowledged or delivered already ends as it would have ended without the terminate.
     delivery.run(now)
     sending.complete()
-    aborted = int(Status.REQUEST_ABORTED)
     status = aborted if sending.refusal == aborted else int(Status.UPLOAD_IN_PROGRESS)
     _fail_receives(tcp, status)
     undelivered = delivery.take_buffered()
     chain = _unfinished_sends(target, tcp, status)
     sending.fail_disconnects(status)
-    if tcp.abort_request is not None:
-        target.complete_abort(tcp, status)
+    # The link had no room for the RST (chapter 15): resetting the connection is up to the host.
+    target.complete_abort(tcp, int(Status.UPLOAD_IN_PROGRESS))
     target.complete_forwards(tcp, status)
     if delivery.consumed:
         engine.consume(delivery.consumed)
         delivery.consumed = 0
     tcb = engine.export(now)
-    if unsent >= 0:
+    if withdrawn is not None and withdrawn.payload_length:
         # This and what follows is in no queue of ours any more: it goes first (SndNxt below SndMax).
-        tcb.snd_nxt = unsent
+        tcb.snd_nxt = withdrawn.seq
     delegated = block.delegated
     if isinstance(delegated, TcpDelegated):
         write_delegated(delegated, tcb, target.config)
