@@ -2,7 +2,7 @@
 
 import pytest
 
-from chimney.link.base import NEVER, LinkError
+from chimney.link.base import NEVER, Link, LinkError
 from chimney.ndis import DisconnectFlags, Status
 from chimney.target import TargetConfig
 from tests.target.machine import World
@@ -36,6 +36,40 @@ def test_connections_share_a_full_link(slow):
     assert rounds < 5000, "a full link is waited for, not asked all the time"
     slow.run(until=lambda: len(pairs[0][0].host.took("send")) == 10)
     assert not slow.sides[0].target.wants_write
+
+
+class Dropping(Link):
+    """A link to a device whose queue takes 3000 bytes; it does not tell when it has room, and is always writable."""
+
+    def __init__(self, link):
+        super().__init__(link.name, link.mac, link.mtu)
+        self.inner = link
+        self.receive, self.release, self.set_filter = link.receive, link.release, link.set_filter
+        self.refused = 0
+
+    def send(self, *arguments):
+        if self.inner.network.waiting(self.inner) > 3000:
+            self.refused += 1
+            return False
+        return self.inner.send(*arguments)
+
+    def writable(self):
+        return True
+
+
+def test_a_queue_that_does_not_tell_when_it_has_room_is_asked_again_after_a_while(seed):
+    """Packet sockets answer ENOBUFS then: to wait until they are writable would be to spin."""
+    world = World(config=TargetConfig(max_burst_segment=1448), seed=seed, delay_us=10, bandwidth=1_000_000)
+    a, b = world.connect()
+    b.receive(20_000, push=False)
+    target = a.side.target
+    target.link = device = Dropping(a.side.link)
+    a.send(bytes(20_000))
+    world.poll()
+    assert device.refused and not target.wants_write
+    assert world.clock() < target.poll_at() < world.clock() + 1000
+    world.run(until=lambda: b.host.took("receive"))
+    assert 50 < device.refused < 400, "the wire needs 160 ms"
 
 
 def test_a_full_link_does_not_hold_up_what_arrives(slow):

@@ -27,6 +27,7 @@ cdef int _SYN
 cdef int _CHECKSUM_OFFSET
 cdef int _VLAN_ID
 cdef int _GROUP_BIT
+cdef long long _RETRY_US
 
 cdef class Refused:
     cdef public TcpObject tcp
@@ -51,6 +52,7 @@ cdef class Datapath(Miniport):
     cdef FrameReader _reader
     cdef object _active
     cdef Refused _refused
+    cdef long long _retry_at
     cdef list _waiting
     cdef long long _emissions_per_turn
     cdef long long _emissions_per_poll
@@ -87,6 +89,7 @@ cdef class Datapath(Miniport):
     cpdef bint emit(self, TcpObject tcp, Segment segment) except -1
     @cython.locals(waiting=Refused)
     cdef _send_refused(self)
+    cdef _plan_retry(self)
     cdef _wait_for_link(self, TcpObject tcp)
     @cython.locals(waiting=list, tcp=TcpObject)
     cdef _go_on(self)

@@ -45,6 +45,7 @@ _SYN = int(SYN)
 _CHECKSUM_OFFSET = 16
 _VLAN_ID = 0x0FFF
 _GROUP_BIT = 1
+_RETRY_US = 500
 
 
 class Refused:
@@ -85,6 +86,7 @@ class Datapath(Miniport):
         self._reader = FrameReader()
         self._active: deque[TcpObject] = deque()
         self._refused: Refused | None = None
+        self._retry_at = NEVER
         self._waiting: list[TcpObject] = []
         self._emissions_per_turn = config.emissions_per_turn
         self._emissions_per_poll = config.emissions_per_poll
@@ -129,12 +131,12 @@ class Datapath(Miniport):
         """When `poll` is to be called next, even if no frame arrives: a time that may have passed already, or NEVER."""
         if self.operations or self._active:
             return self.now
-        return self.schedule.next_at()
+        return min(self.schedule.next_at(), self._retry_at)
 
     @property
     def wants_write(self) -> bool:
-        """Whether the link had no room: poll again when it is writable."""
-        return self._refused is not None
+        """Whether the link had no room, and will tell when it has: poll again when it is writable."""
+        return self._refused is not None and self._retry_at == NEVER
 
     def run_operations(self) -> int:
         """Carry out the state operations that wait, those included that they bring about."""
@@ -332,6 +334,7 @@ class Datapath(Miniport):
             if not self.emit(tcp, segment):
                 # Nothing else is sent meanwhile.
                 self._refused = Refused(tcp, segment)
+                self._plan_retry()
                 self._wait_for_link(tcp)
                 return sent
         self.touch(tcp)
@@ -380,9 +383,17 @@ class Datapath(Miniport):
 
     def _send_refused(self) -> None:
         waiting = self._refused
-        if waiting is not None and self.emit(waiting.tcp, waiting.segment):
+        if waiting is None or (self._retry_at != NEVER and self.now < self._retry_at):
+            return
+        if self.emit(waiting.tcp, waiting.segment):
             self._refused = None
             self._go_on()
+        else:
+            self._plan_retry()
+
+    def _plan_retry(self) -> None:
+        # A device's queue, unlike the link's own, does not tell when it has room again.
+        self._retry_at = self.now + _RETRY_US if self.link.writable() else NEVER
 
     def _wait_for_link(self, tcp: TcpObject) -> None:
         if not tcp.waiting:
@@ -391,6 +402,7 @@ class Datapath(Miniport):
 
     def _go_on(self) -> None:
         """The link is free: those that waited for it have their turns."""
+        self._retry_at = NEVER
         waiting = self._waiting
         self._waiting = []
         for tcp in waiting:
