@@ -182,26 +182,33 @@ def _lower_form(
     block: MiniportOffloadBlockList | None,
     pairs: list[tuple[MiniportOffloadBlockList, ProtocolOffloadBlockList]],
 ) -> ProtocolOffloadBlockList | None:
-    if block is None:
-        return None
-    lower = ProtocolOffloadBlockList(
-        type=block.type,
-        const=block.const,
-        cached=block.cached,
-        delegated=block.delegated,
-        net_buffer_list_chain=block.net_buffer_list_chain,
-        port_number=block.port_number,
-        protocol_reserved=block.protocol_reserved,
-        source_handle=block.source_handle,
-    )
-    if block.ndis_offload_handle is not None:
-        entry = block.miniport_offload_context or OffloadEntry(block.ndis_offload_handle)
-        assert isinstance(entry, OffloadEntry)
-        lower.offload_handle = entry.handle
-    pairs.append((block, lower))
-    lower.dependent_block_list = _lower_form(block.dependent_block_list, pairs)
-    lower.next_block = _lower_form(block.next_block, pairs)
-    return lower
+    """The row that begins with ``block``, and all above it, with our own handles; ``pairs`` gets every node of both."""
+    first: ProtocolOffloadBlockList | None = None
+    last: ProtocolOffloadBlockList | None = None
+    while block is not None:
+        lower = ProtocolOffloadBlockList(
+            type=block.type,
+            const=block.const,
+            cached=block.cached,
+            delegated=block.delegated,
+            net_buffer_list_chain=block.net_buffer_list_chain,
+            port_number=block.port_number,
+            protocol_reserved=block.protocol_reserved,
+            source_handle=block.source_handle,
+            dependent_block_list=_lower_form(block.dependent_block_list, pairs),
+        )
+        if block.ndis_offload_handle is not None:
+            entry = block.miniport_offload_context or OffloadEntry(block.ndis_offload_handle)
+            assert isinstance(entry, OffloadEntry)
+            lower.offload_handle = entry.handle
+        pairs.append((block, lower))
+        if last is None:
+            first = lower
+        else:
+            last.next_block = lower
+        last = lower
+        block = block.next_block
+    return first
 
 
 def _ascend(lower: ProtocolOffloadBlockList) -> CallEntry:

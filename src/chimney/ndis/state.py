@@ -217,26 +217,33 @@ def walk(block: Block | None) -> Iterator[Block]:
 
 
 def to_miniport_form(block: ProtocolOffloadBlockList | None) -> MiniportOffloadBlockList | None:
-    """The tree below ``block`` in miniport form; state structures are shared; each node remembers its origin in
-    ``ndis_reserved``.
+    """The row that begins with ``block``, and all above it, in miniport form; state structures are shared; each node
+    remembers its origin in ``ndis_reserved``.
     """
-    if block is None:
-        return None
-    return MiniportOffloadBlockList(
-        type=block.type,
-        const=block.const,
-        cached=block.cached,
-        delegated=block.delegated,
-        net_buffer_list_chain=block.net_buffer_list_chain,
-        port_number=block.port_number,
-        im_reserved=block.im_reserved,
-        protocol_reserved=block.protocol_reserved,
-        ndis_reserved=block,
-        source_handle=block.source_handle,
-        ndis_offload_handle=block.offload_handle,
-        next_block=to_miniport_form(block.next_block),
-        dependent_block_list=to_miniport_form(block.dependent_block_list),
-    )
+    first: MiniportOffloadBlockList | None = None
+    last: MiniportOffloadBlockList | None = None
+    while block is not None:
+        made = MiniportOffloadBlockList(
+            type=block.type,
+            const=block.const,
+            cached=block.cached,
+            delegated=block.delegated,
+            net_buffer_list_chain=block.net_buffer_list_chain,
+            port_number=block.port_number,
+            im_reserved=block.im_reserved,
+            protocol_reserved=block.protocol_reserved,
+            ndis_reserved=block,
+            source_handle=block.source_handle,
+            ndis_offload_handle=block.offload_handle,
+            dependent_block_list=to_miniport_form(block.dependent_block_list),
+        )
+        if last is None:
+            first = made
+        else:
+            last.next_block = made
+        last = made
+        block = block.next_block
+    return first
 
 
 def complete_into_protocol_form(root: MiniportOffloadBlockList) -> ProtocolOffloadBlockList:
