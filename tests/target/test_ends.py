@@ -2,7 +2,7 @@
 
 import pytest
 
-from chimney.ndis import DisconnectFlags, Status, UploadReason
+from chimney.ndis import DisconnectFlags, OffloadStateType, ProtocolOffloadBlockList, Status, UploadReason
 from chimney.ndis.buffers import iterate
 from chimney.ndis.status import TcpConnectionState
 from chimney.target import TargetConfig
@@ -353,6 +353,16 @@ def test_a_path_in_use_cannot_be_terminated(world):
     a, _ = world.connect()
     with pytest.raises(ValueError, match="still use"):
         a.side.binding.terminate_offload(a.terminate_tree(connection=False))
+
+
+def test_a_terminate_needs_a_structure_for_the_state(world, ends):
+    a, b = ends
+    tree = ProtocolOffloadBlockList(type=OffloadStateType.TCP, offload_handle=a.handle)
+    with pytest.raises(ValueError, match="attach a TcpDelegated"):
+        a.side.binding.terminate_offload(tree)
+    a.receive(1)
+    b.send(b"x")
+    world.run(until=lambda: a.host.took("receive"))
 
 
 def test_a_stale_handle_is_refused(world, ends):

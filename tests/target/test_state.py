@@ -2,6 +2,7 @@
 
 import pytest
 
+from chimney.link.base import Link
 from chimney.ndis import (
     OffloadHandle,
     OffloadStateType,
@@ -25,6 +26,7 @@ from chimney.ndis.state import (
 from chimney.ndis.status import TcpCachedFlags, TcpConnectionState
 from chimney.target import TargetConfig
 from chimney.target.conversion import engine_tcb, write_delegated
+from chimney.target.delivery import Delivery
 from tests.target.machine import CONST_FLAGS, MACS, SCALE, WINDOW, World, delegated
 
 SUCCESS, PARTIAL, FAILURE = Status.SUCCESS, Status.OFFLOAD_PARTIAL_SUCCESS, Status.FAILURE
@@ -80,6 +82,14 @@ def row(*blocks):
     return blocks[0] if blocks else None
 
 
+class Watched(Link):
+    """A link whose filter is watched."""
+
+    def __init__(self, link, set_filter):
+        super().__init__(link.name, link.mac, link.mtu)
+        self.set_filter = set_filter
+
+
 def initiate(world, tree):
     """Statuses of the tree's blocks, in traversal order."""
     world.sides[0].binding.initiate_offload(tree)
@@ -121,6 +131,49 @@ def test_depth_first_makes_the_most_of_scarce_connections():
     tree = neighbor(path(connection(1), connection(2)), path(connection(3), remote=3))
     world = World(config=TargetConfig(tcp_capacity=2))
     assert initiate(world, tree) == [SUCCESS, SUCCESS, SUCCESS, SUCCESS, PARTIAL, Status.OFFLOAD_TCP_ENTRIES]
+
+
+@pytest.mark.parametrize("drivers", [0, 2])
+def test_a_row_of_any_length(drivers):
+    """There is no limit on a tree's width (5.2), and the link's filter changes once."""
+    world = World(drivers)
+    side = world.sides[0]
+    filters = []
+    set_filter = side.link.set_filter
+    side.target.link = Watched(side.link, lambda flows: (filters.append(len(flows)), set_filter(flows)))
+    connections = [connection(port) for port in range(1, 3001)]
+    assert set(initiate(world, neighbor(path(*connections)))) == {SUCCESS}
+    assert filters == [3000]
+    tree = row(
+        *(
+            ProtocolOffloadBlockList(
+                type=OffloadStateType.TCP_DELEGATED, delegated=delegated(0), offload_handle=block.offload_handle
+            )
+            for block in connections
+        )
+    )
+    side.binding.terminate_offload(tree)
+    assert {block.status for block in walk(tree)} == {SUCCESS} and not side.target.connections
+    assert filters == [3000, 0]
+
+
+@pytest.mark.parametrize(("short", "status"), [("Delivery", Status.RESOURCES), ("hand_over", FAILURE)])
+def test_short_of_memory(monkeypatch, short, status):
+    """initiate.status.resource-code and, for the copy of BufferedData, initiate.buffered.no-memory."""
+
+    class Short(Delivery):
+        def __init__(self, *arguments):
+            if short == "Delivery":
+                raise MemoryError
+            super().__init__(*arguments)
+
+        def hand_over(self, net_buffer_list):
+            raise MemoryError
+
+    monkeypatch.setattr("chimney.target.initiate.Delivery", Short)
+    world = World()
+    assert initiate(world, neighbor(path(connection(1)))) == [SUCCESS, PARTIAL, status]
+    assert not world.sides[0].target.connections
 
 
 def test_the_root_fails_and_nothing_else_is_tried():

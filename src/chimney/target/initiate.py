@@ -89,7 +89,7 @@ def _visit(target: SoftTarget, block: MiniportOffloadBlockList, parent: object, 
     try:
         made: object = _offload(target, block, parent, new)
     except MemoryError:
-        made = Status.FAILURE
+        made = Status.RESOURCES
     if isinstance(made, Status):
         block.status = made
         _abandon(block.dependent_block_list)
@@ -208,7 +208,11 @@ def _connection(target: SoftTarget, block: MiniportOffloadBlockList, path: PathO
         cached.rcv_indication_size,
     )
     delivery.quiet = True
-    delivery.hand_over(delegated.buffered_data)
+    try:
+        delivery.hand_over(delegated.buffered_data)
+    except MemoryError:
+        # Not RESOURCES: initiate.buffered.no-memory.
+        return Status.FAILURE
     engine = Connection(
         engine_config(const, cached, path.path_mtu, path.ipv6, config),
         engine_tcb(delegated, delivery.buffered_bytes, config),

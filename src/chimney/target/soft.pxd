@@ -17,6 +17,7 @@ cdef class SoftTarget(Datapath):
     cdef public set paths
     cdef public object source_addresses
     cdef dict _watched
+    cdef object _let_in
 
     @cython.locals(tcp=TcpObject)
     cpdef long tcp_offload_send(self, object offload_context, NetBufferList net_buffer_list) except -1

@@ -36,8 +36,9 @@ _ABORTIVE = int(DisconnectFlags.ABORTIVE_CLOSE)
 class SoftTarget(Datapath):
     """An offload target in software: TCP engines over one link.
 
-    name    of the adapter. link: carries its frames; the target owns the link's filter. clock: tells the time in
-    microseconds.
+    name   of the adapter.
+    link   carries its frames; the target owns the link's filter.
+    clock  tells the time in microseconds.
     """
 
     def __init__(self, name: str, link: Link, clock: Callable[[], int], config: TargetConfig | None = None) -> None:
@@ -46,6 +47,7 @@ class SoftTarget(Datapath):
         self.paths: set[PathObject] = set()
         self.source_addresses: Counter[bytes] = Counter()
         self._watched: dict[bytes, Flow] = {}
+        self._let_in: frozenset[bytes] = frozenset()
 
     # Beside NDIS: the host's owner on the same machine
 
@@ -53,36 +55,37 @@ class SoftTarget(Datapath):
         """Let the flow's frames in, offloaded or not, until `unwatch`: those of no offloaded connection go up the
         ordinary path.
         """
-        key = flow_key(flow)
-        if key not in self._watched:
-            self._watched[key] = Flow(flow.local_address, flow.local_port, flow.remote_address, flow.remote_port)
-            if key not in self.connections:
-                self._set_filter()
+        self._watched[flow_key(flow)] = flow
+        self.update_filter()
 
     def unwatch(self, flow: Flow) -> None:
         """Let the flow's frames in only while it is offloaded."""
-        key = flow_key(flow)
-        if self._watched.pop(key, None) is not None and key not in self.connections:
-            self._set_filter()
+        self._watched.pop(flow_key(flow), None)
+        self.update_filter()
 
     def find(self, flow: Flow) -> TcpObject | None:
         """The offloaded connection of this flow, with its counters; None if there is none."""
         return self.connections.get(flow_key(flow))
 
     def attach(self, tcp: TcpObject) -> None:
-        """A connection has been offloaded."""
+        """A connection has been offloaded; `update_filter` lets its frames in."""
         self.connections[tcp.key] = tcp
-        if tcp.key not in self._watched:
-            self._set_filter()
 
     def detach(self, tcp: TcpObject) -> None:
-        """A connection has been given back."""
+        """A connection has been given back; `update_filter` keeps its frames out."""
         del self.connections[tcp.key]
         tcp.path.connections.discard(tcp)
         tcp.gone = True
         self.schedule.forget(tcp)
-        if tcp.key not in self._watched:
-            self._set_filter()
+
+    def update_filter(self) -> None:
+        """Let the frames of all offloaded and all watched flows in, and no others."""
+        flows = dict(self._watched)
+        for key, tcp in self.connections.items():
+            flows[key] = tcp.flow
+        if flows.keys() != self._let_in:
+            self.link.set_filter(flows.values())
+            self._let_in = frozenset(flows)
 
     def forget_path(self, path: PathObject) -> None:
         """A path has been given back."""
@@ -102,16 +105,11 @@ class SoftTarget(Datapath):
             tcp.delivery.refusal = 0
         self.touch(tcp)
 
-    def _set_filter(self) -> None:
-        flows = dict(self._watched)
-        for key, tcp in self.connections.items():
-            flows[key] = tcp.flow
-        self.link.set_filter(flows.values())
-
     # State operations
 
     def initiate_offload(self, block_list: MiniportOffloadBlockList) -> None:
         new = initiate(self, block_list)
+        self.update_filter()
         self._operation(partial(self._complete_initiate, block_list, new))
 
     def _complete_initiate(self, block_list: MiniportOffloadBlockList, new: list[TcpObject]) -> None:

@@ -20,9 +20,17 @@ _ROUNDS = 1000
 def announce_terminate(root: MiniportOffloadBlockList) -> None:
     """What a terminate does at once: its connections process nothing any more that arrives (terminate.segments).
 
-    Raises ValueError if a path or neighbor would leave while others depend on it (terminate.host.refcount).
+    Raises ValueError if a path or neighbor would leave while others depend on it (terminate.host.refcount), and if a
+    connection's block has no room for its state (terminate.delegated).
     """
-    objects = [block.miniport_offload_context for block in walk(root) if not block.placeholder]
+    blocks = [block for block in walk(root) if not block.placeholder]
+    objects = [block.miniport_offload_context for block in blocks]
+    for block, item in zip(blocks, objects, strict=True):
+        if isinstance(item, TcpObject) and not isinstance(block.delegated, TcpDelegated):
+            raise ValueError(
+                "terminate of a connection without a structure for its delegated state, which says where its data "
+                "goes on: attach a TcpDelegated to the block (terminate.delegated)"
+            )
     leaving = set(objects)
     for item in objects:
         if isinstance(item, PathObject) and not item.connections <= leaving:
@@ -67,6 +75,7 @@ def terminate(target: SoftTarget, root: MiniportOffloadBlockList) -> None:
     for item in below:
         if isinstance(item, NeighborObject):
             target.neighbors.discard(item)
+    target.update_filter()
     target.handle.terminate_offload_complete(root)
     for frame in frames:
         target.indicate_frame(memoryview(frame))
@@ -110,14 +119,14 @@ def _give_back(target: SoftTarget, tcp: TcpObject, block: MiniportOffloadBlockLi
         # This and what follows is in no queue of ours any more: it goes first (SndNxt below SndMax).
         tcb.snd_nxt = withdrawn.seq
     delegated = block.delegated
-    if isinstance(delegated, TcpDelegated):
-        write_delegated(delegated, tcb, target.config)
-        delegated.buffered_data = undelivered
-        block.net_buffer_list_chain = chain
-        delegated.send_data_head = chain
-        delegated.send_data_tail = None
-        for nbl in iterate(chain):
-            delegated.send_data_tail = nbl
+    assert isinstance(delegated, TcpDelegated)
+    write_delegated(delegated, tcb, target.config)
+    delegated.buffered_data = undelivered
+    block.net_buffer_list_chain = chain
+    delegated.send_data_head = chain
+    delegated.send_data_tail = None
+    for nbl in iterate(chain):
+        delegated.send_data_tail = nbl
     target.detach(tcp)
 
 
