@@ -28,7 +28,7 @@ app(sys.argv[1:], prog_name="chimney")
 IMPATIENT = """
 import sys
 from chimney.cli import demo_run
-demo_run._STALL_SECONDS = 1.0
+demo_run._STALL_SECONDS = 0.4
 from chimney.cli.app import app
 app(sys.argv[1:], prog_name="chimney")
 """

@@ -22,7 +22,9 @@ from chimney.lab.tap import Direction, Tap
 SMALLEST_STRETCH = 32 << 10
 _INTERVAL = 0.02
 _START_SECONDS = 20.0
+# Of patience while nothing moves; where packets are lost, two kernels have been seen to back off for 16 s.
 _STALL_SECONDS = 30.0
+_STALL_FACTOR_WITH_LOSS = 3
 _SETTLE_SECONDS = 5.0
 
 
@@ -49,6 +51,10 @@ class Settings:
             least = format_size(cycles * SMALLEST_STRETCH)
             raise ValueError(f"{self.cycles} cycles over {transfers} transfers need a --size of {least} at least")
         return self.size // cycles
+
+    def patience(self) -> float:
+        """Seconds without a byte after which it is given up."""
+        return _STALL_SECONDS * (_STALL_FACTOR_WITH_LOSS if self.loss_percent else 1)
 
 
 @dataclass
@@ -90,7 +96,7 @@ def _run(settings: Settings, show: Callable[[Sight], None], interrupts: Interrup
         for transfers in plan(settings.connections):
             clients.append(Client(laboratory, transfers, directory / "data"))
             stack.callback(clients[-1].close)
-    stalled = _watch(laboratory.tap, server, clients, show)
+    stalled = _watch(laboratory.tap, server, clients, show, settings.patience())
     result.seconds = time.monotonic() - started
     if stalled:
         result.problems.append(stalled)
@@ -125,7 +131,7 @@ def _new_result(settings: Settings) -> Result:
     )
 
 
-def _watch(tap: Tap, server: Server, clients: list[Client], show: Callable[[Sight], None]) -> str:
+def _watch(tap: Tap, server: Server, clients: list[Client], show: Callable[[Sight], None], patience: float) -> str:
     """Until every client has ended. Returns what is wrong if that cannot be awaited, else ''."""
     seen, since = -1, time.monotonic()
     while any(client.running() for client in clients):
@@ -138,9 +144,9 @@ def _watch(tap: Tap, server: Server, clients: list[Client], show: Callable[[Sigh
             seen, since = bytes_seen, now
         if not server.alive():
             return f"the file server has ended: {server.last_words() or 'it says nothing'}"
-        if now - since > _STALL_SECONDS:
+        if now - since > patience:
             where = ", ".join(_stuck(client, sight) for client in clients if client.running())
-            return f"nothing has moved for {_STALL_SECONDS:.0f} s: {where} {server.last_words()}".rstrip()
+            return f"nothing has moved for {patience:.0f} s: {where} {server.last_words()}".rstrip()
         time.sleep(_INTERVAL)
     show(_sight(tap, server, clients))
     return ""
