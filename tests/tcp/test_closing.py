@@ -40,6 +40,17 @@ def test_time_wait_answers_a_repeated_fin():
     assert [s.ack for s in peer.take()] == [1]
 
 
+def test_time_wait_does_not_answer_every_acknowledgement_or_two_would_answer_each_other_for_ever():
+    peer = in_state(State.FIN_WAIT_2)
+    peer.give(0, flags=F)
+    peer.take()
+    answers = 0
+    for _ in range(100):
+        peer.give(-1)
+        answers += len(peer.take())
+    assert answers == 10
+
+
 def test_the_passive_side_closes():
     peer = Peer(PLAIN)
     peer.give(0, flags=F)

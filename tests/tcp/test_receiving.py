@@ -1,5 +1,6 @@
 """What the engine does with data: acknowledgements, reassembly, SACK, windows."""
 
+import pytest
 from tcp_harness import MSS, Peer
 
 from chimney.tcp import ACK, FIN, PSH, Config, Event, State
@@ -71,6 +72,16 @@ def test_without_sack_each_out_of_order_segment_is_one_duplicate_acknowledgement
     for i in range(1, 4):
         peer.give(i * 100, data=b"x" * 100)
     assert [(s.ack, s.sack) for s in peer.take()] == [(0, [])] * 3
+
+
+@pytest.mark.parametrize("end", [300, 400])
+def test_duplicates_that_are_still_owed_are_dropped_when_data_gets_through(end):
+    peer = Peer(Config(timestamps=False, sack=False))
+    peer.give(100, data=b"x" * 100, segments=4)
+    peer.give(300, data=b"x" * 100) if end == 400 else None
+    peer.give(0, data=b"x" * 100)
+    peer.give(200, data=b"x" * 100)
+    assert [s.ack for s in peer.take()] == [end]
 
 
 def test_a_duplicate_is_acknowledged_at_once_and_reported():

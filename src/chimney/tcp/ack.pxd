@@ -8,6 +8,7 @@ cdef class AckPolicy:
     cdef public long long pending
     cdef public long long deadline
     cpdef received(self, long long segments, long long now)
+    cpdef advanced(self)
     cpdef at_once(self)
     cpdef duplicates(self, long long count)
     cpdef bint is_due(self, long long now) except -1

@@ -20,11 +20,17 @@ class AckPolicy:
 
     def received(self, segments: int, now: int) -> None:
         """New data came in order, in so many wire segments."""
+        self.advanced()
         self.pending += segments
         if self.pending >= self.frequency:
             self.at_once()
         elif self.deadline == _NEVER:
             self.deadline = now + self.delay
+
+    def advanced(self) -> None:
+        """RCV.NXT has moved: more than one acknowledgement would be duplicates of something that is not lost."""
+        if self.owed > 1:
+            self.owed = 1
 
     def at_once(self) -> None:
         """One acknowledgement is due."""

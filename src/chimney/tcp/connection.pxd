@@ -23,6 +23,7 @@ cdef int _CLOSING
 cdef int _TIME_WAIT
 cdef int _NOTHING_NEW
 cdef int _IN_ORDER
+cdef int _HOLE_FILLED
 cdef int _OUT_OF_ORDER
 
 cdef class Connection:

@@ -29,6 +29,7 @@ _CLOSING = int(State.CLOSING)
 _TIME_WAIT = int(State.TIME_WAIT)
 _NOTHING_NEW = 0
 _IN_ORDER = 1
+_HOLE_FILLED = 2
 _OUT_OF_ORDER = 3
 
 
@@ -224,7 +225,7 @@ class Connection:
             return False
         receiver.note_old(start, segment.payload_length)
         self._answer_unexpected(segment, now)
-        if self.state == _TIME_WAIT or segment.flags & _FIN:
+        if segment.flags & _FIN:
             self.ack_policy.at_once()
         return False
 
@@ -301,9 +302,12 @@ class Connection:
         elif verdict == _OUT_OF_ORDER and not self._use_sack:
             policy.duplicates(segment.segments)
         elif verdict != _NOTHING_NEW:
+            if verdict == _HOLE_FILLED:
+                policy.advanced()
             policy.pending += 1
             policy.at_once()
         if receiver.take_fin():
+            policy.advanced()
             policy.pending += 1
             policy.at_once()
             self.events.append(int(Event.FIN_RECEIVED))
