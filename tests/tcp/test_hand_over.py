@@ -50,6 +50,14 @@ def test_persist_mode_is_taken_over():
     assert tcb.retransmit_left_us == 2 * peer.conn.sender.rtt.rto()
 
 
+def test_a_persist_timer_that_was_taken_over_without_data_gives_nothing_up():
+    peer = Peer(PLAIN, snd_wnd=0, retransmit_count=15, retransmit_left_us=5_000)
+    assert peer.take() == [] and peer.wait() == []
+    assert peer.conn.events == [] and peer.conn.poll_at() == NEVER
+    peer.conn.send(data(100))
+    assert [s.length for s in peer.wait()] == [1]
+
+
 def test_an_idle_connection_exports_what_it_was_given():
     tcb = Tcb(
         state=7, rcv_nxt=5, rcv_wnd=40_000, snd_una=0xFFFFFFFF, snd_nxt=0xFFFFFFFF, snd_max=0xFFFFFFFF, snd_wnd=3000,

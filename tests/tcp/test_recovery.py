@@ -3,19 +3,19 @@
 import pytest
 from tcp_harness import MSS, Impairments, Pair, Peer
 
-from chimney.tcp import UNLIMITED, Config, Event, State
+from chimney.tcp import NEVER, UNLIMITED, Config, Event, State
 
 FULL = 1460
 
 
-def sender(n=20, **kwargs):
-    """An engine with `n` segments outstanding."""
+def sender(n=20, n_data=1000, **kwargs):
+    """An engine with `n` of `n_data` segments outstanding."""
     kwargs.setdefault("cwnd", n * FULL)
     kwargs.setdefault("snd_wnd", 39062 << 8)
     kwargs.setdefault("ssthresh", n * FULL)
     options = {k: kwargs.pop(k) for k in list(kwargs) if hasattr(Config(), k)}
     peer = Peer(Config(**{"timestamps": False, "snd_wscale": 8, **options}), **kwargs)
-    peer.conn.send(memoryview(bytes(1000 * FULL)))
+    peer.conn.send(memoryview(bytes(n_data * FULL)))
     assert sum(s.segments for s in peer.take()) == n
     return peer
 
@@ -156,6 +156,26 @@ def test_a_peer_that_reneges_is_served_after_the_time_out():
     assert spans(sent) == [(1, 1)]
 
 
+def test_what_a_peer_reneges_on_is_sent_again_even_if_it_hides_all_that_was_sent():
+    peer = sender(5, n_data=5)
+    peer.give(0, 0, window=39062, sack=[(FULL, 5 * FULL)])
+    peer.take()
+    peer.give(0, 2 * FULL, window=0)
+    peer.take()
+    peer.give(0, 2 * FULL, window=39062)
+    assert spans(peer.take()) == [(2, 3)]
+    assert peer.conn.poll_at() < NEVER
+
+
+def test_a_repair_beyond_what_the_peer_reneged_on_is_watched_by_the_timer():
+    peer = sender(10, n_data=10)
+    peer.give(0, 0, window=39062, sack=[(2 * FULL, 3 * FULL)])
+    peer.give(0, 2 * FULL + 700, window=0)
+    peer.give(0, 2 * FULL + 700, window=39062)
+    peer.give(0, 2 * FULL + 700, window=39062, sack=[(5 * FULL, 9 * FULL)])
+    assert spans(peer.take())[0][0] == 3 and peer.conn.sender.timer.is_running()
+
+
 def test_a_tail_that_is_lost_is_probed_and_recovered_without_a_time_out():
     pair = Pair(a=bytes(8 * MSS), impairments=Impairments(delay=5000))
     pair.a.conn.sender.rtt.sample(10_000)
@@ -165,6 +185,45 @@ def test_a_tail_that_is_lost_is_probed_and_recovered_without_a_time_out():
     stats = pair.a.conn.stats
     assert pair.lost == 4
     assert stats.tail_probes == 1 and stats.timeouts == 0 and pair.now < 1_100_000
+
+
+def probed_tail(**kwargs):
+    """An engine that has sent the last of its segments again, as a tail probe."""
+    peer = sender(4, n_data=4, **kwargs)
+    cwnd = peer.conn.cwnd
+    peer.give(0, 0, window=39062)
+    assert spans(peer.wait()) == [(3, 1)] and peer.conn.stats.tail_probes == 1
+    return peer, cwnd
+
+
+@pytest.mark.parametrize("sack", [[], [(3 * FULL, 4 * FULL)]])
+def test_a_tail_probe_that_was_not_needed_costs_nothing(sack):
+    peer, cwnd = probed_tail()
+    peer.give(0, 4 * FULL, window=39062)
+    peer.give(0, 4 * FULL, window=39062, sack=sack)
+    peer.conn.send(memoryview(bytes(FULL)))
+    peer.take()
+    peer.give(0, 5 * FULL, window=39062)
+    assert peer.conn.cwnd >= cwnd
+
+
+def test_a_tail_probe_that_repaired_a_loss_reduces_cwnd():
+    peer, cwnd = probed_tail()
+    peer.give(0, 4 * FULL, window=39062)
+    peer.conn.send(memoryview(bytes(FULL)))
+    peer.take()
+    assert peer.conn.cwnd >= cwnd
+    peer.give(0, 5 * FULL, window=39062)
+    assert peer.conn.cwnd < cwnd
+
+
+def test_a_probe_that_was_acknowledged_says_nothing_about_later_reordering():
+    peer, _ = probed_tail()
+    peer.give(0, 4 * FULL, window=39062)
+    peer.conn.send(memoryview(bytes(2 * FULL)))
+    peer.take()
+    peer.give(0, 4 * FULL, window=39062, sack=[(5 * FULL, 6 * FULL)])
+    assert peer.take() == [] and peer.conn.stats.fast_retransmits == 0
 
 
 def test_a_late_acknowledgement_takes_the_time_out_back():

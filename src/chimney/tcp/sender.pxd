@@ -85,6 +85,7 @@ cdef class Sender:
     cpdef Segment next_segment(self, long long now)
     cdef Segment _next_lost(self, long long now)
     cdef bint _probe_tells_of_loss(self) except -1
+    @cython.locals(tail=TailProbe, duplicate=bint)
     cdef object _on_tail_acked(self, long long ack, long long flight, long long now)
     cdef object _arm_tail(self, long long now)
     @cython.locals(data="long long", window="long long", start="long long", segment=Segment)

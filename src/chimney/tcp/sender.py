@@ -157,6 +157,8 @@ class Sender:
             elif self._probe_tells_of_loss():
                 self._enter_recovery(now)
                 recovery.lose_below(board.last())
+        elif ack == self.tail.end and segment.payload_length == 0 and segment.window << self.scale == self.wnd:
+            self.tail.end = -1
         if recovery.phase == _FAST:
             recovery.measure(self.una, self.nxt)
         if is_newer:
@@ -240,6 +242,9 @@ class Sender:
     def on_timer(self, now: int) -> bool:
         """The retransmission timer expired. False: the limit is reached, and nothing more is to be sent."""
         if self.persisting:
+            if self.una >= self.end():
+                self._stop_persisting()
+                return True
             if not self.timer.expire_probe():
                 return False
             self.timer.start(now, self.rtt.backed_off(self.timer.count - 1))
@@ -321,7 +326,7 @@ class Sender:
             return None
         segment = self._build(start, length, now)
         end = start + length_of(segment)
-        if start == self.una:
+        if start == self.una or not self.timer.is_running():
             self.timer.start(now, self.rtt.backed_off(self.timer.count))
         if end > self.nxt:
             self.nxt = end
@@ -330,7 +335,8 @@ class Sender:
 
     def _next_in_order(self, now: int) -> Segment | None:
         """Sends from nxt on: new data, or what is to be sent again."""
-        if self.nxt < self.max and self.recovery.scoreboard.total > 0:
+        # The byte at una is missing, even if the peer has once covered it (RFC 2018, 8).
+        if self.una < self.nxt < self.max and self.recovery.scoreboard.total > 0:
             self.nxt = self.recovery.scoreboard.hole_start(self.nxt)
         start = self.nxt
         data = self.queue.end - start
@@ -384,9 +390,10 @@ class Sender:
         return self.nagle and self.fin_length == 0
 
     def _window_suffices(self, length: int, now: int) -> bool:
-        """Silly window avoidance (RFC 9293, 3.8.6.2.1): what a small window lets through is at least half of the
+        """Silly window avoidance (RFC 9293, 3.8.6.2.1): whether a part of a segment may leave.
 
-        largest window ever seen, or has waited for long enough with nothing outstanding that could open the window.
+        It may if it is half of the largest window ever seen, or has waited for long enough with nothing outstanding
+        that could open the window.
         """
         if length * 2 >= self.max_wnd or now >= self.override_at:
             return True
@@ -436,14 +443,19 @@ class Sender:
 
     def _probe_tells_of_loss(self) -> bool:
         """Whether the probe has arrived, so that what was sent long before it and is missing is lost."""
-        return self.recovery.phase == _OPEN and 0 <= self.tail.end <= self.recovery.scoreboard.highest()
+        return self.recovery.phase == _OPEN and self.una < self.tail.end <= self.recovery.scoreboard.highest()
 
     def _on_tail_acked(self, ack: int, flight: int, now: int) -> None:
-        """RFC 8985, 7.4: if a repeated probe was no duplicate, it has repaired a loss, which counts as one."""
-        if ack < self.tail.end:
+        """RFC 8985, 7.4.2: if a repeated probe was no duplicate, it has repaired a loss, which counts as one.
+
+        An acknowledgement of just the probe does not tell: it may be the original's, and a duplicate then follows.
+        """
+        tail = self.tail
+        duplicate = self.recovery.scoreboard.duplicate_reported > 0
+        if ack < tail.end or (ack == tail.end and tail.repeated and not duplicate):
             return
-        self.tail.end = -1
-        if self.tail.repeated and self.recovery.scoreboard.duplicate_reported == 0:
+        tail.end = -1
+        if tail.repeated and not duplicate:
             self.congestion.on_loss(flight, now)
 
     # The closed window.
