@@ -11,7 +11,7 @@ from __future__ import annotations
 from chimney.ndis.buffers import NetBufferList
 from chimney.ndis.driver import Miniport, OffloadContext, Protocol
 from chimney.ndis.handle import OffloadHandle
-from chimney.ndis.state import MiniportOffloadBlockList, ProtocolOffloadBlockList
+from chimney.ndis.state import MiniportOffloadBlockList, ProtocolOffloadBlockList, mirror
 from chimney.ndis.status import Status
 
 
@@ -172,43 +172,35 @@ def upper_handle(handle: OffloadHandle) -> OffloadHandle:
 
 def _descend(upper: MiniportOffloadBlockList) -> ProtocolOffloadBlockList:
     pairs: list[tuple[MiniportOffloadBlockList, ProtocolOffloadBlockList]] = []
-    lower = _lower_form(upper, pairs)
+
+    def make(block: MiniportOffloadBlockList) -> ProtocolOffloadBlockList:
+        made = _lower_form(block)
+        pairs.append((block, made))
+        return made
+
+    lower = mirror(upper, make)
     assert lower is not None
     lower.im_reserved = CallEntry(upper, pairs)
     return lower
 
 
-def _lower_form(
-    block: MiniportOffloadBlockList | None,
-    pairs: list[tuple[MiniportOffloadBlockList, ProtocolOffloadBlockList]],
-) -> ProtocolOffloadBlockList | None:
-    """The row that begins with ``block``, and all above it, with our own handles; ``pairs`` gets every node of both."""
-    first: ProtocolOffloadBlockList | None = None
-    last: ProtocolOffloadBlockList | None = None
-    while block is not None:
-        lower = ProtocolOffloadBlockList(
-            type=block.type,
-            const=block.const,
-            cached=block.cached,
-            delegated=block.delegated,
-            net_buffer_list_chain=block.net_buffer_list_chain,
-            port_number=block.port_number,
-            protocol_reserved=block.protocol_reserved,
-            source_handle=block.source_handle,
-            dependent_block_list=_lower_form(block.dependent_block_list, pairs),
-        )
-        if block.ndis_offload_handle is not None:
-            entry = block.miniport_offload_context or OffloadEntry(block.ndis_offload_handle)
-            assert isinstance(entry, OffloadEntry)
-            lower.offload_handle = entry.handle
-        pairs.append((block, lower))
-        if last is None:
-            first = lower
-        else:
-            last.next_block = lower
-        last = lower
-        block = block.next_block
-    return first
+def _lower_form(block: MiniportOffloadBlockList) -> ProtocolOffloadBlockList:
+    """One block for the driver below, without its links, with our own handle."""
+    lower = ProtocolOffloadBlockList(
+        type=block.type,
+        const=block.const,
+        cached=block.cached,
+        delegated=block.delegated,
+        net_buffer_list_chain=block.net_buffer_list_chain,
+        port_number=block.port_number,
+        protocol_reserved=block.protocol_reserved,
+        source_handle=block.source_handle,
+    )
+    if block.ndis_offload_handle is not None:
+        entry = block.miniport_offload_context or OffloadEntry(block.ndis_offload_handle)
+        assert isinstance(entry, OffloadEntry)
+        lower.offload_handle = entry.handle
+    return lower
 
 
 def _ascend(lower: ProtocolOffloadBlockList) -> CallEntry:

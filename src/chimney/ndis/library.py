@@ -11,6 +11,7 @@ from chimney.ndis.state import (
     MiniportOffloadBlockList,
     ProtocolOffloadBlockList,
     complete_into_protocol_form,
+    mirror,
     to_miniport_form,
     walk,
 )
@@ -166,7 +167,7 @@ def bind(protocol: Protocol, miniport: Miniport) -> Binding:
 
 
 def _down(block_list: ProtocolOffloadBlockList) -> MiniportOffloadBlockList:
-    tree = to_miniport_form(block_list)
+    tree = mirror(block_list, to_miniport_form)
     assert tree is not None
     return tree
 

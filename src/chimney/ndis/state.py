@@ -9,7 +9,7 @@ and *NDIS_PROTOCOL_OFFLOAD_BLOCK_LIST* / *NDIS_MINIPORT_OFFLOAD_BLOCK_LIST*.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -205,6 +205,7 @@ class MiniportOffloadBlockList(OffloadBlockList):
 
 
 Block = TypeVar("Block", ProtocolOffloadBlockList, MiniportOffloadBlockList)
+Mirrored = TypeVar("Mirrored", ProtocolOffloadBlockList, MiniportOffloadBlockList)
 
 
 def walk(block: Block | None) -> Iterator[Block]:
@@ -216,27 +217,13 @@ def walk(block: Block | None) -> Iterator[Block]:
         block = following
 
 
-def to_miniport_form(block: ProtocolOffloadBlockList | None) -> MiniportOffloadBlockList | None:
-    """The row that begins with ``block``, and all above it, in miniport form; state structures are shared; each node
-    remembers its origin in ``ndis_reserved``.
-    """
-    first: MiniportOffloadBlockList | None = None
-    last: MiniportOffloadBlockList | None = None
+def mirror(block: Block | None, make: Callable[[Block], Mirrored]) -> Mirrored | None:
+    """The row that begins with ``block``, and all above it, in the same shape: ``make`` turns one node into the other."""
+    first: Mirrored | None = None
+    last: Mirrored | None = None
     while block is not None:
-        made = MiniportOffloadBlockList(
-            type=block.type,
-            const=block.const,
-            cached=block.cached,
-            delegated=block.delegated,
-            net_buffer_list_chain=block.net_buffer_list_chain,
-            port_number=block.port_number,
-            im_reserved=block.im_reserved,
-            protocol_reserved=block.protocol_reserved,
-            ndis_reserved=block,
-            source_handle=block.source_handle,
-            ndis_offload_handle=block.offload_handle,
-            dependent_block_list=to_miniport_form(block.dependent_block_list),
-        )
+        made = make(block)
+        made.dependent_block_list = mirror(block.dependent_block_list, make)
         if last is None:
             first = made
         else:
@@ -244,6 +231,25 @@ def to_miniport_form(block: ProtocolOffloadBlockList | None) -> MiniportOffloadB
         last = made
         block = block.next_block
     return first
+
+
+def to_miniport_form(block: ProtocolOffloadBlockList) -> MiniportOffloadBlockList:
+    """One block in miniport form, without its links; state structures are shared; it remembers its origin in
+    ``ndis_reserved``.
+    """
+    return MiniportOffloadBlockList(
+        type=block.type,
+        const=block.const,
+        cached=block.cached,
+        delegated=block.delegated,
+        net_buffer_list_chain=block.net_buffer_list_chain,
+        port_number=block.port_number,
+        im_reserved=block.im_reserved,
+        protocol_reserved=block.protocol_reserved,
+        ndis_reserved=block,
+        source_handle=block.source_handle,
+        ndis_offload_handle=block.offload_handle,
+    )
 
 
 def complete_into_protocol_form(root: MiniportOffloadBlockList) -> ProtocolOffloadBlockList:
