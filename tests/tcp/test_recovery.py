@@ -250,6 +250,16 @@ def test_reordering_is_taken_back_when_the_duplicates_are_reported():
     assert peer.conn.cwnd >= 20 * FULL and peer.conn.sender.recovery.threshold == 6
 
 
+def test_what_the_network_duplicates_takes_no_reduction_back():
+    peer = sender(20)
+    peer.give(0, 0, window=39062, sack=[(FULL, 5 * FULL)])
+    assert spans(peer.take())[0] == (0, 1)
+    peer.give(0, 20 * FULL, window=39062)
+    peer.take()
+    peer.give(0, 20 * FULL, window=39062, sack=[(15 * FULL, 16 * FULL)])
+    assert peer.conn.cwnd < 20 * FULL and peer.conn.stats.spurious_recoveries == 0
+
+
 def test_the_round_trip_is_measured_only_on_what_was_sent_once():
     peer = sender(2, sack=False)
     before = peer.conn.sender.rtt.srtt

@@ -6,6 +6,7 @@ cdef class Scoreboard:
     cdef public Py_ssize_t max_ranges
     cdef public long long total
     cdef public long long duplicate_reported
+    cdef public long long duplicate_start
     cdef list _starts
     cdef list _ends
     cpdef clear(self)

@@ -12,6 +12,7 @@ class Scoreboard:
         self.max_ranges = max_ranges
         self.total = 0
         self.duplicate_reported = 0
+        self.duplicate_start = 0
         self._starts: list[int] = []
         self._ends: list[int] = []
 
@@ -24,9 +25,9 @@ class Scoreboard:
     def update(self, blocks: list[tuple[int, int]], una_seq: int, una: int, limit: int) -> int:
         """Takes in the blocks of a segment; `una_seq` is the sequence number of position `una`.
 
-        Blocks that are not within (una, limit] are ignored; `duplicate_reported` is the length of the first one
-        if it is below `una` or within the second: a duplicate that the peer reports (RFC 2883). Returns the
-        bytes newly covered.
+        Blocks that are not within (una, limit] are ignored. The first one, if it is below `una` or within the second,
+        is a duplicate that the peer reports (RFC 2883): `duplicate_reported` bytes from `duplicate_start` on. Returns
+        the bytes newly covered.
         """
         before = self.total
         self.duplicate_reported = 0
@@ -37,6 +38,7 @@ class Scoreboard:
                 continue
             if index == 0 and (end <= una or (len(blocks) > 1 and _within(start, end, blocks[1], una_seq, una))):
                 self.duplicate_reported = end - start
+                self.duplicate_start = start
                 continue
             if una < start and end <= limit:
                 self._add(start, end)

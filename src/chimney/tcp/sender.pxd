@@ -65,7 +65,7 @@ cdef class Sender:
     cdef long long _effective_mss(self, long long mtu) except -1
 
     cpdef bint is_duplicate(self, Segment segment, long long ack) except -1
-    @cython.locals(recovery=Recovery, board=Scoreboard, newly="long long")
+    @cython.locals(recovery=Recovery, board=Scoreboard, newly="long long", duplicate="long long")
     cpdef on_ack(self, Segment segment, long long ack, bint is_newer, long long now)
     @cython.locals(acked="long long", flight="long long", congestion=CongestionControl, limited=bint)
     cdef object _advance(self, Segment segment, long long ack, long long now)

@@ -142,7 +142,8 @@ class Sender:
         if recovery.sack:
             if segment.sack_blocks:
                 newly = board.update(segment.sack_blocks, add(self.base_seq, self.una), self.una, self.max)
-                if board.duplicate_reported > 0 and self.undo.is_proved_by_duplicate(board.duplicate_reported):
+                duplicate = board.duplicate_reported
+                if duplicate > 0 and self.undo.is_proved_by_duplicate(board.duplicate_start, duplicate):
                     self._undo()
         elif self.is_duplicate(segment, ack):
             newly = 1
@@ -515,7 +516,7 @@ class Sender:
             statistics.retransmitted_segments += segment.segments
             statistics.retransmitted_bytes += data
             self._timed_end = -1
-            self.undo.retransmitted(end - start, self.timestamps.value(now))
+            self.undo.retransmitted(start, end, self.timestamps.value(now))
         else:
             statistics.bytes_out += data
             if self._timed_end < 0 and self.recovery.phase == _OPEN:

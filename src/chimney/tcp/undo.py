@@ -17,6 +17,8 @@ class Undo:
         self._watches_echo = False
         self._stamp = -1
         self._bytes = 0
+        self._start = 0
+        self._end = 0
 
     def expect(self, is_fast: bool, timestamps: bool) -> None:
         """cwnd was reduced."""
@@ -26,12 +28,15 @@ class Undo:
         self._stamp = -1
         self._bytes = 0
 
-    def retransmitted(self, length: int, stamp: int) -> None:
-        """`length` bytes were sent again, with TSval `stamp`."""
-        if self._possible:
-            self._bytes += length
-            if self._stamp < 0:
-                self._stamp = stamp
+    def retransmitted(self, start: int, end: int, stamp: int) -> None:
+        """Positions [start, end) were sent again, with TSval `stamp`."""
+        if not self._possible:
+            return
+        self._start = min(self._start, start) if self._bytes > 0 else start
+        self._end = max(self._end, end) if self._bytes > 0 else end
+        self._bytes += end - start
+        if self._stamp < 0:
+            self._stamp = stamp
 
     def is_proved_by_echo(self, segment: Segment) -> bool:
         """RFC 3522, 3.2: the first new acknowledgement echoes a segment sent before the first retransmission."""
@@ -44,9 +49,12 @@ class Undo:
         self._possible = False
         return True
 
-    def is_proved_by_duplicate(self, length: int) -> bool:
-        """The peer reports `length` bytes as a duplicate: whether that makes all that was sent again."""
-        if not self._possible or self._bytes == 0:
+    def is_proved_by_duplicate(self, start: int, length: int) -> bool:
+        """The peer reports `length` bytes from `start` on as a duplicate: whether that makes all that was sent again.
+
+        What was not sent again was duplicated by the network, and proves nothing.
+        """
+        if not self._possible or self._bytes == 0 or start < self._start or start + length > self._end:
             return False
         self._bytes -= length
         if self._bytes > 0:
