@@ -51,6 +51,14 @@ def test_time_wait_does_not_answer_every_acknowledgement_or_two_would_answer_eac
     assert answers == 10
 
 
+def test_time_wait_is_not_given_up_because_nobody_answers():
+    peer = in_state(State.FIN_WAIT_2)
+    peer.give(0, flags=F)
+    peer.take()
+    peer.give(100, flags=RST)
+    assert len(peer.take()) == 1 and peer.conn.poll_at() == NEVER
+
+
 def test_the_passive_side_closes():
     peer = Peer(PLAIN)
     peer.give(0, flags=F)

@@ -319,10 +319,14 @@ class Connection:
             self.ack_policy.at_once()
 
     def _challenge(self, now: int) -> None:
-        """Asks the peer whether it meant it (RFC 5961), and makes sure that silence is noticed."""
+        """Asks the peer whether it meant it (RFC 5961), and makes sure that silence is noticed.
+
+        In TIME_WAIT silence is what is expected.
+        """
         self.stats.challenge_acks += 1
         self.ack_policy.at_once()
-        self.keepalive.suspect(now)
+        if self.state != _TIME_WAIT:
+            self.keepalive.suspect(now)
 
     # Timers.
 
