@@ -218,7 +218,7 @@ def walk(block: Block | None) -> Iterator[Block]:
 
 
 def mirror(block: Block | None, make: Callable[[Block], Mirrored]) -> Mirrored | None:
-    """The row that begins with ``block``, and all above it, in the same shape: ``make`` turns one node into the other."""
+    """The row that begins with ``block`` and all above it, in the same shape; ``make`` turns one node into another."""
     first: Mirrored | None = None
     last: Mirrored | None = None
     while block is not None:
