@@ -305,6 +305,8 @@ class Session:
         except chimney.NotOffloadable as error:
             if transfer is not None:
                 transfer.refusals.append(str(error))
+            else:
+                self.server.report({"event": "refused", "peer": self.peer, "refusals": [str(error)]})
         except Exception as error:
             self.close(error)
         else:

@@ -121,6 +121,7 @@ def test_success_is_equal_digests_no_reset_and_all_cycles():
         ({"cycles": 3}, "2 hand-overs up"),
         ({"cycles": 4}, "3 hand-overs down"),
         ({"cycles": 4, "refusals": ["urgent data"]}, "refused: urgent data"),
+        ({"cycles": 0, "transfers": [moved(bytes_target=0)]}, "carried nothing"),
         ({"problems": ["curl [22]"]}, r"curl \[22\]"),
     ],
 )

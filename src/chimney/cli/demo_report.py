@@ -109,6 +109,9 @@ class Result:
             if self.total(figure) < self.cycles:
                 found.append(f"{self.total(figure)} hand-overs {words} in mid-transfer instead of {self.cycles}")
                 short = True
+        if self.transfers and not self.total("bytes_target"):
+            found.append("the target has carried nothing")
+            short = True
         if short:
             found += [f"a hand-over was refused: {reason}" for reason in sorted(set(self.refusals))]
         return found
