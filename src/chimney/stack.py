@@ -177,6 +177,8 @@ class Stack:
 
     def turn(self, timeout: float | None) -> None:
         """`poll`, for a hand-over that waits for its completion."""
+        if self._handing_over:
+            self._arm()
         if self._ready or (self._hand_overs and not self._handing_over):
             timeout = 0.0
         events = self._epoll.poll(timeout)

@@ -10,7 +10,7 @@ from chimney.host.connection import Connection, Owner
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.segments import KeptSegment
 from chimney.ndis import DisconnectFlags, Status, TcpOffloadEvent, UploadReason
-from chimney.ndis.buffers import net_buffer_list
+from chimney.ndis.buffers import link, net_buffer_list
 from chimney.ndis.status import TcpConnectionState
 from tests.host.scripted import FLOW, ISS, ScriptedStack
 
@@ -381,6 +381,31 @@ def test_abort_resets_and_uploads(stack, connection):
     stack.target.tcp_offload_disconnect = disconnect
     connection.abort()
     assert isinstance(send.error, OSError) and connection.owner is Owner.KERNEL
+
+
+def test_an_abort_that_the_target_gives_back_is_the_kernels(stack, connection):
+    connection.offload()
+    stack.target.final = {"snd_una": ISS, "snd_max": ISS}
+    connection.abort()
+    assert stack.kernel.aborted and not stack.kernel.given[0].reset
+
+
+def test_a_long_chain_is_freed_piece_by_piece(stack, connection):
+    connection.offload()
+    sends = [connection.post_send(b"x") for _ in range(1000)]
+
+    def all_at_once():
+        head = link(stack.target.sends)
+        for nbl in stack.target.sends:
+            nbl.tcp_offload_bytes_transferred = 1
+        lists = list(stack.target.sends)
+        stack.target.sends.clear()
+        stack.target.handle.tcp_offload_send_complete(head)
+        assert not any(nbl.next for nbl in lists)
+
+    stack.during_poll.append(all_at_once)
+    stack.poll()
+    assert all(send.done and send.error is None for send in sends)
 
 
 @pytest.mark.parametrize("data", [b"", bytearray()])

@@ -304,11 +304,15 @@ class Side:
             below = driver.upper
         self.binding = bind(self.host, below)
 
+    def state(self, operation, tree):
+        """A state operation on the binding, and the target's turn, in which it completes."""
+        getattr(self.binding, operation)(tree)
+        self.target.flush(self.clock())
+
     def wait_for(self, what, tree):
-        """Poll until a state operation has completed, if it has not done so from within the call."""
-        if self.target.config.complete_asynchronously:
-            assert not self.host.log or self.host.log[-1][1] is not tree, "completed from within the downward call"
-            self.target.poll(self.clock())
+        """Poll: a state operation completes then, not from within the call."""
+        assert not self.host.log or self.host.log[-1][1] is not tree, "completed from within the downward call"
+        self.target.poll(self.clock())
         assert sum(subject is tree for subject, *_ in self.host.took(what)) == 1, f"{what} completes once"
 
 

@@ -352,14 +352,14 @@ def test_a_terminate_from_within_an_upcall_comes_after_it(world, ends):
 def test_a_path_in_use_cannot_be_terminated(world):
     a, _ = world.connect()
     with pytest.raises(ValueError, match="still use"):
-        a.side.binding.terminate_offload(a.terminate_tree(connection=False))
+        a.side.state("terminate_offload", a.terminate_tree(connection=False))
 
 
 def test_a_terminate_needs_a_structure_for_the_state(world, ends):
     a, b = ends
     tree = ProtocolOffloadBlockList(type=OffloadStateType.TCP, offload_handle=a.handle)
     with pytest.raises(ValueError, match="attach a TcpDelegated"):
-        a.side.binding.terminate_offload(tree)
+        a.side.state("terminate_offload", tree)
     a.receive(1)
     b.send(b"x")
     world.run(until=lambda: a.host.took("receive"))

@@ -178,14 +178,14 @@ class Application:
 
 
 @settings(max_examples=60)
-@given(seed=st.integers(0, 2**32), drivers=st.integers(0, 2), bad=st.booleans(), deferred=st.booleans())
-def test_streams_survive_hand_overs_in_mid_flow(seed, drivers, bad, deferred):
+@given(seed=st.integers(0, 2**32), drivers=st.integers(0, 2), bad=st.booleans())
+def test_streams_survive_hand_overs_in_mid_flow(seed, drivers, bad):
     rng = random.Random(seed)
     network = {"loss": 0.03, "jitter_us": 300, "reorder": 0.05, "duplicate": 0.02} if bad else {}
     if rng.random() < 0.3:
         # A slow link that has no room most of the time.
         network |= {"bandwidth": 20_000_000, "send_buffer": 10_000}
-    config = TargetConfig(min_rto_us=20_000, complete_asynchronously=deferred, congestion=rng.choice(("cubic", "reno")))
+    config = TargetConfig(min_rto_us=20_000, congestion=rng.choice(("cubic", "reno")))
     world = World(drivers, config, seed, delay_us=rng.choice((10, 1000, 20_000)), gro=rng.random() < 0.5, **network)
     ends = world.ends()
     data = [rng.randbytes(rng.choice((0, 1, 3000, 200_000))) for _ in ends]

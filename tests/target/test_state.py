@@ -92,7 +92,7 @@ class Watched(Link):
 
 def initiate(world, tree):
     """Statuses of the tree's blocks, in traversal order."""
-    world.sides[0].binding.initiate_offload(tree)
+    world.sides[0].state("initiate_offload", tree)
     assert world.sides[0].host.log[-1][1] is tree, "the tree that was passed down comes back"
     for block in walk(tree):
         if block.offload_handle is not None:
@@ -152,7 +152,7 @@ def test_a_row_of_any_length(drivers):
             for block in connections
         )
     )
-    side.binding.terminate_offload(tree)
+    side.state("terminate_offload", tree)
     assert {block.status for block in walk(tree)} == {SUCCESS} and not side.target.connections
     assert filters == [3000, 0]
 
@@ -261,17 +261,14 @@ def test_handed_over_send_data_goes_first_and_completes(seed):
     assert [entry[0] for entry in a.host.took("send")] == [chain, later]
 
 
-def test_a_deferred_initiate_is_live_but_quiet(seed):
-    world = World(config=TargetConfig(complete_asynchronously=True), seed=seed)
+def test_an_initiate_only_records_and_completes_later(seed):
+    world = World(seed=seed)
     a, b = world.ends()
-    a.initiate()
     tree = b.initiate_tree()
     b.side.binding.initiate_offload(tree)
-    assert not b.host.log and b.offloaded is not None
-    a.send(b"early")
-    a.side.target.poll(world.clock())
-    b.side.target.poll(world.clock())
-    assert [entry[0] for entry in b.host.log] == ["initiate", "indicate"]
+    assert not b.host.log and b.side.target.find(b.flow) is None and b.side.target.poll_at() <= world.clock()
+    b.side.target.flush(world.clock())
+    assert [entry[0] for entry in b.host.log] == ["initiate"] and b.side.target.find(b.flow) is not None
 
 
 # Query
@@ -304,7 +301,7 @@ def test_query_reads_every_class_of_every_object(seed):
         offload_handle=a.neighbor_handle,
         dependent_block_list=over,
     )
-    a.side.binding.query_offload_state(root)
+    a.side.state("query_offload_state", root)
     assert a.host.log[-1] == ("query", root, SUCCESS, 0)
     assert [block.status for block in walk(root)] == [SUCCESS] * 3
     assert root.cached.dl_destination_address == MACS[1]
@@ -321,7 +318,7 @@ def test_query_reads_every_class_of_every_object(seed):
 def test_query_of_what_the_target_does_not_know():
     world = World()
     block = ProtocolOffloadBlockList(type=OffloadStateType.TCP, offload_handle=OffloadHandle(None))
-    world.sides[0].binding.query_offload_state(block)
+    world.sides[0].state("query_offload_state", block)
     assert block.status == FAILURE
 
 
@@ -335,7 +332,7 @@ def reference(type_, handle, cached=None, *dependents):
 
 
 def update(end, block):
-    end.side.binding.update_offload(block)
+    end.side.state("update_offload", block)
     assert {node.status for node in walk(block)} == {SUCCESS}
 
 
@@ -392,7 +389,7 @@ def test_keepalive_is_switched_on():
 def relink(end):
     """Move the path to a new neighbor; returns that neighbor's block."""
     other = neighbor(mac=OTHER_MAC)
-    end.side.binding.initiate_offload(other)
+    end.side.state("initiate_offload", other)
     moved = reference(end.ip_type, end.path_handle)
     update(end, reference(OffloadStateType.NEIGHBOR, other.offload_handle, None, moved))
     return other
@@ -405,7 +402,7 @@ def test_a_path_moves_to_another_next_hop():
     assert sent_frame(world, a)[:6] == OTHER_MAC
     # The old neighbor has no dependents any more.
     old = ProtocolOffloadBlockList(type=OffloadStateType.NEIGHBOR_DELEGATED, offload_handle=a.neighbor_handle)
-    a.side.binding.terminate_offload(old)
+    a.side.state("terminate_offload", old)
     assert old.status == SUCCESS
 
 
@@ -417,7 +414,7 @@ def test_an_invalid_object_silences_its_connections(which):
     world = World()
     a, b = world.connect()
     block = ProtocolOffloadBlockList(type=OffloadStateType.TCP, offload_handle=getattr(a, which))
-    a.side.binding.invalidate_offload(block)
+    a.side.state("invalidate_offload", block)
     assert block.status == SUCCESS
     assert ("INDICATE_RETRIEVE", UploadReason.INVALID_STATE) in [entry[::2] for entry in a.host.log]
     del world.wire[:]
@@ -436,7 +433,7 @@ def test_a_connection_goes_on_when_its_path_has_a_valid_neighbor_again():
     a, b = world.connect()
     [early] = a.send(b"x")
     block = ProtocolOffloadBlockList(type=OffloadStateType.NEIGHBOR, offload_handle=a.neighbor_handle)
-    a.side.binding.invalidate_offload(block)
+    a.side.state("invalidate_offload", block)
     world.poll()
     assert not world.wire
     relink(a)

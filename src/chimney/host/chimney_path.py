@@ -57,8 +57,6 @@ class ChimneyPath:
             self.unread_below = delegated.buffered_data.data_length()
             # The kernel has received these; the target only delivers them, or hands them back.
             self.bytes_received = -self.unread_below
-            # Whoever received these bytes has counted them.
-            self.bytes_received = -self.unread_below
         # The target will not say again what the host knows: this FIN came before the hand-over.
         self.peer_closed = delegated.state in (
             TcpConnectionState.CLOSE_WAIT,
@@ -88,6 +86,7 @@ class ChimneyPath:
         self.edge.objects.forget_unused()
         block = tcp_block_of(tree)
         for nbl in iterate(block.net_buffer_list_chain):
+            nbl.next = None
             request: Any = nbl.protocol_reserved
             self.send_complete(request, nbl)
         self.terminated = block

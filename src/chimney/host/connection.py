@@ -69,6 +69,7 @@ class Connection:
         self.sends: deque[SendRequest] = deque()
         self.receives: deque[ReceiveRequest] = deque()
         self.shutdown_request: Request | None = None
+        self._abort_request: Request | None = None
         self.error: OSError | None = None
         self.hand_over_error: ChimneyError | None = None
         self.chimney: ChimneyPath | None = None
@@ -160,8 +161,8 @@ class Connection:
         self._check_open("abort")
         if self.owner is Owner.TARGET:
             assert self.chimney is not None
-            request = ShutdownRequest(self, memoryview(b""), None)
-            self.chimney.post_disconnect(request, DisconnectFlags.ABORTIVE_CLOSE)
+            self._abort_request = ShutdownRequest(self, memoryview(b""), None)
+            self.chimney.post_disconnect(self._abort_request, DisconnectFlags.ABORTIVE_CLOSE)
             self._services.hand_over(self, self._upload)
         else:
             self._kernel.abort()
@@ -277,6 +278,7 @@ class Connection:
         path = edge.objects.path(plan.neighbor, plan.neighbor_mac, plan.path, plan.path_mtu)
         self.chimney = ChimneyPath(self, edge, path)
         self.chimney.initiate(taken, chained)
+        self._adapter.flush()
         while self.chimney.initiated is None:
             self._services.turn(None)
         return self.chimney.initiated
@@ -323,11 +325,14 @@ class Connection:
         self.owner = Owner.UPLOADING
         self._adapter.edge.keepers[self._plan.flow] = self.keep
         self.chimney.terminate()
+        self._adapter.flush()
         while self.chimney.terminated is None:
             self._services.turn(None)
         delegated = self.chimney.terminated.delegated
         assert isinstance(delegated, TcpDelegated)
-        given = GivenState(delegated, unread=self.chimney.take_buffered(), reset=self.chimney.reset)
+        aborted = self._abort_request is not None and self._abort_request.done
+        reset = self.chimney.reset or aborted
+        given = GivenState(delegated, unread=self.chimney.take_buffered(), reset=reset)
         self._info.bytes_sent_target += self.chimney.bytes_sent
         self._info.bytes_received_target += self.chimney.bytes_received
         try:
@@ -335,6 +340,9 @@ class Connection:
         except UploadFailed as error:
             self._offload_again(given, error)
             raise
+        if self._abort_request is not None and not aborted:
+            # The target had no time for its RST (disconnect.host.no-reissue): the kernel sends it.
+            self._kernel.abort()
         self._info.uploads += 1
         self._info.upload_seconds.append(time.perf_counter() - started)
 
@@ -351,7 +359,7 @@ class Connection:
         self._leave_adapter()
         if last:
             self._kernel.inject(last)
-        if given.reset:
+        if given.reset and self._abort_request is None:
             self.fail(ConnectionResetError("the peer reset the connection while it was offloaded"))
         self._resume_kernel_path()
 

@@ -41,6 +41,8 @@ class HostEdge(Protocol):
         nbl: NetBufferList | None = net_buffer_list
         while nbl is not None:
             following = nbl.next
+            # Taken apart here: a long chain that is freed as a whole is freed by recursion.
+            nbl.next = None
             request: Any = nbl.protocol_reserved
             request.connection.chimney.send_complete(request, nbl)
             nbl = following
@@ -49,6 +51,7 @@ class HostEdge(Protocol):
         nbl: NetBufferList | None = net_buffer_list
         while nbl is not None:
             following = nbl.next
+            nbl.next = None
             request: Any = nbl.protocol_reserved
             request.connection.chimney.receive_complete(request, nbl)
             nbl = following
@@ -61,6 +64,7 @@ class HostEdge(Protocol):
         nbl: NetBufferList | None = net_buffer_list
         while nbl is not None:
             following = nbl.next
+            nbl.next = None
             owner: Any = nbl.protocol_reserved
             owner.forward_complete(nbl)
             nbl = following

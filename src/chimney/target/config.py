@@ -46,8 +46,6 @@ class TargetConfig:
     max_burst_segment: int = 65_000
     """Payload of one super-segment."""
 
-    complete_asynchronously: bool = False
-    """Carry state operations out (and complete them) in the next poll, never from within the downward call."""
     kept_frames: int = 256
     """Frames kept for the host, per connection, between an upload request and the terminate."""
     emissions_per_turn: int = 4

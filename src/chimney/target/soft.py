@@ -1,8 +1,7 @@
 """The software offload target's edge: what NDIS calls, and what the host's owner calls beside it.
 
-Downward data calls only record; their completions come from `poll` and `flush` (D2). State operations are carried
-out, and completed, within the call, unless the configuration says otherwise or the call comes from within an upcall:
-then after the piece of work that is under way.
+Downward calls only record: what they ask for is done, and completed, by `poll` and `flush` (D2; initiate.async,
+terminate.async).
 """
 
 from __future__ import annotations
@@ -108,11 +107,11 @@ class SoftTarget(Datapath):
     # State operations
 
     def initiate_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        self.operations.append(partial(self._initiate, block_list))
+
+    def _initiate(self, block_list: MiniportOffloadBlockList) -> None:
         new = initiate(self, block_list)
         self.update_filter()
-        self._operation(partial(self._complete_initiate, block_list, new))
-
-    def _complete_initiate(self, block_list: MiniportOffloadBlockList, new: list[TcpObject]) -> None:
         self.handle.initiate_offload_complete(block_list)
         for tcp in new:
             tcp.delivery.quiet = False
@@ -120,26 +119,16 @@ class SoftTarget(Datapath):
 
     def terminate_offload(self, block_list: MiniportOffloadBlockList) -> None:
         announce_terminate(block_list)
-        self._operation(partial(terminate, self, block_list))
+        self.operations.append(partial(terminate, self, block_list))
 
     def update_offload(self, block_list: MiniportOffloadBlockList) -> None:
-        self._operation(partial(update, self, block_list))
+        self.operations.append(partial(update, self, block_list))
 
     def invalidate_offload(self, block_list: MiniportOffloadBlockList) -> None:
-        self._operation(partial(invalidate, self, block_list))
+        self.operations.append(partial(invalidate, self, block_list))
 
     def query_offload(self, block_list: MiniportOffloadBlockList) -> None:
-        self._operation(partial(query, self, block_list))
-
-    def _operation(self, operation: Callable[[], None]) -> None:
-        self.operations.append(operation)
-        if self.busy or self.config.complete_asynchronously:
-            return
-        self.busy = True
-        try:
-            self.run_operations()
-        finally:
-            self.busy = False
+        self.operations.append(partial(query, self, block_list))
 
     # Data operations
 
