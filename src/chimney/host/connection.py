@@ -270,6 +270,7 @@ class Connection:
         self._enter_target()
         self._info.offloads += 1
         self._info.offload_seconds.append(time.perf_counter() - started)
+        adapter.flush()
 
     def _initiate(self, taken: TakenState, chained: list[SendRequest]) -> Status:
         """Offload the connection's state; returns what became of its TCP block."""
@@ -291,7 +292,6 @@ class Connection:
         self._post_everything()
         kept, self._kept = self._kept, []
         self.chimney.forward(kept)
-        self._adapter.flush()
 
     def _undo(self, taken: TakenState, chained: list[SendRequest], status: Status) -> None:
         """The target refused: nothing has moved (9.2, step 13)."""
@@ -371,7 +371,7 @@ class Connection:
 
     def _offload_again(self, given: GivenState, error: UploadFailed) -> None:
         """The kernel did not take the connection: the target gets it once more, as it gave it away."""
-        assert self._taken is not None
+        assert self._taken is not None and self._adapter is not None
         delegated = given.delegated
         if given.reset or not delegated.state.offloadable:
             self._lost(error)
@@ -383,6 +383,7 @@ class Connection:
             self._lost(error)
             return
         self._enter_target()
+        self._services.flush_soon(self._adapter)
 
     def _lost(self, error: UploadFailed) -> None:
         """Neither side has the connection any more."""
