@@ -53,6 +53,7 @@ class ScriptedKernel:
         return Plan(
             FLOW,
             "eth0",
+            "eth0",
             NeighborConst(),
             b"\x02" * 6,
             PathConst(FLOW.local_address, FLOW.remote_address),

@@ -11,6 +11,7 @@ import time
 import pytest
 
 import chimney
+from chimney.host.linux import eligibility
 from chimney.host.linux.dump import TcpState, read_info
 from chimney.lab.firewall import Block, Loss, StatefulFirewall
 
@@ -457,3 +458,23 @@ def test_a_closed_stack_leaves_no_descriptor_behind(lab):
     assert ours.recv(20) == b"still there?"
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("address", ["wire", "loopback"])
+@pytest.mark.parametrize("family", [V4, V6], ids=["ipv4", "ipv6"])
+def test_a_connection_within_the_host_arrives_on_the_device_that_has_the_address(lab, helpers, stack, family, address):
+    at = lab.host_end.address(family) if address == "wire" else {V4: "127.0.0.1", V6: "::1"}[family]
+    with socket.create_server((at, 0), family=family) as listener:
+        theirs = lab.keep(socket.create_connection(listener.getsockname()[:2]))
+        ours = lab.keep(listener.accept()[0])
+    plan = eligibility.plan(ours)
+    # Bound to any other device, the socket would not hear its peer during the cut, and the kernel would answer RST.
+    assert (plan.device, plan.arrives_on) == ("lo", lab.device if address == "wire" else "lo")
+    size = 2_000_000
+    sending = helpers.Sending(theirs, helpers.pattern(size))
+    connection = stack.connection(ours)
+    traffic = Traffic(connection, b"")
+    cycle(stack, connection, traffic, 5, 50_000)
+    traffic.rest(stack, size)
+    sending.join()
+    assert traffic.incoming == helpers.pattern(size)

@@ -24,10 +24,15 @@ class Flow:
 
 @dataclass(slots=True, frozen=True)
 class Plan:
-    """What is known of a connection before it is cut: where its packets go, and how large they may be."""
+    """What is known of a connection before it is cut: where its packets go, and how large they may be.
+
+    ``device`` carries them; ``arrives_on`` is the device that they are said to come from, which differs for a
+    connection within the host.
+    """
 
     flow: Flow
     device: str
+    arrives_on: str
     neighbor: NeighborConst
     neighbor_mac: bytes
     path: PathConst

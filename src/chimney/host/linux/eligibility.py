@@ -41,6 +41,7 @@ def plan(sock: socket.socket) -> Plan:
     return Plan(
         flow=Flow(local.address, local.port, remote.address, remote.port),
         device=path.device,
+        arrives_on=path.arrives_on,
         neighbor=NeighborConst(),
         neighbor_mac=path.neighbor_mac,
         path=PathConst(local.address, remote.address),

@@ -58,7 +58,7 @@ def _reading_shut(sock: socket.socket) -> bool:
 
 
 def take(sock: socket.socket, device: str) -> Placeholder:
-    """Take a connection out of the kernel; `eligibility.check` has let it pass, `device` carries its packets.
+    """Take a connection out of the kernel; `eligibility.check` has let it pass, `device` is where its packets arrive.
 
     The application's descriptor becomes the placeholder. Raises NotOffloadable; the socket then works as before.
     """

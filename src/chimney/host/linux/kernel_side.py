@@ -46,7 +46,7 @@ class LinuxKernelSide:
         return eligibility.plan(self._socket)
 
     def take(self, plan: Plan) -> TakenState:
-        self._placeholder = handover.take(self._socket, plan.device)
+        self._placeholder = handover.take(self._socket, plan.arrives_on)
         return convert.taken(self._placeholder.state, self._socket, self._receive_window)
 
     def give_back(self, state: GivenState, meanwhile: Callable[[], list[bytes]]) -> None:

@@ -20,6 +20,7 @@ _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS = 1, 2, 4, 5, 8
 _RTA_MARK, _RTA_VIA, _RTA_IP_PROTO, _RTA_SPORT, _RTA_DPORT = 16, 18, 27, 28, 29
 _RTAX_MTU = 2
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
+_RTM_F_FIB_MATCH = 0x2000
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU = 1, 3, 4
 _IFF_UP = 1
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
@@ -38,7 +39,9 @@ _RESOLVE_PAUSE = 0.002
 class Path:
     """How packets leave. MACs are 6 bytes (zero on the loopback device), MTUs in bytes of IP packet.
 
-    `mtu` is the path's: the route's, or what the kernel has learnt about it, or the device's.
+    `mtu` is the path's: the route's, or what the kernel has learnt about it, or the device's. `arrives_on` is the
+    device that the kernel says the connection's packets come from: the same, but for a connection within the host,
+    which leaves through the loopback device and arrives on the one that has the address.
     """
 
     device: str
@@ -49,6 +52,7 @@ class Path:
     next_hop: bytes
     neighbor_mac: bytes
     loopback: bool
+    arrives_on: str
 
 
 def lookup(local: Endpoint, remote: Endpoint, mark: int = 0, device: int = 0, timeout: float = 3.0) -> Path:
@@ -77,6 +81,7 @@ def lookup(local: Endpoint, remote: Endpoint, mark: int = 0, device: int = 0, ti
         next_hop=next_hop,
         neighbor_mac=bytes(6) if loopback else _resolve(next_hop, index, name, timeout),
         loopback=loopback,
+        arrives_on=_link(_owner(local.address))[0] if loopback else name,
     )
 
 
@@ -107,6 +112,14 @@ def _route(local: Endpoint, remote: Endpoint, mark: int, device: int) -> dict[in
     if kind not in (_RTN_UNICAST, _RTN_LOCAL):
         raise NotOffloadable(f"the route from {local} to {remote} is none that packets can take (type {kind})")
     return netlink.attributes(answer[_ROUTE.size :])
+
+
+def _owner(address: bytes) -> int:
+    """The index of the device that has a local address: the one of its entry in the local table."""
+    body = _ROUTE.pack(_family(address), 8 * len(address), 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH)
+    answer = netlink.request(netlink.NETLINK_ROUTE, _GETROUTE, body + netlink.attribute(_RTA_DST, address))[0]
+    index: int = struct.unpack("=i", netlink.attributes(answer[_ROUTE.size :])[_RTA_OIF])[0]
+    return index
 
 
 def _route_mtu(found: dict[int, bytes]) -> int:
