@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from chimney.host.kernel import Flow
 from chimney.host.objects import ObjectTable
 from chimney.host.segments import KeptSegment, parse_frame
-from chimney.ndis.buffers import NetBufferList
+from chimney.ndis.buffers import NetBufferList, iterate
 from chimney.ndis.driver import Protocol
 from chimney.ndis.handle import OffloadHandle
 from chimney.ndis.state import ProtocolOffloadBlockList
@@ -38,36 +38,23 @@ class HostEdge(Protocol):
         owner.terminate_complete(block_list)
 
     def tcp_offload_send_complete(self, net_buffer_list: NetBufferList) -> None:
-        nbl: NetBufferList | None = net_buffer_list
-        while nbl is not None:
-            following = nbl.next
-            # Taken apart here: a long chain that is freed as a whole is freed by recursion.
-            nbl.next = None
+        for nbl in _apart(net_buffer_list):
             request: Any = nbl.protocol_reserved
             request.connection.chimney.send_complete(request, nbl)
-            nbl = following
 
     def tcp_offload_receive_complete(self, net_buffer_list: NetBufferList) -> None:
-        nbl: NetBufferList | None = net_buffer_list
-        while nbl is not None:
-            following = nbl.next
-            nbl.next = None
+        for nbl in _apart(net_buffer_list):
             request: Any = nbl.protocol_reserved
             request.connection.chimney.receive_complete(request, nbl)
-            nbl = following
 
     def tcp_offload_disconnect_complete(self, net_buffer_list: NetBufferList) -> None:
         request: Any = net_buffer_list.protocol_reserved
         request.connection.chimney.disconnect_complete(request, net_buffer_list)
 
     def tcp_offload_forward_complete(self, net_buffer_list: NetBufferList) -> None:
-        nbl: NetBufferList | None = net_buffer_list
-        while nbl is not None:
-            following = nbl.next
-            nbl.next = None
+        for nbl in _apart(net_buffer_list):
             owner: Any = nbl.protocol_reserved
             owner.forward_complete(nbl)
-            nbl = following
 
     def tcp_offload_receive_indicate(
         self, offload_context: OffloadHandle, net_buffer_list: NetBufferList, status: int
@@ -96,3 +83,10 @@ class HostEdge(Protocol):
             if kept is not None and (keep := self.keepers.get(kept.flow)) is not None:
                 keep(kept)
             nbl = nbl.next
+
+
+def _apart(head: NetBufferList) -> Iterator[NetBufferList]:
+    """The lists linked from ``head``, unlinked: a long chain that is freed as a whole is freed by recursion."""
+    for nbl in iterate(head):
+        nbl.next = None
+        yield nbl
