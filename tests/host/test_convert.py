@@ -82,6 +82,13 @@ def test_nothing_in_flight_runs_no_timer(state, sock):
     assert convert.taken(state, sock, 1 << 20).delegated.retransmit.timeout_delta == TIMER_NOT_RUNNING
 
 
+def test_without_a_round_trip_everything_is_sent_again(state, sock):
+    state.info = dataclasses.replace(state.info, rtt_us=0)
+    delegated = convert.taken(state, sock, 1 << 20).delegated
+    assert (delegated.snd_nxt, delegated.snd_max) == (state.snd_una, state.write_seq)
+    assert delegated.retransmit.timeout_delta == TIMER_NOT_RUNNING
+
+
 def test_the_timestamp_clock_does_not_stand_still_during_the_hand_over(state, sock):
     state.read_at = monotonic_us() - 5_000
     ticks = (convert.taken(state, sock, 1 << 20).delegated.ts_time - state.timestamp) & 0xFFFFFFFF

@@ -131,6 +131,10 @@ def _receive_window(state: KernelState) -> int:
 def _delegated(state: KernelState) -> TcpDelegated:
     info = state.info
     sent = (state.snd_nxt - state.snd_una) & _MASK
+    # No round trip measured: the connection came back from a target not long ago, and the peer has acknowledged nothing
+    # since. Which of the bytes that count as sent were ever on the wire is unknown; waiting for a time-out once more at
+    # every hand-over would be waiting for ever. They are sent from the beginning.
+    unknown = not info.rtt_us
     ssthresh = _INFINITE_SSTHRESH
     if info.snd_ssthresh < ssthresh // info.snd_mss:
         ssthresh = info.snd_ssthresh * info.snd_mss
@@ -139,7 +143,7 @@ def _delegated(state: KernelState) -> TcpDelegated:
         rcv_nxt=state.rcv_nxt,
         rcv_wnd=_receive_window(state),
         snd_una=state.snd_una,
-        snd_nxt=state.snd_nxt,
+        snd_nxt=state.snd_una if unknown else state.snd_nxt,
         # What the kernel says of SND.NXT is a guess: anything in its queue may have left.
         snd_max=state.write_seq,
         snd_wnd=state.snd_wnd,
@@ -157,7 +161,8 @@ def _delegated(state: KernelState) -> TcpDelegated:
         snd_wnd_probe_count=0,
         keep_alive=TimerRemainder(),
         retransmit=TimerRemainder(
-            min(info.retransmits, 255), max(1, info.rto_us // _US_PER_TICK) if sent else TIMER_NOT_RUNNING
+            min(info.retransmits, 255),
+            max(1, info.rto_us // _US_PER_TICK) if sent and not unknown else TIMER_NOT_RUNNING,
         ),
     )
 
