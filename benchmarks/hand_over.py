@@ -52,6 +52,8 @@ class Traffic:
             self._post_send()
 
     def _on_received(self, request: object) -> None:
+        if self.ended:
+            return
         if request.error is not None:
             raise request.error
         if not request.bytes_transferred:
