@@ -60,9 +60,11 @@ class InterfaceAdapter:
         device: str,
         drivers: list[PassThrough],
         config: StackConfig,
-        on_status: Callable[[StatusIndication], None],
+        upload_all: Callable[[InterfaceAdapter], None],
     ) -> None:
         self.device = device
+        self.paused = False
+        self._upload_all = upload_all
         self.link = PacketLink(device)
         self.target = SoftTarget(
             f"target on {device}",
@@ -70,7 +72,7 @@ class InterfaceAdapter:
             monotonic_us,
             TargetConfig(push_ticks=config.push_ms, max_cwnd=config.send_flight),
         )
-        self.edge = HostEdge(f"host on {device}", on_status)
+        self.edge = HostEdge(f"host on {device}", self._status)
         self.drivers = drivers
         self.interest = select.EPOLLIN
         upper: Protocol = self.edge
@@ -78,6 +80,15 @@ class InterfaceAdapter:
             bind(upper, driver.upper)
             upper = driver.lower
         bind(upper, self.target)
+
+    def _status(self, code: StatusIndication) -> None:
+        """Pause, upload-all and resume concern this adapter's connections alone (11.3)."""
+        if code == StatusIndication.OFFLOAD_RESUME:
+            self.paused = False
+        elif code in (StatusIndication.OFFLOAD_PAUSE, StatusIndication.UPLOAD_ALL):
+            self.paused = True
+        if code == StatusIndication.UPLOAD_ALL:
+            self._upload_all(self)
 
     def watch(self, flow: Flow) -> None:
         self.target.watch(_link_flow(flow))
@@ -127,6 +138,7 @@ class Stack:
         self._epoll.register(self._timer.fileno(), select.EPOLLIN)
         self._adapters: dict[str, InterfaceAdapter] = {}
         self._connections: dict[int, Connection] = {}
+        self._descriptors: dict[socket.socket, int] = {}
         self._interest: dict[int, int] = {}
         self._ready: deque[Callable[[], bool]] = deque()
         self._hand_overs: deque[tuple[Connection, Callable[[], None]]] = deque()
@@ -149,10 +161,11 @@ class Stack:
 
         Raises ChimneyError if ``sock`` is no connected TCP socket, or is with this stack already.
         """
-        if any(connection.socket is sock for connection in self._connections.values()):
+        if sock in self._descriptors:
             raise ChimneyError(f"{sock!r} is with this stack already; use the connection that you have, or detach it")
         kernel = LinuxKernelSide(sock, self.config.receive_window, self._wait_for)
         connection = Connection(self, sock, kernel)
+        self._descriptors[sock] = kernel.fileno()
         self._connections[kernel.fileno()] = connection
         return connection
 
@@ -223,15 +236,20 @@ class Stack:
     # Services for the connections
 
     def adapter(self, device: str) -> Adapter:
+        """The adapter of a network interface, made if there is none yet: that takes some ten milliseconds, which a
+        server can spend before its first connection. Raises NotOffloadable.
+        """
         found = self._adapters.get(device)
         if found is None:
             drivers = [PassThrough(f"pass-through {n + 1} on {device}") for n in range(self._driver_count)]
             try:
-                found = InterfaceAdapter(device, drivers, self.config, self._status)
+                found = InterfaceAdapter(device, drivers, self.config, self._upload_all)
             except (OSError, link_base.LinkError) as error:
                 raise NotOffloadable(f"no packet tap on interface {device}: {error}") from error
             self._adapters[device] = found
             self._epoll.register(found.link.fileno(), found.interest)
+        if found.paused:
+            raise NotOffloadable(f"the target on {device} takes no connections at present; try again when it resumes")
         return found
 
     def wake(self, run: Callable[[], bool]) -> None:
@@ -269,7 +287,7 @@ class Stack:
             raise BaseExceptionGroup("callbacks of requests have raised", failures)
 
     def forget(self, connection: Connection) -> None:
-        self._connections = {fd: other for fd, other in self._connections.items() if other is not connection}
+        del self._connections[self._descriptors.pop(connection.socket)]
 
     def _carry_out_hand_overs(self) -> None:
         while self._hand_overs and not self._handing_over:
@@ -298,11 +316,10 @@ class Stack:
             self._epoll.register(fd, mask)
         self._interest[fd] = mask
 
-    def _status(self, code: StatusIndication) -> None:
-        if code == StatusIndication.UPLOAD_ALL:
-            for connection in self._connections.values():
-                if connection.owner is Owner.TARGET:
-                    connection.upload_soon(None)
+    def _upload_all(self, adapter: InterfaceAdapter) -> None:
+        for connection in self._connections.values():
+            if connection.owner is Owner.TARGET and connection.adapter is adapter:
+                connection.upload_soon(None)
 
     def _arm(self) -> None:
         """Be woken when there is something to do: frames, room to send them, or a deadline."""

@@ -14,6 +14,7 @@ import chimney
 from chimney.host.linux import eligibility
 from chimney.host.linux.dump import TcpState, read_info
 from chimney.lab.firewall import Block, Loss, StatefulFirewall
+from chimney.ndis.status import StatusIndication
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 WAYS = pytest.mark.parametrize(
@@ -413,6 +414,26 @@ def test_a_blocking_call_in_a_callback_is_refused(lab, stack):
     while not request.done:
         stack.poll(1)
     assert len(errors) == 1 and "callback" in str(errors[0])
+
+
+def test_a_target_pauses_takes_nothing_back_and_resumes(lab, helpers, stack):
+    pairs = [lab.connect() for _ in range(2)]
+    elsewhere = lab.connect(V4, "server", loopback=True)
+    first, second, other = connections = [stack.connection(ours) for ours, _ in [*pairs, elsewhere]]
+    for connection in connections:
+        connection.offload()
+    handle = first.adapter.target.handle
+    second.upload()
+    handle.indicate_status_ex(StatusIndication.OFFLOAD_PAUSE)
+    with pytest.raises(chimney.NotOffloadable, match="at present"):
+        second.offload()
+    assert first.offloaded and not second.offloaded
+    handle.indicate_status_ex(StatusIndication.UPLOAD_ALL)
+    assert [connection.offloaded for connection in connections] == [False, False, True]
+    handle.indicate_status_ex(StatusIndication.OFFLOAD_RESUME)
+    second.offload()
+    second.sendall(b"again")
+    assert helpers.receive(pairs[1][1], 5) == b"again" and other.adapter is not second.adapter
 
 
 def test_what_a_callback_raises_comes_out_of_the_poll(lab, stack):

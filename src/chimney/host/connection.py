@@ -91,6 +91,11 @@ class Connection:
         """True while a target owns the connection."""
         return self.owner is Owner.TARGET
 
+    @property
+    def adapter(self) -> Adapter | None:
+        """Where the connection was offloaded last; None if it never was."""
+        return self._adapter
+
     # Requests
 
     def post_send(self, data: bytes | bytearray | memoryview, callback: Callback | None = None) -> SendRequest:
