@@ -133,7 +133,6 @@ def test_down_and_up_in_mid_transfer(make_lab, helpers, stack, settings, family,
     info = connection.info()
     assert (info.offloads, info.uploads) == (10, 10)
     assert info.bytes_received_target + info.bytes_received_kernel == size
-    assert info.bytes_received_target + info.bytes_sent_target > 0
     assert lab.resets() == 0
     connection.detach()
     ours.sendall(b"the kernel's again")
