@@ -24,7 +24,7 @@ from chimney.host.services import Adapter
 from chimney.intermediate.passthrough import PassThrough
 from chimney.link import base as link_base
 from chimney.link.packet import PacketLink
-from chimney.ndis.driver import Protocol
+from chimney.ndis.driver import Miniport
 from chimney.ndis.library import bind
 from chimney.ndis.status import StatusIndication
 from chimney.target import SoftTarget, TargetConfig
@@ -75,11 +75,11 @@ class InterfaceAdapter:
         self.edge = HostEdge(f"host on {device}", self._status)
         self.drivers = drivers
         self.interest = select.EPOLLIN
-        upper: Protocol = self.edge
-        for driver in drivers:
-            bind(upper, driver.upper)
-            upper = driver.lower
-        bind(upper, self.target)
+        below: Miniport = self.target
+        for driver in reversed(drivers):
+            bind(driver.lower, below)
+            below = driver.upper
+        bind(self.edge, below)
 
     def _status(self, code: StatusIndication) -> None:
         """Pause, upload-all and resume concern this adapter's connections alone (11.3)."""

@@ -175,6 +175,11 @@ class ScriptedTarget(Miniport):
             self.sends.extend(iterate(self._tcp(tree).net_buffer_list_chain))
         self.handle.initiate_offload_complete(tree)
 
+    def update_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        raise AssertionError("no test of the host's connections comes here")
+
+    invalidate_offload = query_offload = update_offload
+
     def terminate_offload(self, block_list: MiniportOffloadBlockList) -> None:
         self.terminated.append(block_list)
         if self.terminate_at_once:
@@ -258,12 +263,12 @@ class ScriptedStack:
     def __init__(self, drivers: int = 0) -> None:
         self.target = ScriptedTarget()
         self.edge = HostEdge("scripted host", lambda code: None)
-        upper = self.edge
+        below = self.target
         for number in range(drivers):
             driver = PassThrough(f"driver {number}")
-            bind(upper, driver.upper)
-            upper = driver.lower
-        bind(upper, self.target)
+            bind(driver.lower, below)
+            below = driver.upper
+        bind(self.edge, below)
         self.kernel = ScriptedKernel()
         self.ready: deque[Callable[[], bool]] = deque()
         self.postponed: list[tuple[Connection, Callable[[], None]]] = []

@@ -17,6 +17,7 @@ from chimney.ndis import (
     bind,
     net_buffer_list,
 )
+from chimney.ndis.errors import Misuse
 from chimney.ndis.state import MiniportOffloadBlockList, NeighborCached, walk
 
 
@@ -78,7 +79,7 @@ class Host(Protocol):
         if block_list is not None:
             block_list.cached.host_reachability_delta = 42
 
-    def status_ex(self, status_code):
+    def status_ex(self, status_code, status_buffer):
         self.calls.append(status_code)
 
 
@@ -133,6 +134,7 @@ def test_state_operations_reach_the_object_and_come_back(stack, operation):
     assert lower.protocol_reserved == "own"
     lower.status = Status.SUCCESS
     lower.net_buffer_list_chain = chain = net_buffer_list(b"x")
+    chain.level, chain.operation = 0, 1
     getattr(stack.target.handle, f"{operation}_offload{suffix}_complete")(lower)
     assert stack.host.calls.pop() is tree
     assert (tree.status, tree.net_buffer_list_chain) == (Status.SUCCESS, chain)
@@ -152,7 +154,7 @@ def test_a_state_operation_leaves_nothing_behind(stack):
     gc.disable()
     try:
         stack.target.handle.query_offload_state_complete(lower)
-        with pytest.raises(RuntimeError, match="complete each tree once"):
+        with pytest.raises(Misuse, match="complete each tree once"):
             stack.target.handle.query_offload_state_complete(lower)
         del lower, tree
         stack.host.calls.clear()

@@ -13,6 +13,8 @@ from chimney.ndis import (
     bind,
     net_buffer_list,
 )
+from chimney.ndis.errors import Misuse
+from chimney.ndis.handle import OFFLOADED
 from chimney.ndis.state import walk
 
 STATE_OPERATIONS = [
@@ -36,7 +38,8 @@ def recorder(base, **answers):
 
         return called
 
-    names = [name for name in vars(base) if not name.startswith("_") and callable(getattr(base, name, None))]
+    own = {"base", "set_options", "initialize", "hardware_capabilities", "current_config", "halt"}
+    names = [name for name in vars(base) if name not in own and name[0] != "_" and callable(getattr(base, name, None))]
     edge = type("Recorder", (base,), {name: handler(name) for name in names})("recorder")
     edge.calls = calls
     return edge
@@ -61,23 +64,34 @@ def tree():
     )
 
 
+def offloaded(root):
+    """The tree's handles as they are after an initiate; returns them."""
+    handles = [block.offload_handle for block in walk(root) if block.offload_handle is not None]
+    for handle in handles:
+        handle.miniport_offload_context, handle.phase = "lower", OFFLOADED
+    return handles
+
+
 @pytest.mark.parametrize(("down", "handler", "complete", "completed"), STATE_OPERATIONS)
 def test_a_state_operation_comes_back_with_the_tree_that_went_down(joined, down, handler, complete, completed):
     protocol, miniport, binding = joined
     upper = tree()
+    if down != "initiate_offload":
+        offloaded(upper)
     getattr(binding, down)(upper)
     [(name, lower)] = miniport.calls
     assert name == handler
     assert [block.ndis_offload_handle for block in walk(lower)] == [block.offload_handle for block in walk(upper)]
     assert [block.placeholder for block in walk(lower)] == [False, True, False, False]
     chain = net_buffer_list(b"x")
+    chain.level, chain.operation = miniport.level, 1
     for number, block in enumerate(walk(lower)):
         block.status = list(Status)[number]
-        block.net_buffer_list_chain = chain
+        block.net_buffer_list_chain = chain if number == 3 else None
     getattr(miniport.handle, complete)(lower)
     assert protocol.calls == [(completed, upper)]
     assert [block.status for block in walk(upper)] == list(Status)[:4]
-    assert all(block.net_buffer_list_chain is chain for block in walk(upper))
+    assert [block.net_buffer_list_chain for block in walk(upper)] == [None, None, None, chain]
 
 
 def test_traversal_is_depth_first_and_breadth_next():
@@ -127,7 +141,7 @@ def test_indications_arrive_with_the_upper_drivers_handle(joined):
     assert protocol.calls == [
         ("tcp_offload_receive_indicate", handle, nbl, 0),
         ("tcp_offload_event", handle, 3, 8),
-        ("status_ex", 0x40020001),
+        ("status_ex", 0x40020001, None),
         ("receive_net_buffer_lists", nbl),
     ]
     assert miniport.calls == [("tcp_offload_receive_return", nbl)]
@@ -136,9 +150,7 @@ def test_indications_arrive_with_the_upper_drivers_handle(joined):
 def test_a_terminate_ends_the_validity_of_the_context(joined):
     _, miniport, binding = joined
     upper = tree()
-    handles = [block.offload_handle for block in walk(upper) if block.offload_handle is not None]
-    for handle in handles:
-        handle.miniport_offload_context = "lower"
+    handles = offloaded(upper)
     binding.terminate_offload(upper)
     lower = miniport.calls[0][1]
     for block in walk(lower):
@@ -160,7 +172,7 @@ def test_a_driver_is_bound_once(joined):
 def test_a_handler_that_is_not_there_says_so():
     protocol, miniport = Protocol("host"), Miniport("target")
     binding = bind(protocol, miniport)
-    with pytest.raises(HandlerNotRegistered, match="initiate_offload"):
+    with pytest.raises(Misuse, match=r"not registered.*reg\.ndis\.block-unregistered"):
         binding.initiate_offload(tree())
-    with pytest.raises(HandlerNotRegistered, match="tcp_offload_send_complete"):
-        miniport.handle.tcp_offload_send_complete(net_buffer_list())
+    with pytest.raises(HandlerNotRegistered, match="tcp_offload_event"):
+        miniport.handle.tcp_offload_event_handler(OffloadHandle("upper"), 3, 8)

@@ -11,7 +11,7 @@ from chimney.host.segments import KeptSegment, parse_frame
 from chimney.ndis.buffers import NetBufferList, iterate
 from chimney.ndis.driver import Protocol
 from chimney.ndis.handle import OffloadHandle
-from chimney.ndis.state import ProtocolOffloadBlockList
+from chimney.ndis.state import NeighborCached, ProtocolOffloadBlockList
 from chimney.ndis.status import StatusIndication
 
 
@@ -36,6 +36,18 @@ class HostEdge(Protocol):
     def terminate_offload_complete(self, block_list: ProtocolOffloadBlockList) -> None:
         owner: Any = block_list.protocol_reserved
         owner.terminate_complete(block_list)
+
+    def update_offload_complete(self, block_list: ProtocolOffloadBlockList) -> None:
+        owner: Any = block_list.protocol_reserved
+        owner.update_complete(block_list)
+
+    def invalidate_offload_complete(self, block_list: ProtocolOffloadBlockList) -> None:
+        owner: Any = block_list.protocol_reserved
+        owner.invalidate_complete(block_list)
+
+    def query_offload_complete(self, block_list: ProtocolOffloadBlockList) -> None:
+        owner: Any = block_list.protocol_reserved
+        owner.query_complete(block_list)
 
     def tcp_offload_send_complete(self, net_buffer_list: NetBufferList) -> None:
         for nbl in _apart(net_buffer_list):
@@ -69,7 +81,12 @@ class HostEdge(Protocol):
         record: Any = offload_context.protocol_context
         record.owner.event(event_type, event_specific_information)
 
-    def status_ex(self, status_code: int) -> None:
+    def indicate_offload_event(self, block_list: ProtocolOffloadBlockList | None, indication_code: int) -> None:
+        # Our own entry counts as stale: the kernel confirms its neighbors by itself (event.reach.answer).
+        if block_list is not None and isinstance(block_list.cached, NeighborCached):
+            block_list.cached.host_reachability_delta = 0
+
+    def status_ex(self, status_code: int, status_buffer: object) -> None:
         self.on_status(StatusIndication(status_code))
 
     def receive_net_buffer_lists(self, net_buffer_list: NetBufferList) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from chimney.ndis.buffers import NetBufferList
 from chimney.ndis.driver import Miniport, OffloadContext, Protocol
 from chimney.ndis.handle import OffloadHandle
+from chimney.ndis.registration import Registration
 from chimney.ndis.state import MiniportOffloadBlockList, ProtocolOffloadBlockList, mirror
 from chimney.ndis.status import Status
 
@@ -82,6 +83,10 @@ class LowerEdge(Protocol):
         super().__init__(name)
         self.upper: UpperEdge = None  # type: ignore[assignment]  # set by PassThrough
 
+    def set_options(self, registration: Registration) -> None:
+        super().set_options(registration)
+        self.upper.level = self.binding.miniport.level + 1
+
     def initiate_offload_complete(self, block_list: ProtocolOffloadBlockList) -> None:
         call = _ascend(block_list)
         for above, below in call.pairs:
@@ -140,8 +145,8 @@ class LowerEdge(Protocol):
             )
         self.upper.handle.offload_event_indicate(upper, indication_code)
 
-    def status_ex(self, status_code: int) -> None:
-        self.upper.handle.indicate_status_ex(status_code)
+    def status_ex(self, status_code: int, status_buffer: object) -> None:
+        self.upper.handle.indicate_status_ex(status_code, status_buffer)
 
     def receive_net_buffer_lists(self, net_buffer_list: NetBufferList) -> None:
         self.upper.handle.indicate_receive_net_buffer_lists(net_buffer_list)
@@ -157,6 +162,7 @@ class PassThrough:
         self.lower = LowerEdge(f"{name} (lower edge)")
         self.upper.lower = self.lower
         self.lower.upper = self.upper
+        self.upper.driver = self.lower.driver = self
 
 
 def own_handle(entry: OffloadEntry) -> OffloadHandle:

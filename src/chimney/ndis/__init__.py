@@ -9,7 +9,14 @@ from chimney.ndis.buffers import (
     advance_net_buffer_data_start,
     net_buffer_list,
 )
+from chimney.ndis.capabilities import (
+    Oid,
+    OidRequest,
+    TcpConnectionOffload,
+    TcpConnectionOffloadParameters,
+)
 from chimney.ndis.driver import HandlerNotRegistered, Miniport, Protocol
+from chimney.ndis.errors import Misuse
 from chimney.ndis.handle import OffloadHandle
 from chimney.ndis.library import Binding, MiniportHandle, bind
 from chimney.ndis.state import MiniportOffloadBlockList, ProtocolOffloadBlockList
@@ -23,13 +30,18 @@ __all__ = [
     "Miniport",
     "MiniportHandle",
     "MiniportOffloadBlockList",
+    "Misuse",
     "NetBuffer",
     "NetBufferList",
     "OffloadHandle",
     "OffloadStateType",
+    "Oid",
+    "OidRequest",
     "Protocol",
     "ProtocolOffloadBlockList",
     "Status",
+    "TcpConnectionOffload",
+    "TcpConnectionOffloadParameters",
     "TcpOffloadEvent",
     "UploadReason",
     "advance_net_buffer_data_start",

@@ -29,9 +29,18 @@ cdef class NetBufferList:
     cdef public long status
     cdef public long long tcp_offload_bytes_transferred
     cdef public bint tcp_receive_no_push
+    cdef public NetBufferListPool pool
+    cdef public int level
+    cdef public int operation
     cpdef push_context(self, object owner, object data)
     cpdef object pop_context(self, object owner)
     cpdef long long data_length(self)
+
+cdef class NetBufferListPool:
+    cdef public str name
+    cdef public long long outstanding
+    cpdef NetBufferList allocate(self, NetBuffer net_buffer)
+    cpdef free(self, NetBufferList net_buffer_list)
 
 cpdef advance_net_buffer_data_start(NetBuffer net_buffer, long long delta)
 cpdef long long copy_into_net_buffer(NetBuffer net_buffer, long long offset, object data) except -1

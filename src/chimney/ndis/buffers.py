@@ -10,6 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from chimney.ndis.errors import Misuse
+
+IDLE_LEVEL = 0x7F
+"""``level`` of a NetBufferList that no driver below has."""
+
 
 class Mdl:
     """One piece of memory: ``view`` (a flat byte memoryview; writable where data is to be placed), and the next
@@ -65,7 +70,9 @@ class NetBufferList:
 
     The out-of-band entries are attributes: ``tcp_offload_bytes_transferred`` (TcpOffloadBytesTransferred) and
     ``tcp_receive_no_push`` (TcpReceiveNoPush). ``miniport_reserved`` belongs to the target and ``protocol_reserved``
-    to the protocol while they own the structure; ``scratch`` to its current owner.
+    to the protocol while they own the structure; ``scratch`` to its current owner. ``pool`` is the pool it was
+    allocated from, None for a stand-alone one. ``level`` and ``operation`` belong to NDIS: at which boundary a request
+    is (see `Miniport.level`), and what kind it is.
     """
 
     def __init__(self, first_net_buffer: NetBuffer) -> None:
@@ -79,6 +86,9 @@ class NetBufferList:
         self.status = 0
         self.tcp_offload_bytes_transferred = 0
         self.tcp_receive_no_push = False
+        self.pool: NetBufferListPool | None = None
+        self.level = IDLE_LEVEL
+        self.operation = 0
 
     def push_context(self, owner: object, data: object) -> None:
         """Put ``owner``'s data on top of the context stack (an intermediate driver, on the way down)."""
@@ -108,6 +118,36 @@ class NetBufferList:
             total += nb.data_length
             nb = nb.next
         return total
+
+
+class NetBufferListPool:
+    """Where a driver's own NetBufferLists come from (*NdisAllocateNetBufferListPool*); each has one NetBuffer.
+
+    ``outstanding`` counts those that are not freed yet.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.outstanding = 0
+
+    def allocate(self, net_buffer: NetBuffer) -> NetBufferList:
+        """A NetBufferList of this pool around ``net_buffer``."""
+        nbl = NetBufferList(net_buffer)
+        nbl.pool = self
+        self.outstanding += 1
+        return nbl
+
+    def free(self, net_buffer_list: NetBufferList) -> None:
+        """Take a NetBufferList back. Raises Misuse if it is another pool's, or free already."""
+        if net_buffer_list.pool is not self:
+            raise Misuse(
+                "NdisFreeNetBufferList",
+                f"the list is not allocated from pool {self.name!r}, or is free already",
+                "free each list once, into the pool that it came from",
+                "reg.pools.two",
+            )
+        net_buffer_list.pool = None
+        self.outstanding -= 1
 
 
 def advance_net_buffer_data_start(net_buffer: NetBuffer, delta: int) -> None:

@@ -11,11 +11,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from chimney.ndis.buffers import NetBufferList
+from chimney.ndis.capabilities import OidRequest, TcpConnectionOffload
 from chimney.ndis.handle import OffloadHandle
+from chimney.ndis.registration import (
+    ChimneyOffloadType,
+    ClientGenericCharacteristics,
+    ClientTcpCharacteristics,
+    ProviderGenericCharacteristics,
+    ProviderTcpCharacteristics,
+    Registration,
+)
 from chimney.ndis.state import MiniportOffloadBlockList, ProtocolOffloadBlockList
+from chimney.ndis.status import Status
 
 if TYPE_CHECKING:
-    from chimney.ndis.library import Binding, MiniportHandle
+    from chimney.ndis.library import Binding, MiniportHandle, TcpOffloadEventHandlers
 
 
 # The lower driver's own record, opaque to NDIS and to the driver above: only its owner knows its type.
@@ -37,7 +47,9 @@ def _missing(driver: object, handler: str) -> NoReturn:
 class Miniport:
     """The upper edge of a target or an intermediate driver: one adapter, or one virtual miniport.
 
-    ``handle`` is its NdisMiniportHandle, through which it completes and indicates; `bind` sets it. State operations
+    ``handle`` is its NdisMiniportHandle, and ``handlers`` the table of NDIS entry points that it got from it; through
+    these it completes and indicates; `bind` sets them. ``driver`` is the intermediate driver that this is an edge of,
+    None for a target. ``level`` counts the drivers from here down to the target (0). State operations
     record the tree and return, and are completed later by the function of the handle that each names; data operations
     return PENDING and nothing else, except receive-return, which returns SUCCESS (documents: *MiniportXxxOffload*,
     *MiniportTcpOffloadXxx*).
@@ -46,6 +58,43 @@ class Miniport:
     def __init__(self, name: str) -> None:
         self.name = name
         self.handle: MiniportHandle = None  # type: ignore[assignment]  # set by bind(), before any call
+        self.handlers: TcpOffloadEventHandlers | None = None
+        self.driver: object = None
+        self.level = 0
+
+    @property
+    def base(self) -> type:
+        """The class whose handlers are not there."""
+        return Miniport
+
+    def set_options(self, registration: Registration) -> None:
+        """MiniportSetOptions: register the entry points, both tables (reg.target.two-registrations)."""
+        registration.set_optional_handlers(ProviderGenericCharacteristics.of(self))
+        registration.set_optional_handlers(ProviderTcpCharacteristics.of(self))
+
+    def initialize(self) -> None:
+        """MiniportInitializeEx: fetch NDIS's entry points, once, and report the capabilities."""
+        status, handlers = self.handle.get_offload_handlers(ChimneyOffloadType.TCP)
+        if status == Status.SUCCESS:
+            self.handlers = handlers
+            self.handle.set_miniport_attributes(self.hardware_capabilities(), self.current_config())
+
+    def hardware_capabilities(self) -> TcpConnectionOffload | None:
+        """What this adapter can do; None: no chimney."""
+        return TcpConnectionOffload()
+
+    def current_config(self) -> TcpConnectionOffload | None:
+        """What of it is switched on; None: nothing."""
+        return self.hardware_capabilities()
+
+    def halt(self) -> None:
+        """MiniportHaltEx: the binding is closed. Raises Misuse while lists of indications are with the host
+        (general.unload.after-returns).
+        """
+
+    def oid_request(self, request: OidRequest) -> int:
+        """MiniportOidRequest: a set or query. Returns its status; PENDING: ``handle.oid_request_complete`` follows."""
+        return Status.NOT_SUPPORTED
 
     def initiate_offload(self, block_list: MiniportOffloadBlockList) -> None:
         """MiniportInitiateOffload: take the new state of the tree; then ``handle.initiate_offload_complete``."""
@@ -95,13 +144,28 @@ class Miniport:
 class Protocol:
     """The lower edge of a host stack or an intermediate driver: one binding to a miniport.
 
-    ``binding`` is its NdisBindingHandle, through which it calls downward; `bind` sets it. The object itself is the
-    ProtocolBindingContext of the documents (*ProtocolXxxOffloadComplete*, *ProtocolTcpOffloadXxxComplete*).
+    ``binding`` is its NdisBindingHandle, through which it calls downward; `bind` sets it. ``driver`` is the
+    intermediate driver that this is an edge of, None for a host stack. The object itself is the ProtocolBindingContext
+    of the documents (*ProtocolXxxOffloadComplete*, *ProtocolTcpOffloadXxxComplete*).
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.binding: Binding = None  # type: ignore[assignment]  # set by bind(), before any call
+        self.driver: object = None
+
+    @property
+    def base(self) -> type:
+        """The class whose handlers are not there."""
+        return Protocol
+
+    def set_options(self, registration: Registration) -> None:
+        """ProtocolSetOptions: register the entry points, both tables (reg.client.two-registrations)."""
+        registration.set_optional_handlers(ClientGenericCharacteristics.of(self))
+        registration.set_optional_handlers(ClientTcpCharacteristics.of(self))
+
+    def oid_request_complete(self, request: OidRequest, status: int) -> None:
+        """ProtocolOidRequestComplete: a request that was PENDING has ended."""
 
     def initiate_offload_complete(self, block_list: ProtocolOffloadBlockList) -> None:
         """ProtocolInitiateOffloadComplete: the tree this edge had passed down, with a status in every node."""
@@ -161,8 +225,10 @@ class Protocol:
         """ProtocolIndicateOffloadEvent: a generic event, such as the question whether a neighbor is reachable."""
         _missing(self, "indicate_offload_event")
 
-    def status_ex(self, status_code: int) -> None:
-        """ProtocolStatusEx: a status indication of the adapter (pause, upload all, resume)."""
+    def status_ex(self, status_code: int, status_buffer: object) -> None:
+        """ProtocolStatusEx: a status indication of the adapter (pause, upload all, resume); with a resume, and with
+        changed hardware capabilities, comes the new `TcpConnectionOffload`.
+        """
         _missing(self, "status_ex")
 
     def receive_net_buffer_lists(self, net_buffer_list: NetBufferList) -> None:

@@ -254,13 +254,14 @@ def to_miniport_form(block: ProtocolOffloadBlockList) -> MiniportOffloadBlockLis
 
 def complete_into_protocol_form(root: MiniportOffloadBlockList) -> ProtocolOffloadBlockList:
     """Copy what a completion carries (status, chain) back into the tree that ``root`` was made from, and return that
-    tree.
+    tree. ``root`` is used up.
     """
+    tree = root.ndis_reserved
     for block in walk(root):
         origin = block.ndis_reserved
         assert isinstance(origin, ProtocolOffloadBlockList)
         origin.status = block.status
         origin.net_buffer_list_chain = block.net_buffer_list_chain
-    origin = root.ndis_reserved
-    assert isinstance(origin, ProtocolOffloadBlockList)
-    return origin
+        block.ndis_reserved = None
+    assert isinstance(tree, ProtocolOffloadBlockList)
+    return tree

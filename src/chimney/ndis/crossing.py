@@ -1,0 +1,303 @@
+"""What a crossing of a boundary is, as an observer sees it: arguments as they were when the call began.
+
+A *crossing* is a driver's call of an NDIS function (stage CALL) and, within it, NDIS's call of the neighbour's handler
+(stage HANDLER). The structures themselves change hands and are changed, so each crossing keeps snapshots of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeVar
+
+from chimney.ndis.buffers import Mdl, NetBufferList, NetBufferListContext
+from chimney.ndis.driver import Miniport, Protocol
+from chimney.ndis.handle import OffloadHandle
+from chimney.ndis.library import Binding, MiniportHandle
+from chimney.ndis.state import (
+    CachedState,
+    ConstState,
+    DelegatedState,
+    OffloadBlockList,
+    ProtocolOffloadBlockList,
+)
+from chimney.ndis.status import OffloadStateType
+
+Result = TypeVar("Result")
+
+
+class Stage(Enum):
+    """Which half of a crossing: a driver calls NDIS, or NDIS calls the neighbour."""
+
+    CALL = "call"
+    HANDLER = "handler"
+
+
+class Kind(Enum):
+    """What crosses: (NDIS function, handler), by the documents' names."""
+
+    INITIATE = ("NdisInitiateOffload", "MiniportInitiateOffload")
+    TERMINATE = ("NdisTerminateOffload", "MiniportTerminateOffload")
+    UPDATE = ("NdisUpdateOffload", "MiniportUpdateOffload")
+    INVALIDATE = ("NdisInvalidateOffload", "MiniportInvalidateOffload")
+    QUERY = ("NdisQueryOffloadState", "MiniportQueryOffload")
+    SEND = ("NdisOffloadTcpSend", "MiniportTcpOffloadSend")
+    RECEIVE = ("NdisOffloadTcpReceive", "MiniportTcpOffloadReceive")
+    DISCONNECT = ("NdisOffloadTcpDisconnect", "MiniportTcpOffloadDisconnect")
+    FORWARD = ("NdisOffloadTcpForward", "MiniportTcpOffloadForward")
+    RECEIVE_RETURN = ("NdisOffloadTcpReceiveReturn", "MiniportTcpOffloadReceiveReturn")
+    OID = ("NdisOidRequest", "MiniportOidRequest")
+    CLOSE = ("NdisCloseAdapterEx", "MiniportHaltEx")
+    INITIATE_COMPLETE = ("NdisMInitiateOffloadComplete", "ProtocolInitiateOffloadComplete")
+    TERMINATE_COMPLETE = ("NdisMTerminateOffloadComplete", "ProtocolTerminateOffloadComplete")
+    UPDATE_COMPLETE = ("NdisMUpdateOffloadComplete", "ProtocolUpdateOffloadComplete")
+    INVALIDATE_COMPLETE = ("NdisMInvalidateOffloadComplete", "ProtocolInvalidateOffloadComplete")
+    QUERY_COMPLETE = ("NdisMQueryOffloadStateComplete", "ProtocolQueryOffloadComplete")
+    SEND_COMPLETE = ("NdisTcpOffloadSendComplete", "ProtocolTcpOffloadSendComplete")
+    RECEIVE_COMPLETE = ("NdisTcpOffloadReceiveComplete", "ProtocolTcpOffloadReceiveComplete")
+    DISCONNECT_COMPLETE = ("NdisTcpOffloadDisconnectComplete", "ProtocolTcpOffloadDisconnectComplete")
+    FORWARD_COMPLETE = ("NdisTcpOffloadForwardComplete", "ProtocolTcpOffloadForwardComplete")
+    RECEIVE_INDICATE = ("NdisTcpOffloadReceiveHandler", "ProtocolTcpOffloadReceiveIndicate")
+    EVENT = ("NdisTcpOffloadEventHandler", "ProtocolTcpOffloadEvent")
+    OFFLOAD_EVENT = ("NdisMOffloadEventIndicate", "ProtocolIndicateOffloadEvent")
+    STATUS = ("NdisMIndicateStatusEx", "ProtocolStatusEx")
+    ORDINARY_RECEIVE = ("NdisMIndicateReceiveNetBufferLists", "ProtocolReceiveNetBufferLists")
+    OID_COMPLETE = ("NdisMOidRequestComplete", "ProtocolOidRequestComplete")
+    SET_OPTIONAL_HANDLERS = ("NdisSetOptionalHandlers", "")
+    GET_OFFLOAD_HANDLERS = ("NdisMGetOffloadHandlers", "")
+    SET_ATTRIBUTES = ("NdisMSetMiniportAttributes", "")
+
+    @property
+    def down(self) -> bool:
+        """True if the protocol edge calls, False if the miniport edge does."""
+        return self in _DOWN
+
+
+_DOWN = frozenset(list(Kind)[: list(Kind).index(Kind.INITIATE_COMPLETE)])
+
+
+@dataclass(slots=True, eq=False)
+class Boundary:
+    """A binding under observation; ``number`` counts them in the order of binding (from the target upward)."""
+
+    number: int
+    protocol: Protocol
+    miniport: Miniport
+    binding: Binding = None  # type: ignore[assignment]  # set by observe()
+    handle: MiniportHandle = None  # type: ignore[assignment]  # set by observe()
+
+    @property
+    def top(self) -> bool:
+        """Whether a host stack is above."""
+        return self.protocol.driver is None
+
+    @property
+    def bottom(self) -> bool:
+        """Whether a target is below."""
+        return self.miniport.driver is None
+
+    def __str__(self) -> str:
+        return f"{self.protocol.name} | {self.miniport.name}"
+
+
+@dataclass(slots=True, eq=False)
+class NblView:
+    """A NetBufferList as it was: ``buffers`` has (data offset, data length, MDLs) of each NetBuffer, ``contexts`` the
+    owners on its context stack, top first.
+    """
+
+    nbl: NetBufferList
+    next: NetBufferList | None
+    status: int
+    bytes_transferred: int
+    no_push: bool
+    buffers: tuple[tuple[int, int, tuple[Mdl, ...]], ...]
+    contexts: tuple[object, ...]
+    protocol_reserved: object
+    source_handle: object
+
+    @property
+    def length(self) -> int:
+        """Used bytes in all NetBuffers."""
+        return sum(length for _, length, _ in self.buffers)
+
+
+@dataclass(slots=True, eq=False)
+class BlockView:
+    """A block as it was, with copies of its state structures. ``parent`` and ``depth`` describe its place in the tree
+    (depth 0: the root's row), ``handle`` is the upper driver's, ``cell`` the value it held.
+    """
+
+    block: OffloadBlockList
+    parent: BlockView | None
+    depth: int
+    type: OffloadStateType
+    status: int
+    handle: OffloadHandle | None
+    cell: object
+    const: ConstState | None
+    cached: CachedState | None
+    delegated: DelegatedState | None
+    chain: tuple[NblView, ...]
+    im_reserved: object
+    protocol_reserved: object
+    miniport_reserved: object
+    source_handle: object
+    port_number: int
+
+    @property
+    def placeholder(self) -> bool:
+        return self.handle is None
+
+
+@dataclass(slots=True, eq=False)
+class Crossing:
+    """One call: its arguments as they were when it began; ``result`` or ``raised`` once it has ended.
+
+    ``parent`` is the call within which it was made; a HANDLER's parent is its CALL unless NDIS strayed. ``handle`` is
+    the OffloadHandle (CALL of a data request, indications), ``context`` the opaque value that a miniport's handler got,
+    ``nbl`` the head of the list and ``nbls`` all of it; ``root`` the tree and ``blocks`` its nodes in documents' order.
+    ``value`` is the status of an indication, event type, code, flags of a disconnect, or type of handlers asked for;
+    ``information`` what came with it (event information, status buffer, OID request, registered table, capabilities).
+    """
+
+    number: int
+    at: int
+    boundary: Boundary
+    kind: Kind
+    stage: Stage
+    parent: Crossing | None
+    handle: OffloadHandle | None = None
+    context: object = None
+    nbl: NetBufferList | None = None
+    nbls: tuple[NblView, ...] = ()
+    root: OffloadBlockList | None = None
+    blocks: tuple[BlockView, ...] = ()
+    value: int = 0
+    information: object = None
+    result: Any = None
+    raised: BaseException | None = None
+    ended: bool = False
+    ended_at: int = 0
+
+    @property
+    def function(self) -> str:
+        """The documents' name of what was called."""
+        return self.kind.value[0 if self.stage is Stage.CALL else 1]
+
+
+class Observer:
+    """Sees the crossings of every boundary it is given to; the base numbers them and keeps the calls under way.
+
+    clock  tells the time in microseconds.
+    """
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self.clock = clock
+        self.boundaries: list[Boundary] = []
+        self.running: list[Crossing] = []
+        self.count = 0
+
+    def attached(self, boundary: Boundary) -> None:
+        """A boundary is about to be bound."""
+        self.boundaries.append(boundary)
+
+    def enter(self, crossing: Crossing) -> None:
+        """A call begins; its arguments may still be looked at and, by a checker, poisoned."""
+
+    def leave(self, crossing: Crossing) -> None:
+        """It has ended."""
+
+    def run(self, boundary: Boundary, kind: Kind, stage: Stage, call: Callable[[], Result], **arguments: Any) -> Result:
+        """Make ``call`` as one crossing."""
+        crossing = Crossing(
+            self.count,
+            self.clock(),
+            boundary,
+            kind,
+            stage,
+            self.running[-1] if self.running else None,
+            **arguments,
+        )
+        self.count += 1
+        if crossing.nbl is not None:
+            crossing.nbls = tuple(view_list(crossing.nbl))
+        if crossing.root is not None:
+            crossing.blocks = tuple(view_tree(crossing.root))
+        self.running.append(crossing)
+        try:
+            self.enter(crossing)
+            crossing.result = call()
+            return crossing.result  # type: ignore[no-any-return]
+        except BaseException as error:
+            crossing.raised = error
+            raise
+        finally:
+            self.running.pop()
+            crossing.ended = True
+            crossing.ended_at = self.clock()
+            self.leave(crossing)
+
+
+def view_list(head: NetBufferList | None) -> Iterator[NblView]:
+    """A snapshot of each linked list; a ring is followed once."""
+    seen: set[int] = set()
+    while head is not None and id(head) not in seen:
+        seen.add(id(head))
+        buffers = []
+        nb = head.first_net_buffer
+        while nb is not None:
+            mdls = []
+            mdl = nb.mdl_chain
+            while mdl is not None:
+                mdls.append(mdl)
+                mdl = mdl.next
+            buffers.append((nb.data_offset, nb.data_length, tuple(mdls)))
+            nb = nb.next  # type: ignore[assignment]
+        contexts = []
+        context: NetBufferListContext | None = head.context
+        while context is not None:
+            contexts.append(context.owner)
+            context = context.next
+        yield NblView(
+            head,
+            head.next,
+            head.status,
+            head.tcp_offload_bytes_transferred,
+            head.tcp_receive_no_push,
+            tuple(buffers),
+            tuple(contexts),
+            head.protocol_reserved,
+            head.source_handle,
+        )
+        head = head.next
+
+
+def view_tree(root: Any, parent: BlockView | None = None, depth: int = 0) -> Iterator[BlockView]:
+    """A snapshot of each block, depth first and breadth next."""
+    while root is not None:
+        protocol = isinstance(root, ProtocolOffloadBlockList)
+        handle = root.offload_handle if protocol else root.ndis_offload_handle
+        view = BlockView(
+            root,
+            parent,
+            depth,
+            root.type,
+            int(root.status),
+            handle,
+            None if handle is None else handle.miniport_offload_context,
+            copy(root.const),
+            copy(root.cached),
+            copy(root.delegated),
+            tuple(view_list(root.net_buffer_list_chain)),
+            root.im_reserved,
+            root.protocol_reserved,
+            root.miniport_reserved,
+            root.source_handle,
+            root.port_number,
+        )
+        yield view
+        yield from view_tree(root.dependent_block_list, view, depth + 1)
+        root = root.next_block
