@@ -161,6 +161,7 @@ class Crossing:
     ``nbl`` the head of the list and ``nbls`` all of it; ``root`` the tree and ``blocks`` its nodes in documents' order.
     ``value`` is the status of an indication, event type, code, flags of a disconnect, or type of handlers asked for;
     ``information`` what came with it (event information, status buffer, OID request, registered table, capabilities).
+    ``notes`` belongs to the observer.
     """
 
     number: int
@@ -181,6 +182,7 @@ class Crossing:
     raised: BaseException | None = None
     ended: bool = False
     ended_at: int = 0
+    notes: Any = None
 
     @property
     def function(self) -> str:
@@ -210,10 +212,15 @@ class Observer:
     def leave(self, crossing: Crossing) -> None:
         """It has ended."""
 
+    def next_number(self) -> int:
+        """The number of the next crossing."""
+        self.count += 1
+        return self.count - 1
+
     def run(self, boundary: Boundary, kind: Kind, stage: Stage, call: Callable[[], Result], **arguments: Any) -> Result:
         """Make ``call`` as one crossing."""
         crossing = Crossing(
-            self.count,
+            self.next_number(),
             self.clock(),
             boundary,
             kind,
@@ -221,7 +228,6 @@ class Observer:
             self.running[-1] if self.running else None,
             **arguments,
         )
-        self.count += 1
         if crossing.nbl is not None:
             crossing.nbls = tuple(view_list(crossing.nbl))
         if crossing.root is not None:

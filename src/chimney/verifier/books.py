@@ -1,0 +1,712 @@
+"""The verifier's books: which state objects exist at each boundary, which operations and requests are under way there,
+and who has what. Checks read them; only `Books.enter` and `Books.leave` write.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from chimney.ndis.buffers import NetBuffer, NetBufferList
+from chimney.ndis.capabilities import TcpConnectionOffload, TcpConnectionOffloadParameters
+from chimney.ndis.crossing import BlockView, Boundary, Crossing, Kind, NblView, Stage, view_list
+from chimney.ndis.handle import OffloadHandle
+from chimney.ndis.state import (
+    CachedState,
+    ConstState,
+    OffloadBlockList,
+    PathConst,
+    TcpConst,
+    TcpDelegated,
+    walk,
+)
+from chimney.ndis.status import (
+    DisconnectFlags,
+    OffloadStateType,
+    Status,
+    TcpOffloadEvent,
+    UploadReason,
+)
+from chimney.verifier.packets import Packet
+from chimney.verifier.streams import ReceiveBook, SendBook, Stream, chain_bytes
+
+POISON = 0x5AFE0BAD
+"""Status written into requests and blocks on their way down: whoever completes them has to overwrite it."""
+
+REQUESTS = {Kind.SEND, Kind.RECEIVE, Kind.DISCONNECT, Kind.FORWARD}
+COMPLETIONS = {
+    Kind.SEND_COMPLETE: Kind.SEND,
+    Kind.RECEIVE_COMPLETE: Kind.RECEIVE,
+    Kind.DISCONNECT_COMPLETE: Kind.DISCONNECT,
+    Kind.FORWARD_COMPLETE: Kind.FORWARD,
+}
+OPERATIONS = {Kind.INITIATE, Kind.TERMINATE, Kind.UPDATE, Kind.INVALIDATE, Kind.QUERY}
+OPERATION_COMPLETIONS = {
+    Kind.INITIATE_COMPLETE: Kind.INITIATE,
+    Kind.TERMINATE_COMPLETE: Kind.TERMINATE,
+    Kind.UPDATE_COMPLETE: Kind.UPDATE,
+    Kind.INVALIDATE_COMPLETE: Kind.INVALIDATE,
+    Kind.QUERY_COMPLETE: Kind.QUERY,
+}
+OFFLOADED = (Status.SUCCESS, Status.OFFLOAD_PARTIAL_SUCCESS)
+
+
+class Layer(IntEnum):
+    """The layer of a state object."""
+
+    NEIGHBOR = 0
+    PATH = 1
+    TCP = 2
+
+
+def layer_of(kind: OffloadStateType) -> Layer:
+    """The layer that a block type belongs to."""
+    if kind <= OffloadStateType.NEIGHBOR:
+        return Layer.NEIGHBOR
+    return Layer.PATH if kind <= OffloadStateType.IP6 else Layer.TCP
+
+
+@dataclass(slots=True, eq=False)
+class ObjectBook:
+    """One state object at one boundary, from the initiate to the end of its terminate.
+
+    ``const`` and ``cached`` are copies of what the host gave last (``cached`` after a successful update). ``cell`` is
+    the lower driver's value once offloaded. ``operations`` are the state operations of it that are open. ``offloaded``
+    until its terminate has completed. ``stream`` is set for connections, the same object at every boundary.
+    """
+
+    boundary: Boundary
+    handle: OffloadHandle
+    layer: Layer
+    parent: ObjectBook | None
+    const: ConstState | None
+    cached: CachedState | None
+    initiated: Crossing
+    cell: object = None
+    offloaded: bool = False
+    ended: bool = False
+    invalid: Crossing | None = None
+    lower_handle: OffloadHandle | None = None
+    operations: list[Operation] = field(default_factory=list)
+    dependents: list[ObjectBook] = field(default_factory=list)
+    stream: Stream | None = None
+    initiate_returned: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        if self.stream is not None:
+            return self.stream.label
+        return f"{self.layer.name.lower()} object"
+
+
+TcpBook = ObjectBook
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """A state operation at one boundary: the call, the handler (the tree's miniport form), the completion.
+
+    ``objects`` has one entry for each block in documents' order, None for a placeholder; ``before`` the blocks as they
+    were called with, ``lower`` as the handler got them, ``after`` as the completion brought them.
+    """
+
+    kind: Kind
+    boundary: Boundary
+    call: Crossing
+    root: OffloadBlockList
+    objects: list[ObjectBook | None]
+    new: list[bool]
+    handler: Crossing | None = None
+    lower_root: OffloadBlockList | None = None
+    completion: Crossing | None = None
+
+    @property
+    def before(self) -> tuple[BlockView, ...]:
+        return self.call.blocks
+
+    @property
+    def lower(self) -> tuple[BlockView, ...]:
+        return self.handler.blocks if self.handler is not None else ()
+
+    @property
+    def after(self) -> tuple[BlockView, ...]:
+        return self.completion.blocks if self.completion is not None else ()
+
+    def streams(self) -> Iterator[Stream]:
+        """The connections in the tree."""
+        for item in self.objects:
+            if item is not None and item.stream is not None:
+                yield item.stream
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A send, receive, disconnect or forward at one boundary.
+
+    ``view`` is the list as it was posted; ``order`` counts the requests of its kind on its connection at this boundary;
+    ``chained``: it came in an initiate's chain. ``start`` and ``end`` are its positions in the send stream.
+    """
+
+    kind: Kind
+    nbl: NetBufferList
+    boundary: Boundary
+    book: ObjectBook
+    posted: Crossing
+    view: NblView
+    order: int
+    chained: bool = False
+    flags: int = 0
+    start: int = 0
+    end: int = 0
+    completed: Crossing | None = None
+    returned_in_chain: bool = False
+
+    @property
+    def length(self) -> int:
+        return self.view.length
+
+    @property
+    def stream(self) -> Stream:
+        stream = self.book.stream
+        assert stream is not None
+        return stream
+
+    def data(self) -> bytes:
+        """The posted bytes, read from the caller's memory."""
+        parts = []
+        for offset, length, mdls in self.view.buffers:
+            for mdl in mdls:
+                count = mdl.byte_count
+                if offset >= count:
+                    offset -= count
+                    continue
+                take = min(length, count - offset)
+                parts.append(bytes(mdl.view[offset : offset + take]))
+                length -= take
+                offset = 0
+                if not length:
+                    break
+        return b"".join(parts)
+
+
+@dataclass(slots=True, eq=False)
+class Completed:
+    """One list of a completion call: as it comes back, and the open request it belongs to (None: there is none)."""
+
+    view: NblView
+    request: Request | None
+    earlier: Request | None = None
+    elsewhere: Request | None = None
+
+
+class BoundaryBook:
+    """What is known about one boundary.
+
+    ``objects`` by the id of the upper handle; ``requests`` the open ones by the id of their list; ``operations`` the
+    open state operations; ``lent`` the lists of accepted indications and BufferedData that are above, with the
+    connection; ``parameters`` and ``capabilities`` as set and reported last; ``paused`` and ``uploading_all`` as
+    indicated.
+    """
+
+    def __init__(self, boundary: Boundary) -> None:
+        self.boundary = boundary
+        self.objects: dict[int, ObjectBook] = {}
+        self.requests: dict[int, Request] = {}
+        self.done: dict[int, Request] = {}
+        self.operations: list[Operation] = []
+        self.lent: dict[int, tuple[NetBufferList, Crossing, Stream | None]] = {}
+        self.tables: list[object] = []
+        self.capabilities: TcpConnectionOffload | None = None
+        self.parameters: TcpConnectionOffloadParameters | None = None
+        self.paused: Crossing | None = None
+        self.uploading_all: Crossing | None = None
+        self.orders: dict[tuple[int, Kind], int] = {}
+
+    def open_requests(self, book: ObjectBook, *kinds: Kind) -> list[Request]:
+        """The connection's open requests of these kinds (all, if none are given), oldest first."""
+        return [
+            request
+            for request in self.requests.values()
+            if request.book is book and (not kinds or request.kind in kinds)
+        ]
+
+    def offloaded(self, layer: Layer | None = None) -> list[ObjectBook]:
+        """The objects that are offloaded now."""
+        return [o for o in self.objects.values() if o.offloaded and (layer is None or o.layer is layer)]
+
+
+class Books:
+    """All boundaries of an observer, and the connections that cross them."""
+
+    def __init__(self) -> None:
+        self.boundaries: dict[int, BoundaryBook] = {}
+        self.streams: dict[tuple[bytes, int, bytes, int], Stream] = {}
+
+    def of(self, where: Boundary | Crossing) -> BoundaryBook:
+        """The book of a boundary."""
+        boundary = where.boundary if isinstance(where, Crossing) else where
+        book = self.boundaries.get(boundary.number)
+        if book is None:
+            book = self.boundaries[boundary.number] = BoundaryBook(boundary)
+        return book
+
+    def object(self, crossing: Crossing) -> ObjectBook | None:
+        """The object that a data request, an indication or an event is about, by its handle; a handler of a miniport
+        is given a context, and is looked up by the call it belongs to.
+        """
+        handle = crossing.handle
+        at: Crossing | None = crossing
+        while handle is None and at is not None:
+            at = at.parent
+            handle = None if at is None or at.boundary is not crossing.boundary else at.handle
+            if at is not None and at.boundary is not crossing.boundary:
+                break
+        return None if handle is None else self.of(crossing).objects.get(id(handle))
+
+    def below(self, boundary: Boundary) -> list[BoundaryBook]:
+        """The boundaries under the driver below ``boundary``; empty above a target."""
+        driver = boundary.miniport.driver
+        if driver is None:
+            return []
+        return [book for book in self.boundaries.values() if book.boundary.protocol.driver is driver]
+
+    def above(self, boundary: Boundary) -> list[BoundaryBook]:
+        """The boundaries over the driver above ``boundary``; empty below a host."""
+        driver = boundary.protocol.driver
+        if driver is None:
+            return []
+        return [book for book in self.boundaries.values() if book.boundary.miniport.driver is driver]
+
+    def bottom_object(self, stream: Stream) -> ObjectBook | None:
+        """The connection's object at the boundary above its target."""
+        return self._at_edge(stream, lambda boundary: boundary.bottom)
+
+    def top_object(self, stream: Stream) -> ObjectBook | None:
+        """The connection's object at the boundary below its host."""
+        return self._at_edge(stream, lambda boundary: boundary.top)
+
+    def _at_edge(self, stream: Stream, edge: Any) -> ObjectBook | None:
+        for book in self.boundaries.values():
+            if edge(book.boundary):
+                for item in book.objects.values():
+                    if item.stream is stream:
+                        return item
+        return None
+
+    # Writing
+
+    def enter(self, crossing: Crossing) -> None:
+        """A call begins."""
+        kind = crossing.kind
+        call = crossing.stage is Stage.CALL
+        if kind in REQUESTS:
+            if call:
+                self._posted(crossing)
+            elif crossing.boundary.bottom:
+                self._arrived(crossing)
+        elif kind in COMPLETIONS:
+            if call:
+                self._completed(crossing)
+            else:
+                crossing.notes = crossing.parent.notes if crossing.parent is not None else []
+        elif kind in OPERATIONS:
+            if call:
+                self._operation(crossing)
+            else:
+                self._operation_arrived(crossing)
+        elif kind in OPERATION_COMPLETIONS:
+            self._operation_completed(crossing)
+        elif kind is Kind.EVENT and call:
+            self._event(crossing)
+        elif kind is Kind.RECEIVE_RETURN and call:
+            book = self.of(crossing)
+            crossing.notes = [book.lent.pop(id(view.nbl), None) for view in crossing.nbls]
+        elif kind is Kind.STATUS and call:
+            self._status(crossing)
+        elif kind is Kind.SET_OPTIONAL_HANDLERS:
+            self.of(crossing).tables.append(crossing.information)
+
+    def leave(self, crossing: Crossing) -> None:
+        """A call has ended."""
+        kind = crossing.kind
+        call = crossing.stage is Stage.CALL
+        if crossing.raised is not None and call:
+            if kind in REQUESTS:
+                self._withdraw(crossing)
+            elif kind in OPERATIONS:
+                self._withdraw_operation(crossing)
+            return
+        if kind is Kind.RECEIVE_INDICATE and call and isinstance(crossing.result, tuple):
+            self._indicated(crossing)
+        elif kind is Kind.INITIATE_COMPLETE and call and isinstance(crossing.notes, Operation):
+            for item in crossing.notes.objects:
+                if item is not None:
+                    item.initiate_returned = True
+        elif kind is Kind.SET_ATTRIBUTES and isinstance(crossing.information, tuple):
+            self.of(crossing).capabilities = crossing.information[0]
+        elif kind is Kind.OID and call and crossing.result == Status.SUCCESS:
+            self._oid(crossing)
+
+    def _posted(self, crossing: Crossing) -> None:
+        book = self.of(crossing)
+        item = self.object(crossing)
+        crossing.notes = []
+        if item is None:
+            return
+        for view in crossing.nbls:
+            request = self._request(book, crossing.kind, view, item, crossing)
+            request.flags = crossing.value
+            crossing.notes.append(request)
+        if book.boundary.top:
+            for view in crossing.nbls:
+                view.nbl.status = POISON
+
+    def _request(self, book: BoundaryBook, kind: Kind, view: NblView, item: ObjectBook, crossing: Crossing) -> Request:
+        order = book.orders.get((id(item), kind), 0)
+        book.orders[(id(item), kind)] = order + 1
+        request = Request(kind, view.nbl, book.boundary, item, crossing, view, order)
+        book.requests.setdefault(id(view.nbl), request)
+        return request
+
+    def _arrived(self, crossing: Crossing) -> None:
+        """A request reaches the target: the byte books begin with it."""
+        call = crossing.parent
+        requests = call.notes if call is not None and isinstance(call.notes, list) else []
+        crossing.notes = requests
+        for request in requests:
+            stream = request.stream
+            if crossing.kind is Kind.SEND:
+                stream.send.add(request)
+            elif crossing.kind is Kind.DISCONNECT:
+                if crossing.value == DisconnectFlags.GRACEFUL_CLOSE:
+                    stream.send.add(request)
+                    if stream.graceful is None:
+                        stream.graceful = crossing
+                        stream.send.fin_posted = True
+                elif stream.abort is None:
+                    stream.abort = crossing
+            elif crossing.kind is Kind.FORWARD and not stream.leaving:
+                segment = request.data()
+                if len(segment) >= 20:
+                    seq, ack = int.from_bytes(segment[4:8], "big"), int.from_bytes(segment[8:12], "big")
+                    stream.segment_in(seq, ack, segment[13], segment[(segment[12] >> 4) * 4 :], crossing)
+
+    def _withdraw(self, crossing: Crossing) -> None:
+        """The call was refused: nothing has changed hands."""
+        book = self.of(crossing)
+        posted: list[Request] = crossing.notes or []
+        for request in posted:
+            if book.requests.get(id(request.nbl)) is request:
+                del book.requests[id(request.nbl)]
+            request.nbl.status = request.view.status
+            if request.stream.send.requests and request.stream.send.requests[-1] is request:
+                request.stream.send.requests.pop()
+                request.stream.send.posted = request.start
+
+    def _completed(self, crossing: Crossing) -> None:
+        book = self.of(crossing)
+        crossing.notes = []
+        for view in crossing.nbls:
+            request = book.requests.pop(id(view.nbl), None)
+            entry = Completed(view, request)
+            if request is None:
+                entry.earlier = book.done.get(id(view.nbl))
+                for other in self.boundaries.values():
+                    entry.elsewhere = entry.elsewhere or other.requests.get(id(view.nbl))
+            else:
+                request.completed = crossing
+                book.done[id(view.nbl)] = request
+                if book.boundary.bottom:
+                    self._settle(crossing, request, view)
+            crossing.notes.append(entry)
+        while len(book.done) > 4096:
+            del book.done[next(iter(book.done))]
+
+    def _settle(self, crossing: Crossing, request: Request, view: NblView) -> None:
+        stream = request.stream
+        if request.kind is Kind.RECEIVE:
+            # Checked against the wire by who looks at it; the books move on.
+            crossing_delivered = stream.facts.setdefault("delivered", {})
+            prefilled = request.view.bytes_transferred if request.view.no_push else 0
+            crossing_delivered[id(view.nbl)] = stream.receive.deliver(max(0, view.bytes_transferred - prefilled))
+        elif request.kind in (Kind.SEND, Kind.DISCONNECT):
+            stream.send.forget(request)
+
+    def _operation(self, crossing: Crossing) -> None:
+        book = self.of(crossing)
+        objects: list[ObjectBook | None] = []
+        new: list[bool] = []
+        by_view: dict[int, ObjectBook | None] = {}
+        for block in crossing.blocks:
+            item = None
+            fresh = False
+            if block.handle is not None:
+                item = book.objects.get(id(block.handle))
+                parent = by_view.get(id(block.parent)) if block.parent is not None else None
+                if crossing.kind is Kind.INITIATE and block.cell is None and (item is None or not item.offloaded):
+                    fresh = True
+                    item = ObjectBook(
+                        crossing.boundary,
+                        block.handle,
+                        layer_of(block.type),
+                        parent,
+                        block.const,
+                        block.cached,
+                        crossing,
+                    )
+                    if item.layer is Layer.TCP:
+                        item.stream = self._stream(crossing, block, parent)
+                    book.objects[id(block.handle)] = item
+            by_view[id(block)] = item
+            objects.append(item)
+            new.append(fresh)
+        operation = Operation(crossing.kind, crossing.boundary, crossing, _root(crossing), objects, new)
+        for item in objects:
+            if item is not None:
+                item.operations.append(operation)
+        book.operations.append(operation)
+        crossing.notes = operation
+
+    def _stream(self, crossing: Crossing, block: BlockView, parent: ObjectBook | None) -> Stream | None:
+        const, delegated = block.const, block.delegated
+        path = parent.const if parent is not None else None
+        if (
+            not isinstance(const, TcpConst)
+            or not isinstance(delegated, TcpDelegated)
+            or not isinstance(path, PathConst)
+        ):
+            return None
+        flow = (path.source_address, const.local_port, path.destination_address, const.remote_port)
+        known = self.streams.get(flow)
+        if known is not None and not crossing.boundary.top and known.terminated is None:
+            return known
+        buffered = []
+        nbl = delegated.buffered_data
+        while nbl is not None:
+            buffered.append(nbl)
+            nbl = nbl.next
+        stream = Stream(
+            f"{_address(flow[0], flow[1])} > {_address(flow[2], flow[3])}",
+            flow,
+            delegated,
+            SendBook(delegated.snd_una, delegated.snd_nxt, delegated.snd_max),
+            ReceiveBook(delegated.rcv_nxt, chain_bytes(buffered)),
+            0 if known is None else known.period + 1,
+        )
+        self.streams[flow] = stream
+        return stream
+
+    def _operation_arrived(self, crossing: Crossing) -> None:
+        call = crossing.parent
+        if call is None or not isinstance(call.notes, Operation):
+            return
+        operation = call.notes
+        operation.handler = crossing
+        operation.lower_root = crossing.root
+        crossing.notes = operation
+        if crossing.root is not None:
+            for block in walk(crossing.root):  # type: ignore[type-var]
+                block.status = POISON  # type: ignore[assignment]
+                block.scratch = None
+        if crossing.boundary.bottom:
+            if crossing.kind is Kind.INITIATE:
+                self._chains(crossing, operation)
+            elif crossing.kind is Kind.TERMINATE:
+                for stream in operation.streams():
+                    stream.terminate = crossing
+            elif crossing.kind is Kind.INVALIDATE:
+                for item in operation.objects:
+                    if item is not None:
+                        item.invalid = crossing
+        elif crossing.kind is Kind.INITIATE:
+            self._chains(crossing, operation)
+
+    def _chains(self, crossing: Crossing, operation: Operation) -> None:
+        """The send data of an initiate is pending with the driver below, like posted sends."""
+        book = self.of(crossing)
+        for block, item in zip(operation.before, operation.objects, strict=True):
+            if item is None or item.stream is None:
+                continue
+            for view in block.chain:
+                request = self._request(book, Kind.SEND, view, item, crossing)
+                request.chained = True
+                if crossing.boundary.bottom:
+                    item.stream.send.add(request)
+
+    def _withdraw_operation(self, crossing: Crossing) -> None:
+        operation = crossing.notes
+        if isinstance(operation, Operation) and operation in self.of(crossing).operations:
+            self._close(operation)
+            for item, fresh in zip(operation.objects, operation.new, strict=True):
+                if fresh and item is not None:
+                    item.ended = True
+                    self._drop(item)
+
+    def _close(self, operation: Operation) -> None:
+        self.of(operation.boundary).operations.remove(operation)
+        for item in operation.objects:
+            if item is not None and operation in item.operations:
+                item.operations.remove(operation)
+
+    def _drop(self, item: ObjectBook) -> None:
+        objects = self.of(item.boundary).objects
+        if objects.get(id(item.handle)) is item:
+            del objects[id(item.handle)]
+        if item.parent is not None and item in item.parent.dependents:
+            item.parent.dependents.remove(item)
+
+    def _operation_completed(self, crossing: Crossing) -> None:
+        book = self.of(crossing)
+        if crossing.stage is Stage.HANDLER:
+            crossing.notes = crossing.parent.notes if crossing.parent is not None else None
+            return
+        wanted = OPERATION_COMPLETIONS[crossing.kind]
+        for operation in book.operations:
+            if operation.lower_root is crossing.root and operation.kind is wanted:
+                break
+        else:
+            return
+        operation.completion = crossing
+        crossing.notes = operation
+        self._close(operation)
+        if len(operation.after) != len(operation.objects):
+            return
+        for block, item, fresh in zip(operation.after, operation.objects, operation.new, strict=True):
+            if item is not None:
+                self._object_completed(operation, block, item, fresh)
+
+    def _object_completed(self, operation: Operation, block: BlockView, item: ObjectBook, fresh: bool) -> None:
+        stream = item.stream
+        book = self.of(item.boundary)
+        if operation.kind is Kind.INITIATE and fresh:
+            item.offloaded = block.status in OFFLOADED
+            item.cell = block.cell
+            if item.offloaded:
+                if item.parent is not None:
+                    item.parent.dependents.append(item)
+                return
+            item.ended = True
+            for view in operation.before[operation.objects.index(item)].chain:
+                book.requests.pop(id(view.nbl), None)
+            self._drop(item)
+            if stream is not None and item.boundary.bottom:
+                stream.terminated = operation.completion
+        elif operation.kind is Kind.UPDATE and block.status == Status.SUCCESS:
+            if block.cached is not None:
+                item.cached = block.cached
+            parent = operation.objects[operation.after.index(block.parent)] if block.parent is not None else None
+            if item.layer is Layer.PATH and parent is not None and parent is not item.parent:
+                if item.parent is not None and item in item.parent.dependents:
+                    item.parent.dependents.remove(item)
+                item.parent = parent
+                parent.dependents.append(item)
+        elif operation.kind is Kind.TERMINATE:
+            for view in block.chain:
+                request = book.requests.pop(id(view.nbl), None)
+                if request is not None:
+                    request.completed = operation.completion
+                    request.returned_in_chain = True
+                    book.done[id(view.nbl)] = request
+                    stream = request.stream
+                    if item.boundary.bottom:
+                        stream.send.forget(request)
+            if block.status == Status.SUCCESS:
+                item.offloaded = False
+                item.ended = True
+                if stream is not None and item.boundary.bottom:
+                    stream.terminated = operation.completion
+                if isinstance(block.delegated, TcpDelegated):
+                    for lent in view_list(block.delegated.buffered_data):
+                        assert operation.completion is not None
+                        book.lent[id(lent.nbl)] = (lent.nbl, operation.completion, stream)
+                self._drop(item)
+
+    def _event(self, crossing: Crossing) -> None:
+        item = self.object(crossing)
+        if item is None or item.stream is None or not crossing.boundary.bottom:
+            return
+        stream = item.stream
+        if crossing.value == TcpOffloadEvent.INDICATE_DISCONNECT:
+            stream.disconnect_event = stream.disconnect_event or crossing
+        elif crossing.value == TcpOffloadEvent.INDICATE_ABORT:
+            stream.abort_event = stream.abort_event or crossing
+        elif crossing.value == TcpOffloadEvent.INDICATE_RETRIEVE:
+            if crossing.information in UploadReason._value2member_map_:
+                reason = UploadReason(crossing.information)  # type: ignore[arg-type]
+                stream.retrieves.append((crossing, reason))
+                if reason.mandatory and stream.mandatory is None:
+                    stream.mandatory = crossing
+                if reason is UploadReason.HARDWARE_FAILURE and stream.hardware_failure is None:
+                    stream.hardware_failure = crossing
+                if reason is UploadReason.INVALID_STATE and stream.invalidated is None:
+                    stream.invalidated = crossing
+
+    def _indicated(self, crossing: Crossing) -> None:
+        item = self.object(crossing)
+        status, consumed = crossing.result
+        book = self.of(crossing)
+        stream = None if item is None else item.stream
+        if status == Status.SUCCESS and crossing.nbl is not None:
+            book.lent[id(crossing.nbl)] = (crossing.nbl, crossing, stream)
+            consumed = sum(view.length for view in crossing.nbls)
+        if stream is not None and crossing.boundary.bottom:
+            stream.facts["taken"] = stream.receive.deliver(consumed)
+
+    def _status(self, crossing: Crossing) -> None:
+        # Imported names of the enumeration would hide which indication is meant.
+        from chimney.ndis.status import StatusIndication as Indication
+
+        book = self.of(crossing)
+        if crossing.value == Indication.OFFLOAD_PAUSE:
+            book.paused = crossing
+        elif crossing.value == Indication.UPLOAD_ALL:
+            book.uploading_all = crossing
+        elif crossing.value == Indication.OFFLOAD_RESUME:
+            book.paused = book.uploading_all = None
+            if isinstance(crossing.information, TcpConnectionOffload):
+                book.capabilities = crossing.information
+
+    def _oid(self, crossing: Crossing) -> None:
+        request: Any = crossing.information
+        if request.set and isinstance(request.information, TcpConnectionOffloadParameters):
+            self.of(crossing).parameters = request.information
+
+    def packet(self, packet: Packet) -> None:
+        """A frame at a link's door: find its connection, and keep the byte books."""
+        if not packet.tcp:
+            return
+        if packet.incoming:
+            flow = (packet.destination, packet.destination_port, packet.source, packet.source_port)
+        else:
+            flow = (packet.source, packet.source_port, packet.destination, packet.destination_port)
+        stream = self.streams.get(flow)
+        if stream is None:
+            return
+        packet.book = self.bottom_object(stream)
+        if packet.incoming:
+            if packet.acts and stream.terminate is None:
+                stream.segment_in(packet.seq, packet.ack, packet.flags, packet.payload(), packet)
+        elif packet.sent:
+            stream.packet_out(packet)
+
+
+def _root(crossing: Crossing) -> OffloadBlockList:
+    assert crossing.root is not None
+    return crossing.root
+
+
+def _address(address: bytes, port: int) -> str:
+    text = ipaddress.ip_address(address).compressed
+    return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
+
+
+def net_buffers(nbl: NetBufferList) -> Iterator[NetBuffer]:
+    """The NetBuffers of a list."""
+    nb: NetBuffer | None = nbl.first_net_buffer
+    while nb is not None:
+        yield nb
+        nb = nb.next

@@ -1,0 +1,84 @@
+"""What a check is made of: methods that are called for crossings and packets, and say what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from chimney.ndis.crossing import Crossing, Kind, Stage
+from chimney.verifier.books import Books, ObjectBook
+from chimney.verifier.packets import Packet
+from chimney.verifier.streams import Stream
+
+if TYPE_CHECKING:
+    from chimney.verifier.verifier import Verifier
+
+Method = TypeVar("Method", bound=Callable[..., None])
+
+
+def enter(*kinds: Kind, stage: Stage = Stage.CALL) -> Callable[[Method], Method]:
+    """Call the method with every crossing of these kinds when it begins (its arguments are those of that moment)."""
+    return _hook(*(("enter", kind, stage) for kind in kinds))
+
+
+def leave(*kinds: Kind, stage: Stage = Stage.CALL) -> Callable[[Method], Method]:
+    """Call the method with every crossing of these kinds when it has ended (``result``, ``raised`` are there)."""
+    return _hook(*(("leave", kind, stage) for kind in kinds))
+
+
+def packet(method: Method) -> Method:
+    """Call the method with every frame at a link's door: before the target sees it, or after the link has taken it."""
+    return _hook("packet")(method)
+
+
+def finish(method: Method) -> Method:
+    """Call the method, without arguments, when the run is over."""
+    return _hook("finish")(method)
+
+
+def _hook(*keys: Any) -> Callable[[Method], Method]:
+    def mark(method: Method) -> Method:
+        method.__dict__.setdefault("hooks", []).extend(keys)
+        return method
+
+    return mark
+
+
+class Checks:
+    """Checks of some rules; a subclass names them in ``RULES`` and has methods with the decorators of this module.
+
+    The books have been brought up to date before a method is called on enter, and on leave.
+    """
+
+    RULES: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, verifier: Verifier) -> None:
+        self.verifier = verifier
+
+    @property
+    def books(self) -> Books:
+        return self.verifier.books
+
+    def check(
+        self,
+        rule: str,
+        ok: bool,
+        message: str | Callable[[], str],
+        where: Crossing | Packet | ObjectBook | None = None,
+        connection: Stream | ObjectBook | None = None,
+        culprit: str = "",
+    ) -> None:
+        """Say that ``rule`` had something to check, and whether it was obeyed.
+
+        ``where`` tells who was at it and when, unless ``culprit`` is given by name. ``message`` says what was seen.
+        """
+        assert rule in self.RULES, f"{type(self).__name__} does not name {rule} in RULES"
+        self.verifier.exercised[rule] += 1
+        if not ok:
+            text = message if isinstance(message, str) else message()
+            self.verifier.report(rule, text, where, connection, culprit)
+
+    def exercise(self, rule: str) -> None:
+        """Say that ``rule`` had something to check, and was obeyed."""
+        assert rule in self.RULES, f"{type(self).__name__} does not name {rule} in RULES"
+        self.verifier.exercised[rule] += 1
