@@ -293,6 +293,7 @@ class Side:
 
     def __init__(self, world: World, number: int, drivers: int, config: TargetConfig) -> None:
         self.number = number
+        self.world = world
         self.clock = world.clock
         self.link = world.network.link("ab"[number], MACS[number], send_buffer=world.send_buffer)
         self.target = SoftTarget(f"target {number}", self.link, world.clock, config)
@@ -310,10 +311,16 @@ class Side:
         self.target.flush(self.clock())
 
     def wait_for(self, what, tree):
-        """Poll: a state operation completes then, not from within the call."""
+        """Poll: a state operation completes then, not from within the call. A terminate waits for a full link."""
         assert not self.host.log or self.host.log[-1][1] is not tree, "completed from within the downward call"
+
+        def completions():
+            return sum(subject is tree for subject, *_ in self.host.took(what))
+
         self.target.poll(self.clock())
-        assert sum(subject is tree for subject, *_ in self.host.took(what)) == 1, f"{what} completes once"
+        if what == "terminate" and not completions():
+            self.world.run(until=completions)
+        assert completions() == 1, f"{what} completes once"
 
 
 class World:

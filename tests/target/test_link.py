@@ -137,9 +137,14 @@ def test_a_terminate_does_not_push_out_what_waits_for_the_link(slow):
     slow.poll()
     assert c.side.target.wants_write
     retransmitted = c.offloaded
-    a.terminate()
+    tree = a.terminate_tree()
+    a.side.binding.terminate_offload(tree)
+    slow.poll()
     assert c.side.target.wants_write
+    assert not a.host.took("terminate"), "it has an acknowledgement to send"
+    slow.run(until=lambda: a.host.took("terminate"))
     slow.run(until=lambda: d.host.took("receive"))
+    assert [send[1] for send in b.host.took("send")] == [SUCCESS]
     assert retransmitted.retransmitted_segments == 0
 
 

@@ -10,87 +10,74 @@ from collections import deque
 from collections.abc import Callable
 
 from chimney.link.base import Frame, Link
-from chimney.ndis.buffers import NetBufferList, net_buffer_list
-from chimney.ndis.driver import Miniport
-from chimney.ndis.state import MiniportOffloadBlockList, NeighborCached, NeighborConst, NeighborDelegated
-from chimney.ndis.status import IndicateOffloadEvent, OffloadStateType, Status, TcpOffloadEvent, UploadReason
+from chimney.ndis.buffers import Mdl, NetBuffer, NetBufferList, NetBufferListPool
+from chimney.ndis.status import Status, UploadReason
 from chimney.target.config import TargetConfig
+from chimney.target.counters import Counters
+from chimney.target.events import consider_backlog, handle_events, request_upload
 from chimney.target.frames import FrameReader
-from chimney.target.objects import NeighborObject, TcpObject
+from chimney.target.objects import TcpObject
 from chimney.target.schedule import Schedule
+from chimney.target.transmission import Transmission
 from chimney.tcp.config import NEVER
-from chimney.tcp.events import Event
-from chimney.tcp.segment import RST, SYN, Segment, parse_segment
+from chimney.tcp.segment import SYN, Segment, parse_segment
 from chimney.tcp.state import State
 
 _SUCCESS = int(Status.SUCCESS)
 _UPLOAD_IN_PROGRESS = int(Status.UPLOAD_IN_PROGRESS)
 _REQUEST_ABORTED = int(Status.REQUEST_ABORTED)
-_INDICATE_RETRIEVE = int(TcpOffloadEvent.INDICATE_RETRIEVE)
-_INDICATE_ABORT = int(TcpOffloadEvent.INDICATE_ABORT)
-_RESET = int(Event.RESET)
-_TIME_WAIT_ENTERED = int(Event.TIME_WAIT)
 _RECEIVED_URGENT_DATA = int(UploadReason.RECEIVED_URGENT_DATA)
-_UPLOAD_REQUESTED = int(UploadReason.UPLOAD_REQUESTED)
-# Each of these ends the engine's work; the host finishes the connection.
-_UPLOAD_REASONS = {
-    int(Event.SYN): _UPLOAD_REQUESTED,
-    int(Event.TIMEOUT): int(UploadReason.TIMEOUT_EXPIRATION),
-    int(Event.URGENT): _RECEIVED_URGENT_DATA,
-    int(Event.CLOSED): _UPLOAD_REQUESTED,
-}
+_CLOSED = int(State.CLOSED)
+_ESTABLISHED = int(State.ESTABLISHED)
+_CLOSE_WAIT = int(State.CLOSE_WAIT)
 _TIME_WAIT = int(State.TIME_WAIT)
-_RST = int(RST)
 _SYN = int(SYN)
-_CHECKSUM_OFFSET = 16
 _VLAN_ID = 0x0FFF
 _GROUP_BIT = 1
-_RETRY_US = 500
+_ETHERNET_HEADER = 14
 
 
-class Refused:
-    """A segment that the link had no room for."""
-
-    def __init__(self, tcp: TcpObject, segment: Segment) -> None:
-        self.tcp = tcp
-        self.segment = segment
-
-
-class Datapath(Miniport):
+class Datapath(Transmission):
     """What a `SoftTarget` does between its downward calls and the link.
 
     connections  offloaded connections by the key of their frames (`frames.flow_key`).
     lent         lists of indications and BufferedData that are with the host.
-    operations   state operations to be carried out.
+    chimney_pool, ordinary_pool  where the lists of indications and BufferedData, and those of frames on the ordinary
+                 path, come from (reg.pools.two).
+    ipv4, ipv6   what the statistics OIDs report.
+    allocate     asked before anything is allocated that can run short, with its name: "neighbor", "path",
+                 "connection", "transmit buffer", "receive buffer", "buffered data", "segment". False: there is none.
+                 None: it is not asked. For tests.
     statistics   ``frames_in``; ``frames_passed_up`` of them on the ordinary path; ``frame_errors`` (bad checksum or
-                 header); ``frames_dropped`` (another VLAN, or too many kept); ``frames_out``; ``link_errors``.
+                 header: passed up, too); ``frames_dropped`` (another VLAN, or too many kept); ``frames_out``;
+                 ``link_errors``.
     """
 
     def __init__(self, name: str, link: Link, clock: Callable[[], int], config: TargetConfig) -> None:
-        super().__init__(name)
-        self.link = link
-        self.clock = clock
-        self.config = config
+        super().__init__(name, link, clock, config)
         self.connections: dict[bytes, TcpObject] = {}
         self.lent: set[NetBufferList] = set()
-        self.operations: deque[Callable[[], None]] = deque()
+        self.chimney_pool = NetBufferListPool(f"{name}: chimney receive indications")
+        self.ordinary_pool = NetBufferListPool(f"{name}: ordinary receive indications")
+        self.ipv4 = Counters()
+        self.ipv6 = Counters()
+        self.allocate: Callable[[str], bool] | None = None
         self.frames_in = 0
-        self.frames_out = 0
         self.frames_passed_up = 0
         self.frame_errors = 0
         self.frames_dropped = 0
-        self.link_errors = 0
-        self.now = clock()
         self.busy = False
         self.schedule = Schedule()
         self._reader = FrameReader()
         self._active: deque[TcpObject] = deque()
-        self._refused: Refused | None = None
-        self._retry_at = NEVER
-        self._waiting: list[TcpObject] = []
+        self.chores_at = NEVER
+        self.counts_fragments = False
+
+    def configure(self, config: TargetConfig) -> None:
+        Transmission.configure(self, config)
         self._emissions_per_turn = config.emissions_per_turn
         self._emissions_per_poll = config.emissions_per_poll
-        self._stale_us = config.microseconds(config.nce_stale_ticks)
+        self._backlog = config.send_backlog
 
     # The event loop's side
 
@@ -106,6 +93,8 @@ class Datapath(Miniport):
         self.busy = True
         try:
             self.now = now
+            if now >= self.chores_at:
+                self.do_chores()
             done = self.run_operations()
             done += self._expire()
             done += self._receive(limit)
@@ -131,12 +120,7 @@ class Datapath(Miniport):
         """When `poll` is to be called next, even if no frame arrives: a time that may have passed already, or NEVER."""
         if self.operations or self._active:
             return self.now
-        return min(self.schedule.next_at(), self._retry_at)
-
-    @property
-    def wants_write(self) -> bool:
-        """Whether the link had no room, and will tell when it has: poll again when it is writable."""
-        return self._refused is not None and self._retry_at == NEVER
+        return min(self.schedule.next_at(), self.retry_at(), self.chores_at)
 
     def run_operations(self) -> int:
         """Carry out the state operations that wait, those included that they bring about."""
@@ -145,6 +129,10 @@ class Datapath(Miniport):
             done += 1
             self.operations.popleft()()
         return done
+
+    def do_chores(self) -> None:
+        """What is not any connection's, and was to be done at `chores_at`."""
+        self.chores_at = NEVER
 
     def touch(self, tcp: TcpObject) -> None:
         """The connection has something to do."""
@@ -175,49 +163,73 @@ class Datapath(Miniport):
         data = frame.data
         reader = self._reader
         if not reader.read(data):
+            if reader.fragment and self.counts_fragments:
+                self.count_fragment(reader.addresses)
             self.indicate_frame(data)
             return
         if not frame.checksum_ok and not reader.checksums_hold(data):
-            self.frame_errors += 1
+            self._indicate_corrupt_frame(data)
             return
         tcp = self.connections.get(reader.key)
         if tcp is None or tcp.terminating:
             self.indicate_frame(data)
             return
         neighbor = tcp.path.neighbor
-        if data[:6] != neighbor.source_mac and not data[0] & _GROUP_BIT:
+        if data[:6] != neighbor.source_mac and not (data[0] & _GROUP_BIT and self._is_joined(data)):
             self.indicate_frame(data)
             return
         vlan_id = neighbor.vlan_id
         if vlan_id and (frame.vlan < 0 or frame.vlan & _VLAN_ID != vlan_id):
             self.frames_dropped += 1
             return
-        if not tcp.engine_done:
-            start = reader.start
-            segments = 1
-            if frame.gso_size:
-                payload = reader.end - start - (data[start + 12] >> 4) * 4
-                segments = max(1, -(-payload // frame.gso_size))
-            if self._segment(tcp, data[start : reader.end], segments):
-                return
-        self._keep_for_host(tcp, data)
-
-    def _segment(self, tcp: TcpObject, view: memoryview, segments: int) -> bool:
-        """Process one segment; False if it is the host's business instead."""
-        segment = parse_segment(view, segments)
+        if tcp.engine_done:
+            self._keep_for_host(tcp, data)
+            return
+        start = reader.start
+        segments = 1
+        if frame.gso_size:
+            payload = reader.end - start - (data[start + 12] >> 4) * 4
+            segments = max(1, -(-payload // frame.gso_size))
+        segment = parse_segment(data[start : reader.end], segments)
         if segment is None:
-            self.frame_errors += 1
-            return True
+            self._indicate_corrupt_frame(data)
+        elif self._segment(tcp, segment):
+            headers = reader.end - _ETHERNET_HEADER - segment.payload_length
+            tcp.counters.arrived(segments, headers * segments + segment.payload_length)
+        else:
+            self._keep_for_host(tcp, data)
+
+    def _is_joined(self, data: memoryview) -> bool:
+        """Whether a frame to a group is for us: to one that the interface has joined (tcp.rx-mac)."""
+        return bytes(data[:6]) in self.config.multicast_addresses
+
+    def _segment(self, tcp: TcpObject, segment: Segment) -> bool:
+        """Process one segment; False if it is the host's business instead."""
         engine = tcp.engine
-        if segment.flags & _SYN and engine.state == _TIME_WAIT:
+        before = engine.state
+        if segment.flags & _SYN and before == _TIME_WAIT:
+            return False
+        if self.allocate is not None and segment.payload_length and not self.allocate("segment"):
+            request_upload(self, tcp, UploadReason.UPLOAD_REQUESTED, True)
             return False
         engine.process(segment, self.now)
         if engine.received or engine.fin_received:
             self._deliver(tcp)
-        if engine.events and not tcp.delivery.quiet:
-            self._handle_events(tcp)
+        if engine.events:
+            if before != engine.state:
+                self.note_end(tcp, before)
+            if not tcp.delivery.quiet:
+                handle_events(self, tcp)
         self.touch(tcp)
-        return not (tcp.engine_done and tcp.upload_reason == _RECEIVED_URGENT_DATA)
+        if tcp.engine_done and tcp.upload_reason == _RECEIVED_URGENT_DATA:
+            return False
+        tcp.counters.in_segments += segment.segments
+        return True
+
+    def note_end(self, tcp: TcpObject, before: int) -> None:
+        """A connection that has just been closed, although no side had done so in order, counts (ResetEstablished)."""
+        if tcp.engine.state == _CLOSED and (before == _ESTABLISHED or before == _CLOSE_WAIT):
+            tcp.counters.reset_established += 1
 
     def _deliver(self, tcp: TcpObject) -> None:
         """What the engine has received in sequence goes to the requests, or is indicated."""
@@ -225,6 +237,8 @@ class Datapath(Miniport):
         delivery = tcp.delivery
         received = engine.received
         if received:
+            # New data shows that our acknowledgements arrive (RFC 4861, 7.3.1).
+            tcp.path.neighbor.nic_reachable_at = self.now
             for view, push in received:
                 delivery.arrive(view, push, self.now)
             received.clear()
@@ -237,7 +251,7 @@ class Datapath(Miniport):
 
     def _keep_for_host(self, tcp: TcpObject, data: memoryview) -> None:
         """A frame that only the host can deal with: at once, or after the terminate if that has been asked for."""
-        if not tcp.upload_reason or not tcp.engine_done:
+        if not tcp.upload_reason or not tcp.engine_done or tcp.engine.state == _CLOSED:
             self.indicate_frame(data)
         elif len(tcp.frames) < self.config.kept_frames:
             tcp.frames.append(bytes(data))
@@ -245,9 +259,21 @@ class Datapath(Miniport):
             self.frames_dropped += 1
 
     def indicate_frame(self, data: memoryview) -> None:
-        """Pass a frame up the ordinary path."""
+        """Pass a frame up the ordinary path; it is the host's during the call alone."""
         self.frames_passed_up += 1
-        self.handle.indicate_receive_net_buffer_lists(net_buffer_list(data))
+        nbl = self.ordinary_pool.allocate(NetBuffer(Mdl(data), 0, data.nbytes))
+        try:
+            self.handle.indicate_receive_net_buffer_lists(nbl)
+        finally:
+            self.ordinary_pool.free(nbl)
+
+    def _indicate_corrupt_frame(self, data: memoryview) -> None:
+        """A wrong checksum, or a header that contradicts itself: the host's to judge and to count (stats.corrupt)."""
+        self.frame_errors += 1
+        self.indicate_frame(data)
+
+    def count_fragment(self, addresses: bytes) -> None:
+        """A fragment of a datagram has been passed up; ``addresses`` as they stand in it."""
 
     # Timers and turns
 
@@ -265,9 +291,8 @@ class Datapath(Miniport):
         """Give every connection with work its turns, until nothing is left, the link is full, or the poll's share is
         used up.
         """
-        if self._refused is not None:
-            self._send_refused()
-        done = 0
+        self.send_refused()
+        done = self.run_operations() if self.operations else 0
         share = self._emissions_per_poll
         while self._active and share > 0:
             tcp = self._active.popleft()
@@ -282,7 +307,7 @@ class Datapath(Miniport):
     def _turn(self, tcp: TcpObject) -> int:
         """One connection's turn; returns its part of the poll's share."""
         delivery = tcp.delivery
-        if delivery.quiet:
+        if delivery.quiet or tcp.terminating or tcp.failed:
             return 1
         if tcp.forwards:
             self._process_forwards(tcp)
@@ -290,10 +315,10 @@ class Datapath(Miniport):
             self._deliver(tcp)
         self._complete_sends(tcp)
         if tcp.engine.events:
-            self._handle_events(tcp)
+            handle_events(self, tcp)
         sent = self._dispatch(tcp)
         if tcp.engine.events:
-            self._handle_events(tcp)
+            handle_events(self, tcp)
         self._plan(tcp)
         return sent + 1
 
@@ -310,181 +335,50 @@ class Datapath(Miniport):
             tcp.acked_before = acked
             tcp.path.neighbor.nic_reachable_at = self.now
             sending.complete()
+            if self._backlog and self.now >= tcp.backlog_at:
+                consider_backlog(self, tcp)
         elif sending.disconnects or sending.sends:
             # A FIN, and requests without data, end without a change of the count.
             sending.complete()
 
     def _dispatch(self, tcp: TcpObject) -> int:
         """Send what the engine has to send, a few segments at most; returns how many."""
-        if tcp.silent or (tcp.engine_done and tcp.abort_request is None):
+        if tcp.silent or tcp.terminating or (tcp.engine_done and tcp.abort_request is None):
             return 0
-        if self._refused is not None:
-            self._wait_for_link(tcp)
+        if self.is_full():
+            self.wait_for_link(tcp)
             return 0
         engine = tcp.engine
+        before = engine.state
         sent = 0
         while sent < self._emissions_per_turn:
             segment = engine.dispatch(self.now)
             if segment is None:
-                if tcp.abort_request is not None and self._refused is None:
-                    # RFC 9293, 3.10.5: no RST where both sides have closed already.
-                    self.complete_abort(tcp, _REQUEST_ABORTED)
-                return sent
+                break
             sent += 1
             if not self.emit(tcp, segment):
                 # Nothing else is sent meanwhile.
-                self._refused = Refused(tcp, segment)
-                self._plan_retry()
-                self._wait_for_link(tcp)
-                return sent
-        self.touch(tcp)
+                self.refuse(tcp, segment)
+                self.wait_for_link(tcp)
+                break
+        else:
+            self.touch(tcp)
+        if before != engine.state:
+            self.note_end(tcp, before)
+        if tcp.abort_request is not None and not self.is_full():
+            # RFC 9293, 3.10.5: no RST where both sides have closed already.
+            self.complete_abort(tcp, _REQUEST_ABORTED)
         return sent
 
     def _plan(self, tcp: TcpObject) -> None:
         """When the connection's next turn is."""
         deadline = tcp.delivery.push_at
-        if not tcp.silent and not tcp.engine_done and self._refused is None:
+        if not tcp.silent and not tcp.engine_done and not self.is_full():
             deadline = min(deadline, tcp.engine.poll_at())
         if deadline < NEVER:
             self.schedule.add(tcp, deadline)
 
-    # Frames out
-
-    def emit(self, tcp: TcpObject, segment: Segment) -> bool:
-        """Give a segment to the link, past whatever waits for it. False: the link has no room."""
-        if self._stale_us:
-            self._ask_whether_reachable(tcp.path.neighbor)
-        template = tcp.template
-        length = segment.payload_length
-        gso_size = segment.mss if length > segment.mss else 0
-        count = -(-length // gso_size) if gso_size else 1
-        tcp_header = segment.header_bytes(tcp.local_port, tcp.remote_port)
-        reset_status = _SUCCESS
-        try:
-            if not self.link.send(
-                template.headers(tcp_header, length, count),
-                segment.payload_parts,
-                template.tcp_start,
-                _CHECKSUM_OFFSET,
-                gso_size,
-                template.ipv6,
-                template.vlan,
-            ):
-                return False
-        except OSError:
-            # As lost as on the wire: it is sent again, or the host hears of a timeout.
-            self.link_errors += 1
-            reset_status = _REQUEST_ABORTED
-        else:
-            self.frames_out += 1
-        if segment.flags & _RST:
-            self.complete_abort(tcp, reset_status)
-        return True
-
-    def _send_refused(self) -> None:
-        waiting = self._refused
-        if waiting is None or (self._retry_at != NEVER and self.now < self._retry_at):
-            return
-        if self.emit(waiting.tcp, waiting.segment):
-            self._refused = None
-            self._go_on()
-        else:
-            self._plan_retry()
-
-    def _plan_retry(self) -> None:
-        # A device's queue, unlike the link's own, does not tell when it has room again.
-        self._retry_at = self.now + _RETRY_US if self.link.writable() else NEVER
-
-    def _wait_for_link(self, tcp: TcpObject) -> None:
-        if not tcp.waiting:
-            tcp.waiting = True
-            self._waiting.append(tcp)
-
-    def _go_on(self) -> None:
-        """The link is free: those that waited for it have their turns."""
-        self._retry_at = NEVER
-        waiting = self._waiting
-        self._waiting = []
-        for tcp in waiting:
-            tcp.waiting = False
-            self.touch(tcp)
-
-    def withdraw(self, tcp: TcpObject) -> Segment | None:
-        """Forget the segment of this connection that waits for the link, and return it; None if there is none."""
-        waiting = self._refused
-        if waiting is None or waiting.tcp is not tcp:
-            return None
-        self._refused = None
-        self._go_on()
-        return waiting.segment
-
-    def _ask_whether_reachable(self, neighbor: NeighborObject) -> None:
-        """Before sending: if neither side has had proof for too long, the host is asked (11.2, A18)."""
-        now = self.now
-        if now - neighbor.nic_reachable_at <= self._stale_us or now - neighbor.host_reachable_at <= self._stale_us:
-            return
-        ticks = self.config.ticks
-        cached = NeighborCached(neighbor.destination_mac, ticks(now - neighbor.host_reachable_at) & 0xFFFFFFFF)
-        block = MiniportOffloadBlockList(
-            type=OffloadStateType.NEIGHBOR,
-            const=NeighborConst(neighbor.const.dl_source_address, neighbor.const.vlan_id),
-            cached=cached,
-            delegated=NeighborDelegated(ticks(now - neighbor.nic_reachable_at) & 0xFFFFFFFF),
-            status=Status.SUCCESS,
-            ndis_offload_handle=neighbor.handle,
-        )
-        self.handle.offload_event_indicate(block, int(IndicateOffloadEvent.NEIGHBOR_REACHABILITY_QUERY))
-        neighbor.host_reachable_at = now - self.config.microseconds(cached.host_reachability_delta)
-
-    # Events, forwards and ends
-
-    def _handle_events(self, tcp: TcpObject) -> None:
-        events = list(tcp.engine.events)
-        tcp.engine.events.clear()
-        if not tcp.sending.bounce:
-            tcp.sending.complete()
-        for event in events:
-            if event == _RESET:
-                self._peer_reset(tcp)
-            elif event == _TIME_WAIT_ENTERED:
-                self.request_upload(tcp, _UPLOAD_REQUESTED, False)
-            elif event in _UPLOAD_REASONS:
-                self.request_upload(tcp, _UPLOAD_REASONS[event], True)
-
-    def _peer_reset(self, tcp: TcpObject) -> None:
-        """An acceptable RST: tell the host at once, and end every request (event.abort.sequence)."""
-        tcp.engine_done = True
-        self.withdraw(tcp)
-        self.handle.tcp_offload_event_handler(tcp.handle, _INDICATE_ABORT, 0)
-        tcp.sending.refusal = tcp.delivery.refusal = _REQUEST_ABORTED
-        tcp.sending.fail(_REQUEST_ABORTED)
-        tcp.delivery.fail(_REQUEST_ABORTED)
-        self.complete_forwards(tcp, _REQUEST_ABORTED)
-
-    def request_upload(self, tcp: TcpObject, reason: int, engine_done: bool) -> None:
-        """Ask for the connection's upload for a mandatory reason: what is posted from now on is refused
-        (upload.sends).
-        """
-        if tcp.sending.refusal == _REQUEST_ABORTED:
-            return
-        if tcp.silent:
-            self.withdraw(tcp)
-        tcp.upload_reason = reason
-        if engine_done:
-            tcp.engine_done = True
-        tcp.sending.refusal = _UPLOAD_IN_PROGRESS
-        if not tcp.delivery.refusal:
-            tcp.delivery.refusal = _UPLOAD_IN_PROGRESS
-        self.handle.tcp_offload_event_handler(tcp.handle, _INDICATE_RETRIEVE, reason)
-
-    def complete_abort(self, tcp: TcpObject, status: int) -> None:
-        """The RST is out, or will not go out: complete the abortive disconnect."""
-        request = tcp.abort_request
-        if request is not None:
-            tcp.abort_request = None
-            request.status = status
-            request.tcp_offload_bytes_transferred = 0
-            self.handle.tcp_offload_disconnect_complete(request)
+    # Forwards
 
     def _process_forwards(self, tcp: TcpObject) -> None:
         """Segments that the host received: processed like any other (A41), and completed in one list."""
@@ -500,7 +394,10 @@ class Datapath(Miniport):
             else:
                 views = nbl.first_net_buffer.views()
                 view = views[0] if len(views) == 1 else memoryview(b"".join(views))
-                nbl.status = _SUCCESS if self._segment(tcp, view, 1) else _UPLOAD_IN_PROGRESS
+                segment = parse_segment(view, 1)
+                # What is no segment is dropped, as from the wire; the host has judged it already.
+                taken = segment is None or self._segment(tcp, segment)
+                nbl.status = _SUCCESS if taken else _UPLOAD_IN_PROGRESS
             if last is None:
                 first = nbl
             else:
@@ -508,11 +405,3 @@ class Datapath(Miniport):
             last = nbl
         if first is not None:
             self.handle.tcp_offload_forward_complete(first)
-
-    def complete_forwards(self, tcp: TcpObject, status: int) -> None:
-        """End every forward that has not been processed."""
-        waiting = tcp.forwards
-        tcp.forwards = []
-        for nbl in waiting:
-            nbl.status = status
-            self.handle.tcp_offload_forward_complete(nbl)

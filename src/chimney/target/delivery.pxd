@@ -4,6 +4,7 @@ from chimney.ndis.buffers cimport (
     Mdl,
     NetBuffer,
     NetBufferList,
+    NetBufferListPool,
     advance_net_buffer_data_start,
     copy_into_net_buffer,
 )
@@ -20,6 +21,7 @@ cdef class Delivery:
     cdef public OffloadHandle handle
     cdef public MiniportHandle upcalls
     cdef public set lent
+    cdef public NetBufferListPool pool
     cdef public long long push_us
     cdef public long long indication_size
     cdef public object requests
@@ -36,6 +38,8 @@ cdef class Delivery:
     cdef public long long delivered
     cdef public long long consumed
     cdef public long long push_at
+    cdef public long long completed
+    cdef public long long indications
     cdef NetBufferList _first_full
     cdef NetBufferList _last_full
 
@@ -61,7 +65,7 @@ cdef class Delivery:
     cdef _finish_head(self, long status)
     @cython.locals(head=NetBufferList)
     cdef _complete_full(self)
-    @cython.locals(size="long long", nbl=NetBufferList, status=long, consumed="long long")
+    @cython.locals(size="long long", nbl=NetBufferList, status=long, consumed="long long", accepted=bint)
     cdef _indicate(self)
     @cython.locals(first=Mdl, last=Mdl, mdl=Mdl, left="long long")
     cdef NetBufferList _list_of(self, long long size)

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 
-from chimney.ndis.buffers import Mdl, NetBuffer, NetBufferList, advance_net_buffer_data_start, copy_into_net_buffer
+from chimney.ndis.buffers import (
+    Mdl,
+    NetBuffer,
+    NetBufferList,
+    NetBufferListPool,
+    advance_net_buffer_data_start,
+    copy_into_net_buffer,
+)
 from chimney.ndis.handle import OffloadHandle
 from chimney.ndis.library import MiniportHandle
 from chimney.ndis.status import Status, TcpOffloadEvent
@@ -35,7 +42,8 @@ class Delivery:
     delivered        bytes that have left, to whichever side, since the offload; `consumed` of them are not reported
                      to the engine yet.
     push_at          when the push timer expires, NEVER if it is stopped.
-    lent             NetBufferLists of the indication pool that are with the host.
+    pool, lent       the chimney indication pool, and those of its NetBufferLists that are with the host.
+    completed        requests that have been completed; `indications` that have been made, since the offload.
     """
 
     def __init__(
@@ -43,12 +51,14 @@ class Delivery:
         handle: OffloadHandle,
         upcalls: MiniportHandle,
         lent: set[NetBufferList],
+        pool: NetBufferListPool,
         push_us: int,
         indication_size: int,
     ) -> None:
         self.handle = handle
         self.upcalls = upcalls
         self.lent = lent
+        self.pool = pool
         self.push_us = push_us
         self.indication_size = indication_size
         self.requests: deque[NetBufferList] = deque()
@@ -65,6 +75,8 @@ class Delivery:
         self.delivered = 0
         self.consumed = 0
         self.push_at = NEVER
+        self.completed = 0
+        self.indications = 0
         self._first_full: NetBufferList | None = None
         self._last_full: NetBufferList | None = None
 
@@ -239,6 +251,7 @@ class Delivery:
     def _finish_head(self, status: int) -> None:
         """Take the head off the queue and set it aside for completion, with what it holds."""
         request = self.requests.popleft()
+        self.completed += 1
         request.status = status
         request.tcp_offload_bytes_transferred = self.head_filled
         advance_net_buffer_data_start(request.first_net_buffer, self.head_filled)
@@ -262,9 +275,18 @@ class Delivery:
         if self.indication_size and size > self.indication_size:
             size = self.indication_size
         nbl = self._list_of(size)
-        status, consumed = self.upcalls.tcp_offload_receive_handler(self.handle, nbl, _SUCCESS)
-        if status == _SUCCESS:
-            self.lent.add(nbl)
+        self.indications += 1
+        accepted = False
+        try:
+            status, consumed = self.upcalls.tcp_offload_receive_handler(self.handle, nbl, _SUCCESS)
+            accepted = status == _SUCCESS
+        finally:
+            # Before anything else: the host may return what it has accepted from now on.
+            if accepted:
+                self.lent.add(nbl)
+            else:
+                self.pool.free(nbl)
+        if accepted:
             consumed = size
         elif status not in (_NOT_ACCEPTED, _PARTIALLY_ACCEPTED):
             raise ValueError(
@@ -296,7 +318,7 @@ class Delivery:
             left -= mdl.byte_count
             if left <= 0:
                 break
-        return NetBufferList(NetBuffer(first, 0, size))
+        return self.pool.allocate(NetBuffer(first, 0, size))
 
     def _drop(self, count: int) -> None:
         """Forget the next ``count`` buffered bytes."""

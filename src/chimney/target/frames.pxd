@@ -31,6 +31,8 @@ cdef class FrameReader:
     cdef public bint ipv6
     cdef public int start
     cdef public int end
+    cdef public bint fragment
+    cdef public bytes addresses
 
     @cython.locals(size="Py_ssize_t", ether_type=int, version=int, total=int, fragment=int, protocol=int, end=int, word="unsigned int", length=int, next_header=int)
     cpdef bint read(self, object data) except -1

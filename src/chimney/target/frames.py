@@ -96,7 +96,8 @@ class HeaderTemplate:
 class FrameReader:
     """Reads one received frame after the other; the attributes tell about the last one.
 
-    ``key``: as `flow_key` makes it. ``start``, ``end``: where the TCP segment lies in the frame.
+    ``key``: as `flow_key` makes it. ``start``, ``end``: where the TCP segment lies in the frame. ``fragment``: it is an
+    IPv4 fragment; ``addresses`` are its source and destination then.
     """
 
     def __init__(self) -> None:
@@ -104,6 +105,8 @@ class FrameReader:
         self.ipv6 = False
         self.start = 0
         self.end = 0
+        self.fragment = False
+        self.addresses = b""
 
     def read(self, data: memoryview) -> bool:
         """Whether the frame is a whole TCP segment that a target may process.
@@ -112,12 +115,16 @@ class FrameReader:
         that contradict each other.
         """
         size = len(data)
+        self.fragment = False
         if size < ETHERNET_HEADER + _IPV4_HEADER + _TCP_HEADER:
             return False
         ether_type, version, total, fragment, protocol = _IPV4.unpack_from(data)
         if ether_type == _ETHER_IPV4:
             end = ETHERNET_HEADER + total
             if version != _VERSION_4_NO_OPTIONS or protocol != _TCP or fragment & _FRAGMENT:
+                if fragment & _FRAGMENT:
+                    self.fragment = True
+                    self.addresses = bytes(data[26:34])
                 return False
             if end > size or total < _IPV4_HEADER + _TCP_HEADER:
                 return False

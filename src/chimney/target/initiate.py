@@ -22,6 +22,7 @@ from chimney.ndis.state import (
 from chimney.ndis.status import OffloadStateType, Status
 from chimney.target.conversion import engine_config, engine_tcb
 from chimney.target.delivery import Delivery
+from chimney.target.events import preferred_backlog, refuse_requests
 from chimney.target.frames import HeaderTemplate, flow_key
 from chimney.target.objects import NeighborObject, PathObject, TcpObject
 from chimney.target.sending import Sending
@@ -87,7 +88,7 @@ def _visit(target: SoftTarget, block: MiniportOffloadBlockList, parent: object, 
         block.status = (Status.SUCCESS, Status.OFFLOAD_PARTIAL_SUCCESS, Status.FAILURE)[outcome.value]
         return outcome
     try:
-        made: object = _offload(target, block, parent, new)
+        made: object = _offload(target, block, parent, new) if target.powered else Status.FAILURE
     except MemoryError:
         made = Status.RESOURCES
     if isinstance(made, Status):
@@ -153,9 +154,11 @@ def _neighbor(target: SoftTarget, block: MiniportOffloadBlockList) -> NeighborOb
             return Status.OFFLOAD_VLAN_ENTRIES
         if config.interface_vlans and const.vlan_id not in config.interface_vlans:
             return Status.OFFLOAD_VLAN_MISMATCH
+    if not _available(target, "neighbor"):
+        return Status.RESOURCES
     assert block.ndis_offload_handle is not None
     now = target.clock()
-    neighbor = NeighborObject(block.ndis_offload_handle, const, source_mac, cached.dl_destination_address, now)
+    neighbor = NeighborObject(block.ndis_offload_handle, replace(const), source_mac, cached.dl_destination_address, now)
     neighbor.host_reachable_at = now - config.microseconds(cached.host_reachability_delta)
     if isinstance(block.delegated, NeighborDelegated):
         neighbor.nic_reachable_at = now - config.microseconds(block.delegated.nic_reachability_delta)
@@ -168,21 +171,33 @@ def _path(target: SoftTarget, block: MiniportOffloadBlockList, neighbor: Neighbo
     if not isinstance(const, PathConst) or not isinstance(cached, PathCached):
         return Status.FAILURE
     config = target.config
-    if len(const.source_address) != (4 if block.type is OffloadStateType.IP4 else 16):
+    ipv6 = block.type is OffloadStateType.IP6
+    if len(const.source_address) != (16 if ipv6 else 4) or not config.enables(ipv6):
         return Status.FAILURE
     if len(target.paths) >= config.path_capacity:
         return Status.OFFLOAD_PATH_ENTRIES
     addresses = target.source_addresses
     if const.source_address not in addresses and len(addresses) >= config.ip_address_capacity:
         return Status.OFFLOAD_IP_ADDRESS_ENTRIES
-    if cached.path_mtu > (config.max_path_mtu or target.link.mtu):
+    if cached.path_mtu > largest_path_mtu(target):
         return Status.OFFLOAD_PATH_MTU
+    if not _available(target, "path"):
+        return Status.RESOURCES
     assert block.ndis_offload_handle is not None
-    path = PathObject(block.ndis_offload_handle, const, cached.path_mtu, neighbor)
+    path = PathObject(block.ndis_offload_handle, replace(const), cached.path_mtu, neighbor)
     neighbor.paths.add(path)
     target.paths.add(path)
     addresses[const.source_address] += 1
     return path
+
+
+def largest_path_mtu(target: SoftTarget) -> int:
+    """The largest path MTU, in bytes, that the target takes, in an initiate or an update."""
+    return target.config.max_path_mtu or target.link.mtu
+
+
+def _available(target: SoftTarget, what: str) -> bool:
+    return target.allocate is None or target.allocate(what)
 
 
 def _connection(target: SoftTarget, block: MiniportOffloadBlockList, path: PathObject) -> TcpObject | Status:
@@ -193,17 +208,27 @@ def _connection(target: SoftTarget, block: MiniportOffloadBlockList, path: PathO
     addresses = path.const
     flow = Flow(addresses.source_address, const.local_port, addresses.destination_address, const.remote_port)
     key = flow_key(flow)
-    if not delegated.state.offloadable or key in target.connections:
+    if not delegated.state.offloadable or key in target.connections or not config.enables(path.ipv6):
         return Status.FAILURE
     if len(target.connections) >= config.tcp_capacity:
         return Status.OFFLOAD_TCP_ENTRIES
     if cached.initial_rcv_wnd > config.max_initial_rcv_wnd:
         return Status.OFFLOAD_TCP_RCV_WINDOW
+    if not _available(target, "connection"):
+        return Status.RESOURCES
+    if not _available(target, "transmit buffer"):
+        return Status.OFFLOAD_TCP_XMIT_BUFFER
+    if not _available(target, "receive buffer"):
+        return Status.OFFLOAD_TCP_RCV_BUFFER
+    if delegated.buffered_data is not None and not _available(target, "buffered data"):
+        # Not RESOURCES: initiate.buffered.no-memory.
+        return Status.FAILURE
     assert block.ndis_offload_handle is not None
     delivery = Delivery(
         block.ndis_offload_handle,
         target.handle,
         target.lent,
+        target.chimney_pool,
         config.microseconds(config.push_ticks),
         cached.rcv_indication_size,
     )
@@ -211,7 +236,6 @@ def _connection(target: SoftTarget, block: MiniportOffloadBlockList, path: PathO
     try:
         delivery.hand_over(delegated.buffered_data)
     except MemoryError:
-        # Not RESOURCES: initiate.buffered.no-memory.
         return Status.FAILURE
     engine = Connection(
         engine_config(const, cached, path.path_mtu, path.ipv6, config),
@@ -222,8 +246,21 @@ def _connection(target: SoftTarget, block: MiniportOffloadBlockList, path: PathO
     sending.post(block.net_buffer_list_chain)
     sending.closed = State(delegated.state) in FIN_IS_QUEUED | FIN_WAS_ACKED
     tcp = TcpObject(
-        block.ndis_offload_handle, path, flow, key, const, replace(cached), engine, delivery, sending, _NO_TEMPLATE
+        block.ndis_offload_handle,
+        path,
+        flow,
+        key,
+        replace(const),
+        replace(cached),
+        engine,
+        delivery,
+        sending,
+        _NO_TEMPLATE,
+        target.ipv6 if path.ipv6 else target.ipv4,
     )
+    tcp.backlog = preferred_backlog(tcp)
+    if target.uploading:
+        refuse_requests(tcp)
     tcp.refresh()
     path.connections.add(tcp)
     target.attach(tcp)

@@ -20,6 +20,8 @@ from chimney.ndis.state import (
 )
 from chimney.ndis.status import Status, TcpCachedFlags, UploadReason
 from chimney.target.conversion import keepalive_of, max_rt_us, write_delegated
+from chimney.target.events import preferred_backlog, request_upload
+from chimney.target.initiate import largest_path_mtu
 from chimney.target.objects import NeighborObject, PathObject, TcpObject
 
 if TYPE_CHECKING:
@@ -28,10 +30,17 @@ if TYPE_CHECKING:
 
 def query(target: SoftTarget, root: MiniportOffloadBlockList) -> None:
     """Write the current values into every state structure of the tree, and complete it."""
+    broken = []
     for block in walk(root):
+        item = None if block.placeholder else block.miniport_offload_context
+        if isinstance(item, TcpObject) and item.broken:
+            broken.append(item)
+            block.status = Status.FAILURE
+            continue
         known = block.placeholder or _query_block(target, block)
         block.status = Status.SUCCESS if known else Status.FAILURE
     target.handle.query_offload_state_complete(root)
+    target.report_failures(broken)
 
 
 def _query_block(target: SoftTarget, block: MiniportOffloadBlockList) -> bool:
@@ -60,7 +69,9 @@ def _query_block(target: SoftTarget, block: MiniportOffloadBlockList) -> bool:
             _copy(item.cached, block.cached)
         if isinstance(block.delegated, TcpDelegated):
             write_delegated(block.delegated, item.engine.export(now), config)
-            block.delegated.send_backlog_size = BACKLOG_UNSUPPORTED
+            block.delegated.send_backlog_size = (
+                preferred_backlog(item) if config.send_backlog else BACKLOG_UNSUPPORTED
+            )
             block.delegated.receive_backlog_size = item.delivery.buffered_bytes
         return True
     return False
@@ -68,16 +79,23 @@ def _query_block(target: SoftTarget, block: MiniportOffloadBlockList) -> bool:
 
 def update(target: SoftTarget, root: MiniportOffloadBlockList) -> None:
     """Take cached variables over, relink the paths that stand above a neighbor, and complete the tree."""
-    row: MiniportOffloadBlockList | None = root
-    while row is not None:
-        _update_subtree(target, row, None)
-        row = row.next_block
+    _update_row(target, root, None)
     target.handle.update_offload_complete(root)
+
+
+def _update_row(target: SoftTarget, block: MiniportOffloadBlockList | None, below: object) -> None:
+    while block is not None:
+        _update_subtree(target, block, below)
+        block = block.next_block
 
 
 def _update_subtree(target: SoftTarget, block: MiniportOffloadBlockList, below: object) -> None:
     item = None if block.placeholder else block.miniport_offload_context
     known = block.placeholder or isinstance(item, (NeighborObject, PathObject, TcpObject))
+    if not known or _is_refused(target, block, item):
+        block.status = Status.FAILURE
+        _update_row(target, block.dependent_block_list, item)
+        return
     if isinstance(item, NeighborObject) and isinstance(block.cached, NeighborCached):
         item.destination_mac = block.cached.dl_destination_address
         item.host_reachable_at = target.clock() - target.config.microseconds(block.cached.host_reachability_delta)
@@ -96,11 +114,19 @@ def _update_subtree(target: SoftTarget, block: MiniportOffloadBlockList, below: 
                 target.touch(tcp)
     elif isinstance(item, TcpObject) and isinstance(block.cached, TcpCached):
         _update_connection(target, item, block.cached)
-    block.status = Status.SUCCESS if known else Status.FAILURE
-    dependent = block.dependent_block_list
-    while dependent is not None:
-        _update_subtree(target, dependent, item)
-        dependent = dependent.next_block
+    block.status = Status.SUCCESS
+    _update_row(target, block.dependent_block_list, item)
+
+
+def _is_refused(target: SoftTarget, block: MiniportOffloadBlockList, item: object) -> bool:
+    """Whether an object's new values are more than the target can do; it goes on with the old ones (update.failure)."""
+    if isinstance(item, PathObject):
+        return isinstance(block.cached, PathCached) and block.cached.path_mtu > largest_path_mtu(target)
+    if isinstance(item, TcpObject):
+        cached = block.cached
+        too_large = isinstance(cached, TcpCached) and cached.initial_rcv_wnd > target.config.max_initial_rcv_wnd
+        return too_large or target.update_fails(item)
+    return False
 
 
 def _update_connection(target: SoftTarget, tcp: TcpObject, cached: TcpCached) -> None:
@@ -130,7 +156,7 @@ def _refresh(target: SoftTarget, path: PathObject) -> None:
         was_silent = tcp.silent
         tcp.refresh()
         if was_silent and not tcp.silent:
-            target.resume(tcp)
+            target.unsilence(tcp)
 
 
 def invalidate(target: SoftTarget, root: MiniportOffloadBlockList) -> None:
@@ -138,12 +164,16 @@ def invalidate(target: SoftTarget, root: MiniportOffloadBlockList) -> None:
     complete it.
     """
     silenced: list[TcpObject] = []
+    broken: list[TcpObject] = []
     for block in walk(root):
         block.status = Status.SUCCESS
         if block.placeholder:
             continue
         item = block.miniport_offload_context
-        if isinstance(item, (NeighborObject, PathObject, TcpObject)):
+        if isinstance(item, TcpObject) and item.broken:
+            block.status = Status.FAILURE
+            broken.append(item)
+        elif isinstance(item, (NeighborObject, PathObject, TcpObject)):
             item.invalid = True
             silenced += _connections_of(item)
         else:
@@ -151,8 +181,9 @@ def invalidate(target: SoftTarget, root: MiniportOffloadBlockList) -> None:
     for tcp in silenced:
         if not tcp.silent:
             tcp.refresh()
-            target.request_upload(tcp, int(UploadReason.INVALID_STATE), False)
+            request_upload(target, tcp, UploadReason.INVALID_STATE, False)
     target.handle.invalidate_offload_complete(root)
+    target.report_failures(broken)
 
 
 def _connections_of(item: NeighborObject | PathObject | TcpObject) -> list[TcpObject]:

@@ -1,9 +1,11 @@
 from chimney.ndis.buffers cimport NetBufferList
 from chimney.ndis.handle cimport OffloadHandle
+from chimney.target.counters cimport Counters
 from chimney.target.delivery cimport Delivery
 from chimney.target.frames cimport HeaderTemplate
 from chimney.target.sending cimport Sending
 from chimney.tcp.connection cimport Connection
+from chimney.tcp.segment cimport Segment
 
 cdef class NeighborObject:
     cdef public OffloadHandle handle
@@ -24,6 +26,7 @@ cdef class PathObject:
     cdef public NeighborObject neighbor
     cdef public set connections
     cdef public bint invalid
+    cdef public long long fragments
 
 cdef class TcpObject:
     cdef object __weakref__
@@ -37,20 +40,28 @@ cdef class TcpObject:
     cdef public Delivery delivery
     cdef public Sending sending
     cdef public HeaderTemplate template
+    cdef public Counters counters
     cdef public unsigned int local_port
     cdef public unsigned int remote_port
     cdef public bint invalid
     cdef public bint silent
     cdef public bint engine_done
     cdef public bint terminating
+    cdef public bint broken
+    cdef public bint failed
     cdef public int upload_reason
     cdef public NetBufferList abort_request
+    cdef public Segment withdrawn
     cdef public object forwards
     cdef public list frames
     cdef public bint active
     cdef public bint waiting
     cdef public long long scheduled_at
     cdef public long long acked_before
+    cdef public long long retransmitted_before
+    cdef public long long backlog
+    cdef public long long backlog_at
+    cdef public object usage
     cdef public bint gone
 
     cpdef refresh(self)

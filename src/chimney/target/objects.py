@@ -5,15 +5,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from chimney.link.base import Flow
 from chimney.ndis.buffers import NetBufferList
 from chimney.ndis.handle import OffloadHandle
 from chimney.ndis.state import NeighborConst, PathConst, TcpCached, TcpConst
+from chimney.target.counters import Counters
 from chimney.target.delivery import Delivery
 from chimney.target.frames import HeaderTemplate
 from chimney.target.sending import Sending
 from chimney.tcp.config import NEVER
 from chimney.tcp.connection import Connection
+from chimney.tcp.segment import Segment
+
+if TYPE_CHECKING:
+    from chimney.target.advice import Usage
 
 
 class NeighborObject:
@@ -35,7 +42,9 @@ class NeighborObject:
 
 
 class PathObject:
-    """A pair of addresses over a neighbor. ``connections`` depend on it; ``invalid`` silences them."""
+    """A pair of addresses over a neighbor. ``connections`` depend on it; ``invalid`` silences them. ``fragments`` have
+    been received over it, if they are counted.
+    """
 
     def __init__(self, handle: OffloadHandle, const: PathConst, path_mtu: int, neighbor: NeighborObject) -> None:
         self.handle = handle
@@ -45,15 +54,22 @@ class PathObject:
         self.neighbor = neighbor
         self.connections: set[TcpObject] = set()
         self.invalid = False
+        self.fragments = 0
 
 
 class TcpObject:
     """An offloaded connection: its engine, its two queues, and where it stands with the host.
 
-    ``key`` finds it from a received frame (`frames.flow_key`). ``engine_done``: nothing that arrives is processed any
-    more (mandatory upload request, abort); ``silent``: nothing is sent (invalidated); ``terminating``: a terminate
-    has been called; ``gone``: it has completed. ``frames`` keeps what arrives after a mandatory upload request, for
-    the host.
+    ``key`` finds it from a received frame (`frames.flow_key`); ``counters`` are those of its IP version.
+
+    engine_done  nothing that arrives is processed any more (mandatory upload request, abort).
+    silent       nothing is sent (invalidated).
+    broken       its hardware has lost its state, which nobody knows yet; ``failed``: the host has been told.
+    terminating  a terminate has been called. ``withdrawn`` is the segment then that the link had no room for.
+    gone         the terminate has completed.
+    frames       keeps what arrives after a mandatory upload request, for the host.
+    backlog      the preferred send backlog that the host knows, and may be told anew at ``backlog_at``.
+    usage        what it had done when the target looked at it last (`advice`).
     """
 
     def __init__(
@@ -68,9 +84,11 @@ class TcpObject:
         delivery: Delivery,
         sending: Sending,
         template: HeaderTemplate,
+        counters: Counters,
     ) -> None:
         self.handle = handle
         self.path = path
+        self.counters = counters
         self.flow = flow
         self.key = key
         self.const = const
@@ -86,13 +104,20 @@ class TcpObject:
         self.engine_done = False
         self.terminating = False
         self.upload_reason = 0
+        self.broken = False
+        self.failed = False
         self.abort_request: NetBufferList | None = None
+        self.withdrawn: Segment | None = None
         self.forwards: list[NetBufferList] = []
         self.frames: list[bytes] = []
         self.active = False
         self.waiting = False
         self.scheduled_at = NEVER
         self.acked_before = 0
+        self.retransmitted_before = 0
+        self.backlog = 0
+        self.backlog_at = 0
+        self.usage: Usage | None = None
         self.gone = False
 
     @property

@@ -17,6 +17,7 @@ cdef class Sending:
     cdef public object sends
     cdef public object disconnects
     cdef public long long end
+    cdef public long long requests
     cdef public bint closed
     cdef public long refusal
     cdef public bint bounce

@@ -26,7 +26,7 @@ class SendEntry:
 class Sending:
     """One connection's send and graceful disconnect requests, oldest first.
 
-    end       stream bytes queued since the offload. ``closed``: a FIN stands behind them.
+    end       stream bytes queued since the offload, by so many `requests`. ``closed``: a FIN stands behind them.
     refusal   0, or the status with which requests end that are posted from now on, and with them all before
               (send.complete.order); `bounce` says that there are some.
     """
@@ -37,6 +37,7 @@ class Sending:
         self.sends: deque[SendEntry] = deque()
         self.disconnects: deque[SendEntry] = deque()
         self.end = 0
+        self.requests = 0
         self.closed = False
         self.refusal = 0
         self.bounce = False
@@ -146,6 +147,7 @@ class Sending:
             left -= 1
             self.engine.send(view, left == 0)
         self.end += length
+        self.requests += 1
         return entry
 
 

@@ -1,21 +1,17 @@
 cimport cython
 
 from chimney.ndis.buffers cimport NetBufferList
-from chimney.target.datapath cimport Datapath
+from chimney.target.adapter cimport Adapter
 from chimney.target.objects cimport TcpObject
 
 cdef long _PENDING
 cdef long _SUCCESS
 cdef long _REQUEST_ABORTED
-cdef long _UPLOAD_IN_PROGRESS
 cdef int _INVALID_STATE_REASON
 cdef int _GRACEFUL
 cdef int _ABORTIVE
 
-cdef class SoftTarget(Datapath):
-    cdef public set neighbors
-    cdef public set paths
-    cdef public object source_addresses
+cdef class SoftTarget(Adapter):
     cdef dict _watched
     cdef object _let_in
 

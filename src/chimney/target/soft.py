@@ -6,45 +6,43 @@ terminate.async).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
 from chimney.link.base import Flow, Link
 from chimney.ndis.buffers import NetBufferList
 from chimney.ndis.driver import OffloadContext
+from chimney.ndis.errors import Misuse
 from chimney.ndis.state import MiniportOffloadBlockList
 from chimney.ndis.status import DisconnectFlags, Status, UploadReason
+from chimney.target.adapter import Adapter
 from chimney.target.config import TargetConfig
-from chimney.target.datapath import Datapath
+from chimney.target.events import accept_requests
 from chimney.target.frames import flow_key
 from chimney.target.initiate import initiate
 from chimney.target.maintenance import invalidate, query, update
-from chimney.target.objects import NeighborObject, PathObject, TcpObject
+from chimney.target.objects import PathObject, TcpObject
 from chimney.target.terminate import announce_terminate, terminate
 
 _PENDING = int(Status.PENDING)
 _SUCCESS = int(Status.SUCCESS)
 _REQUEST_ABORTED = int(Status.REQUEST_ABORTED)
-_UPLOAD_IN_PROGRESS = int(Status.UPLOAD_IN_PROGRESS)
 _INVALID_STATE_REASON = int(UploadReason.INVALID_STATE)
 _GRACEFUL = int(DisconnectFlags.GRACEFUL_CLOSE)
 _ABORTIVE = int(DisconnectFlags.ABORTIVE_CLOSE)
 
 
-class SoftTarget(Datapath):
+class SoftTarget(Adapter):
     """An offload target in software: TCP engines over one link.
 
     name   of the adapter.
     link   carries its frames; the target owns the link's filter.
     clock  tells the time in microseconds.
+    config what it can do, and the parameters that hold until the host sets others.
     """
 
     def __init__(self, name: str, link: Link, clock: Callable[[], int], config: TargetConfig | None = None) -> None:
         super().__init__(name, link, clock, config or TargetConfig())
-        self.neighbors: set[NeighborObject] = set()
-        self.paths: set[PathObject] = set()
-        self.source_addresses: Counter[bytes] = Counter()
         self._watched: dict[bytes, Flow] = {}
         self._let_in: frozenset[bytes] = frozenset()
 
@@ -69,6 +67,7 @@ class SoftTarget(Datapath):
     def attach(self, tcp: TcpObject) -> None:
         """A connection has been offloaded; `update_filter` lets its frames in."""
         self.connections[tcp.key] = tcp
+        self.plan_look()
 
     def detach(self, tcp: TcpObject) -> None:
         """A connection has been given back; `update_filter` keeps its frames out."""
@@ -95,13 +94,12 @@ class SoftTarget(Datapath):
         if not self.source_addresses[address]:
             del self.source_addresses[address]
 
-    def resume(self, tcp: TcpObject) -> None:
+    def unsilence(self, tcp: TcpObject) -> None:
         """A connection is not silenced any more: its path has got a valid neighbor."""
         if tcp.engine_done or tcp.upload_reason != _INVALID_STATE_REASON:
             return
-        tcp.upload_reason = tcp.sending.refusal = 0
-        if tcp.delivery.refusal == _UPLOAD_IN_PROGRESS:
-            tcp.delivery.refusal = 0
+        tcp.upload_reason = 0
+        accept_requests(tcp)
         self.touch(tcp)
 
     # State operations
@@ -110,6 +108,8 @@ class SoftTarget(Datapath):
         self.operations.append(partial(self._initiate, block_list))
 
     def _initiate(self, block_list: MiniportOffloadBlockList) -> None:
+        if self.hold_initiate(partial(self._initiate, block_list)):
+            return
         new = initiate(self, block_list)
         self.update_filter()
         self.handle.initiate_offload_complete(block_list)
@@ -149,10 +149,13 @@ class SoftTarget(Datapath):
     ) -> int:
         tcp: TcpObject = offload_context
         if flags not in (_GRACEFUL, _ABORTIVE):
-            raise ValueError(
-                f"tcp_offload_disconnect with flags {flags:#x}: give exactly one of GRACEFUL_CLOSE and ABORTIVE_CLOSE"
+            raise Misuse(
+                "MiniportTcpOffloadDisconnect",
+                f"flags {flags:#x}",
+                "give exactly one of GRACEFUL_CLOSE and ABORTIVE_CLOSE",
+                "disconnect.single-nbl",
             )
-        if flags == _GRACEFUL or tcp.sending.refusal:
+        if flags == _GRACEFUL or (tcp.sending.refusal and not tcp.failed):
             tcp.sending.disconnect(net_buffer_list)
         else:
             self._abort(tcp, net_buffer_list)
@@ -162,7 +165,12 @@ class SoftTarget(Datapath):
     def _abort(self, tcp: TcpObject, request: NetBufferList) -> None:
         """Receiving ends now; the turn ends the requests and sends the RST (10.6)."""
         if request.data_length():
-            raise ValueError("an abortive disconnect carries no data (disconnect.abort.no-data)")
+            raise Misuse(
+                "MiniportTcpOffloadDisconnect",
+                f"an abortive disconnect with {request.data_length()} bytes",
+                "it carries no data: send it before, or disconnect gracefully",
+                "disconnect.abort.no-data",
+            )
         tcp.engine.abort(self.clock())
         tcp.engine_done = True
         tcp.abort_request = request
@@ -185,10 +193,13 @@ class SoftTarget(Datapath):
         while nbl is not None:
             following = nbl.next
             if nbl not in self.lent:
-                raise ValueError(
-                    "receive-return of a NetBufferList that this target has not lent: return accepted indications "
-                    "and BufferedData, each once"
+                raise Misuse(
+                    "MiniportTcpOffloadReceiveReturn",
+                    "a NetBufferList that this target has not lent",
+                    "return accepted indications and BufferedData, each once",
+                    "general.complete-exactly-once",
                 )
             self.lent.remove(nbl)
+            self.chimney_pool.free(nbl)
             nbl = following
         return _SUCCESS

@@ -35,6 +35,9 @@ class Config:
     ticks_per_second: int = 1000
     ack_frequency: int = 2
     delayed_ack_us: int = 40_000
+    sws_prevention_us: int = 0
+    """How long the sender holds back what is small, and the receiver the news of a little more window; 0: 0.2 s and
+    for ever."""
     max_retransmissions: int = 15
     max_rt_us: int = 0
     """0: max_retransmissions counts instead; UNLIMITED: no limit."""

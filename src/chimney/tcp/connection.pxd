@@ -39,6 +39,8 @@ cdef class Connection:
     cdef public bint fin_acked
     cdef public long long fin_wait_2_at
     cdef public bint stopped
+    cdef public long long window_update_at
+    cdef long long _sws_us
     cdef bint _use_timestamps
     cdef bint _use_sack
     cdef bint _dirty
@@ -64,6 +66,7 @@ cdef class Connection:
     cpdef update_path_mtu(self, long long mtu)
     cpdef set_nagle(self, bint enabled)
     cpdef set_keepalive(self, long long timeout, long long interval, long long probes, long long now)
+    cpdef set_parameters(self, long long ack_frequency, long long delayed_ack_us, long long max_retransmissions, long long dupack_threshold, long long sws_us)
     cpdef Segment flush_ack(self, long long now)
 
     cdef bint _is_old_duplicate(self, Segment segment, long long now) except -1
@@ -85,6 +88,8 @@ cdef class Connection:
 
     @cython.locals(sender=Sender)
     cdef object _run_timers(self, long long now)
+    @cython.locals(window=ReceiveWindow)
+    cdef object _run_window_timer(self, long long now)
     @cython.locals(keepalive=Keepalive)
     cdef object _on_keepalive(self, long long now)
 

@@ -66,6 +66,8 @@ class Connection:
             left = tcb.retransmit_left_us
             self.fin_wait_2_at = now + (left if left >= 0 else config.fin_wait_2_us)
         self.stopped = False
+        self.window_update_at = NEVER
+        self._sws_us = config.sws_prevention_us
         self._use_timestamps = config.timestamps
         self._use_sack = config.sack
         self._dirty = True
@@ -134,7 +136,13 @@ class Connection:
             return 0
         if self.stopped or self.state == _CLOSED:
             return _NEVER
-        return min(self.sender.deadline(), self.ack_policy.deadline, self.keepalive.deadline, self.fin_wait_2_at)
+        return min(
+            self.sender.deadline(),
+            self.ack_policy.deadline,
+            self.keepalive.deadline,
+            self.fin_wait_2_at,
+            self.window_update_at,
+        )
 
     # What the owner does.
 
@@ -167,6 +175,8 @@ class Connection:
         if not self.receiver.fin_received and self.receiver.window.update_is_due():
             self.ack_policy.at_once()
             self._dirty = True
+        elif self._sws_us > 0:
+            self._dirty = True
 
     def set_initial_rcv_wnd(self, size: int) -> None:
         """Changes the size of the receive window, and tells the peer if that opens it."""
@@ -188,6 +198,19 @@ class Connection:
     def set_keepalive(self, timeout: int, interval: int, probes: int, now: int) -> None:
         """Changes keepalive as Config has it, and restarts its timer."""
         self.keepalive = Keepalive(timeout, interval, probes, 0, -1, now)
+        self._dirty = True
+
+    def set_parameters(
+        self, ack_frequency: int, delayed_ack_us: int, max_retransmissions: int, dupack_threshold: int, sws_us: int
+    ) -> None:
+        """Changes these parameters of Config; timers that run keep their deadlines."""
+        self.ack_policy.frequency = ack_frequency
+        self.ack_policy.delay = delayed_ack_us
+        self.sender.timer.max_count = max_retransmissions
+        self.sender.recovery.set_threshold(dupack_threshold)
+        self.sender.set_sws_prevention(sws_us)
+        self._sws_us = sws_us
+        self.window_update_at = NEVER
         self._dirty = True
 
     def flush_ack(self, now: int) -> Segment | None:
@@ -332,12 +355,26 @@ class Connection:
 
     def _run_timers(self, now: int) -> None:
         sender = self.sender
+        if self._sws_us > 0:
+            self._run_window_timer(now)
         if sender.timer.deadline <= now and not sender.on_timer(now):
             self._stop(Event.TIMEOUT)
         elif self.fin_wait_2_at <= now:
             self._finish(State.CLOSED, Event.TIMEOUT)
         elif self.keepalive.deadline <= now:
             self._on_keepalive(now)
+
+    def _run_window_timer(self, now: int) -> None:
+        """The news of a window that has grown by little waits for some time, and then goes out all the same."""
+        window = self.receiver.window
+        if self.receiver.fin_received or not window.is_held_back():
+            self.window_update_at = _NEVER
+        elif self.window_update_at == _NEVER:
+            self.window_update_at = now + self._sws_us
+        elif self.window_update_at <= now:
+            self.window_update_at = _NEVER
+            window.forced = True
+            self.ack_policy.at_once()
 
     def _on_keepalive(self, now: int) -> None:
         keepalive = self.keepalive
@@ -370,6 +407,7 @@ class Connection:
         self.sender.timer.stop()
         self.keepalive.deadline = _NEVER
         self.fin_wait_2_at = _NEVER
+        self.window_update_at = _NEVER
 
     def _stop(self, event: int) -> None:
         """Nothing is sent or processed any more; the state stays, and somebody else has to go on from it."""

@@ -23,6 +23,7 @@ cdef class Recovery:
     cdef long long _configured_threshold
     cdef long long _lost
     cdef long long _head_mark
+    cpdef set_threshold(self, long long threshold)
     cpdef long long in_flight(self, long long una, long long nxt) except -1
     cpdef bint on_duplicate(self, long long una) except -1
     cpdef bint is_lost(self, long long una) except -1

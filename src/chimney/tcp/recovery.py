@@ -27,8 +27,7 @@ class Recovery:
 
     def __init__(self, sack: bool, threshold: int, mss: int, max_ranges: int, dup_acks: int) -> None:
         self.sack = sack
-        self.threshold = threshold
-        self._configured_threshold = threshold
+        self.set_threshold(threshold)
         self.mss = mss
         self.scoreboard = Scoreboard(max_ranges)
         self.phase = _OPEN
@@ -41,6 +40,11 @@ class Recovery:
         self.forced = False
         self._lost = 0
         self._head_mark = -1
+
+    def set_threshold(self, threshold: int) -> None:
+        """So many duplicate acknowledgements tell of a loss."""
+        self.threshold = threshold
+        self._configured_threshold = threshold
 
     def in_flight(self, una: int, nxt: int) -> int:
         """The estimate of the bytes in the network."""

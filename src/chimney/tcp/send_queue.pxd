@@ -17,5 +17,7 @@ cdef class SendQueue:
     cpdef append(self, object view, bint push)
     @cython.locals(count="Py_ssize_t", first="Py_ssize_t")
     cpdef release(self, long long position)
+    @cython.locals(index="Py_ssize_t", following="long long")
+    cpdef bint ends_at(self, long long position) except -1
     @cython.locals(index="Py_ssize_t", count="Py_ssize_t", offset="long long", left="long long", size="long long", parts=list)
     cpdef list gather(self, long long position, long long length)

@@ -58,6 +58,12 @@ class SendQueue:
             first = 0
         self._first = first
 
+    def ends_at(self, position: int) -> bool:
+        """Whether the byte before `position` is the last one of a send with push."""
+        index = bisect_right(self._starts, position - 1, self._first) - 1
+        following = self._starts[index + 1] if index + 1 < len(self._starts) else self.end
+        return self._pushes[index] and following == position
+
     def gather(self, position: int, length: int) -> list[memoryview]:
         """Views of the bytes from `position` on, all of which are queued.
 

@@ -49,6 +49,7 @@ cdef class Sender:
     cdef public Undo undo
     cdef public bint persisting
     cdef public bint probe_due
+    cdef public long long override_us
     cdef public long long override_at
     cdef public long long last_sent
     cdef bint _cwnd_limited
@@ -62,6 +63,7 @@ cdef class Sender:
     cpdef bint fin_is_acked(self) except -1
     cpdef long long deadline(self) except -1
     cpdef set_path_mtu(self, long long mtu)
+    cpdef set_sws_prevention(self, long long microseconds)
     cdef long long _effective_mss(self, long long mtu) except -1
 
     cpdef bint is_duplicate(self, Segment segment, long long ack) except -1
@@ -99,7 +101,7 @@ cdef class Sender:
     @cython.locals(eighth="long long")
     cdef bint _train_may_grow(self, long long length) except -1
     cdef bint _nagle_holds(self) except -1
-    cdef bint _window_suffices(self, long long length, long long now) except -1
+    cdef bint _window_suffices(self, long long start, long long length, long long now) except -1
     @cython.locals(segment=Segment, sent="long long")
     cdef Segment _send(self, long long start, long long length, long long now)
 

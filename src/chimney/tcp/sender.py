@@ -67,6 +67,7 @@ class Sender:
         self.undo = Undo()
         self.persisting = False
         self.probe_due = False
+        self.set_sws_prevention(config.sws_prevention_us)
         self.override_at = _NEVER
         self.last_sent = now
         self._cwnd_limited = False
@@ -112,6 +113,10 @@ class Sender:
         self.recovery.mss = self.mss
         if smaller and self.nxt > self.una and not self.persisting:
             self._go_back()
+
+    def set_sws_prevention(self, microseconds: int) -> None:
+        """How long what is small is held back (Config.sws_prevention_us)."""
+        self.override_us = microseconds or _OVERRIDE_US
 
     def _effective_mss(self, mtu: int) -> int:
         """RFC 6691: the options that every segment carries come out of the MSS. Tiny ones are an attack."""
@@ -374,7 +379,7 @@ class Sender:
             return length if length == data and not self._nagle_holds() else length - tail
         if length == data:
             return 0 if self._nagle_holds() and self.una < self.max and not again else length
-        return length if not cwnd_binds and self._window_suffices(length, now) else 0
+        return length if not cwnd_binds and self._window_suffices(start, length, now) else 0
 
     def _train_may_grow(self, length: int) -> bool:
         """Whether what cwnd lets through is little, while most of a large cwnd is under way and will be acknowledged.
@@ -390,16 +395,16 @@ class Sender:
         """RFC 9293, 3.7.4: a last, small segment waits while anything is unacknowledged; not if a FIN follows it."""
         return self.nagle and self.fin_length == 0
 
-    def _window_suffices(self, length: int, now: int) -> bool:
+    def _window_suffices(self, start: int, length: int, now: int) -> bool:
         """Silly window avoidance (RFC 9293, 3.8.6.2.1): whether a part of a segment may leave.
 
-        It may if it is half of the largest window ever seen, or has waited for long enough with nothing outstanding
-        that could open the window.
+        It may if it is half of the largest window ever seen, if it ends where a send ends, or if it has waited for long
+        enough with nothing outstanding that could open the window.
         """
-        if length * 2 >= self.max_wnd or now >= self.override_at:
+        if length * 2 >= self.max_wnd or now >= self.override_at or self.queue.ends_at(start + length):
             return True
         if self.una == self.nxt and self.override_at == _NEVER:
-            self.override_at = now + _OVERRIDE_US
+            self.override_at = now + self.override_us
         return False
 
     def _send(self, start: int, length: int, now: int) -> Segment:

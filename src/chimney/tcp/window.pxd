@@ -10,10 +10,12 @@ cdef class ReceiveWindow:
     cdef public int scale
     cdef public long long mss
     cdef public long long undelivered
+    cdef public bint forced
     cpdef long long sequence(self, long long position) except -1
     cpdef long long available(self) except? -1
     cpdef consume(self, long long count)
     cpdef bint may_advance(self) except -1
+    cpdef bint is_held_back(self) except -1
     @cython.locals(left="long long", step="long long")
     cpdef bint update_is_due(self) except -1
     @cython.locals(field="long long", edge="long long")

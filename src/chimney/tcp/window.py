@@ -19,6 +19,7 @@ class ReceiveWindow:
         self.scale = scale
         self.mss = mss
         self.undelivered = undelivered
+        self.forced = False
 
     def sequence(self, position: int) -> int:
         """The sequence number of `position`."""
@@ -35,8 +36,15 @@ class ReceiveWindow:
             self.undelivered = 0
 
     def may_advance(self) -> bool:
-        """Silly window avoidance (RFC 9293, 3.8.6.2.2): the edge moves by a segment or half the buffer, or not."""
-        return self.available() >= min(self.size // 2, self.mss)
+        """Silly window avoidance (RFC 9293, 3.8.6.2.2): the edge moves by a segment or half the buffer, or not.
+
+        If it has been held back for long enough (`forced`), it moves by what there is.
+        """
+        return self.available() >= min(self.size // 2, self.mss) or self.forced
+
+    def is_held_back(self) -> bool:
+        """Whether there is room that the field of a segment could tell, and silly window avoidance keeps it back."""
+        return self.available() >= 1 << self.scale and not self.may_advance()
 
     def update_is_due(self) -> bool:
         """Whether the peer should be told of a larger window without waiting for its data.
@@ -60,6 +68,7 @@ class ReceiveWindow:
         edge = self.nxt + (field << self.scale)
         if edge > self.edge:
             self.edge = edge
+        self.forced = False
         return field
 
     def _field_up_to_edge(self) -> int:
