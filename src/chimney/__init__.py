@@ -34,10 +34,29 @@ class _SourceOnly:
 if pure_requested():
     sys.meta_path.insert(0, _SourceOnly)
 
-__all__ = ["ChimneyError", "Connection", "NotOffloadable", "Stack", "StackConfig", "UploadFailed", "__version__"]
+__all__ = [
+    "ChimneyError",
+    "Connection",
+    "IntermediateDrivers",
+    "NotOffloadable",
+    "Stack",
+    "StackConfig",
+    "UploadFailed",
+    "Verifier",
+    "__version__",
+]
 
 if TYPE_CHECKING:
-    from chimney.stack import ChimneyError, Connection, NotOffloadable, Stack, StackConfig, UploadFailed
+    from chimney.stack import (
+        ChimneyError,
+        Connection,
+        IntermediateDrivers,
+        NotOffloadable,
+        Stack,
+        StackConfig,
+        UploadFailed,
+        Verifier,
+    )
 
 
 def __getattr__(name: str) -> object:

@@ -6,12 +6,15 @@ runs in the thread that calls `Stack.poll`; `Stack.fileno` tells an event loop w
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from chimney.host.connection import Connection, Owner
 from chimney.host.edge import HostEdge
@@ -24,13 +27,31 @@ from chimney.host.services import Adapter
 from chimney.intermediate.passthrough import PassThrough
 from chimney.link import base as link_base
 from chimney.link.packet import PacketLink
+from chimney.ndis import driver as ndis_driver
+from chimney.ndis.capabilities import Oid, OidRequest, TcpConnectionOffloadParameters
 from chimney.ndis.driver import Miniport
-from chimney.ndis.library import bind
-from chimney.ndis.status import StatusIndication
+from chimney.ndis.library import Binding, bind
+from chimney.ndis.status import Status, StatusIndication
 from chimney.target import SoftTarget, TargetConfig
 from chimney.tcp import NEVER
+from chimney.verifier import Mode, Verifier
+from chimney.verifier.report import append
 
-__all__ = ["ChimneyError", "Connection", "NotOffloadable", "Stack", "StackConfig", "UploadFailed"]
+__all__ = [
+    "ChimneyError",
+    "Connection",
+    "IntermediateDrivers",
+    "NotOffloadable",
+    "Stack",
+    "StackConfig",
+    "UploadFailed",
+    "Verifier",
+]
+
+_VERIFY = "CHIMNEY_VERIFY"
+_VERIFY_REPORT = "CHIMNEY_VERIFY_REPORT"
+
+Bind = Callable[[ndis_driver.Protocol, Miniport], Binding]
 
 # Frames read from the link before the engine sends: enough to acknowledge in bulk, few enough to stay in the cache.
 _BATCH = 32
@@ -52,15 +73,40 @@ class StackConfig:
     push_ms: int = 10
 
 
+class IntermediateDrivers(Protocol):
+    """What stands between the host and a target, made when an adapter is."""
+
+    def __call__(self, device: str, below: Miniport, bind: Bind) -> Miniport:
+        """Bind drivers, lowest first, above ``below`` (the target on ``device``), and return the edge that the host is
+        to be bound to. ``bind(protocol, miniport)`` is `chimney.ndis.bind`, under the stack's verifier if it has one.
+        """
+        ...
+
+
+class PassThroughs:
+    """So many pass-through drivers above every target."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __call__(self, device: str, below: Miniport, bind: Bind) -> Miniport:
+        for number in range(self.count, 0, -1):
+            driver = PassThrough(f"pass-through {number} on {device}")
+            bind(driver.lower, below)
+            below = driver.upper
+        return below
+
+
 class InterfaceAdapter:
     """One network interface: link, target, intermediate drivers, and the host's edge on top."""
 
     def __init__(
         self,
         device: str,
-        drivers: list[PassThrough],
+        drivers: IntermediateDrivers,
         config: StackConfig,
         upload_all: Callable[[InterfaceAdapter], None],
+        verifier: Verifier | None,
     ) -> None:
         self.device = device
         self.paused = False
@@ -68,18 +114,27 @@ class InterfaceAdapter:
         self.link = PacketLink(device)
         self.target = SoftTarget(
             f"target on {device}",
-            self.link,
+            self.link if verifier is None else verifier.watch(self.link),
             monotonic_us,
-            TargetConfig(push_ticks=config.push_ms, max_cwnd=config.send_flight),
+            TargetConfig(max_cwnd=config.send_flight),
         )
         self.edge = HostEdge(f"host on {device}", self._status)
-        self.drivers = drivers
         self.interest = select.EPOLLIN
-        below: Miniport = self.target
-        for driver in reversed(drivers):
-            bind(driver.lower, below)
-            below = driver.upper
-        bind(self.edge, below)
+        self._bindings: list[Binding] = []
+
+        def bind_observed(protocol: ndis_driver.Protocol, miniport: Miniport) -> Binding:
+            self._bindings.append(bind(protocol, miniport, observer=verifier))
+            return self._bindings[-1]
+
+        bind_observed(self.edge, drivers(device, self.target, bind_observed))
+        self._set_parameters(TcpConnectionOffloadParameters(tcp_push_ticks=config.push_ms))
+
+    def _set_parameters(self, parameters: TcpConnectionOffloadParameters) -> None:
+        """What the target is to do with our connections; nothing may be offloaded before (cap.enable)."""
+        request = OidRequest(Oid.TCP_CONNECTION_OFFLOAD_PARAMETERS, parameters, set=True)
+        status = self.edge.binding.oid_request(request)
+        if status != Status.SUCCESS:
+            raise NotOffloadable(f"the target on {self.device} does not take its parameters: {Status(status).name}")
 
     def _status(self, code: StatusIndication) -> None:
         """Pause, upload-all and resume concern this adapter's connections alone (11.3)."""
@@ -115,24 +170,38 @@ class InterfaceAdapter:
         return 0 if found is None else int(found.retransmitted_segments)
 
     def close(self) -> None:
+        for binding in reversed(self._bindings):
+            binding.close()
         self.link.close()
 
 
 class Stack:
     """TCP chimney offload for the sockets of this process.
 
-    ``intermediate_drivers`` pass-through drivers stand between the host and each target. Use it as a context manager,
-    or call `close`: every connection goes back into the kernel. Not thread-safe: one thread, one stack.
+    ``intermediate_drivers`` stand between the host and each target: so many pass-through drivers, or what
+    `IntermediateDrivers` makes. Use it as a context manager, or call `close`: every connection goes back into the
+    kernel. Not thread-safe: one thread, one stack.
+
+    ``verifier`` watches every boundary and link. Without one, the environment's CHIMNEY_VERIFY (``abort``, ``warn`` or
+    ``count``) makes one; `close` adds its findings to the file that CHIMNEY_VERIFY_REPORT names.
     """
 
-    def __init__(self, intermediate_drivers: int = 0, config: StackConfig | None = None) -> None:
+    def __init__(
+        self,
+        intermediate_drivers: int | IntermediateDrivers = 0,
+        config: StackConfig | None = None,
+        verifier: Verifier | None = None,
+    ) -> None:
         config = config or StackConfig()
         self.config = replace(
             config,
             receive_window=min(config.receive_window, limits.receive_room()),
             send_flight=min(config.send_flight, limits.send_room()),
         )
-        self._driver_count = intermediate_drivers
+        if isinstance(intermediate_drivers, int):
+            intermediate_drivers = PassThroughs(intermediate_drivers)
+        self._drivers: IntermediateDrivers = intermediate_drivers
+        self.verifier = verifier or _verifier_from_environment()
         self._epoll = select.epoll()
         self._timer = Timer()
         self._epoll.register(self._timer.fileno(), select.EPOLLIN)
@@ -231,7 +300,16 @@ class Stack:
         self._adapters.clear()
         self._timer.close()
         self._epoll.close()
+        self._finish_verifier()
         self._raise_failures()
+
+    def _finish_verifier(self) -> None:
+        if self.verifier is None:
+            return
+        self.verifier.finish()
+        report = os.environ.get(_VERIFY_REPORT)
+        if report:
+            append([self.verifier], Path(report))
 
     # Services for the connections
 
@@ -241,9 +319,8 @@ class Stack:
         """
         found = self._adapters.get(device)
         if found is None:
-            drivers = [PassThrough(f"pass-through {n + 1} on {device}") for n in range(self._driver_count)]
             try:
-                found = InterfaceAdapter(device, drivers, self.config, self._upload_all)
+                found = InterfaceAdapter(device, self._drivers, self.config, self._upload_all, self.verifier)
             except (OSError, link_base.LinkError) as error:
                 raise NotOffloadable(f"no packet tap on interface {device}: {error}") from error
             self._adapters[device] = found
@@ -334,6 +411,17 @@ class Stack:
         deadline = min((adapter.target.poll_at() for adapter in self._adapters.values()), default=NEVER)
         if deadline < NEVER:
             self._timer.arm(deadline)
+
+
+def _verifier_from_environment() -> Verifier | None:
+    mode = os.environ.get(_VERIFY, "")
+    if not mode:
+        return None
+    try:
+        return Verifier(monotonic_us, Mode(mode))
+    except ValueError:
+        modes = ", ".join(mode.value for mode in Mode)
+        raise ChimneyError(f"{_VERIFY}={mode}: give one of {modes}, or leave it unset") from None
 
 
 def _link_flow(flow: Flow) -> link_base.Flow:

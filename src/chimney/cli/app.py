@@ -5,12 +5,14 @@ from typing import Annotated
 import typer
 
 from chimney import __version__, _build
-from chimney.cli import demo, doctor
+from chimney.cli import demo, doctor, rules, verify
 
 app = typer.Typer(help="TCP chimney offload for Linux.", no_args_is_help=True, add_completion=False)
 
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.command("verify")(verify.verify)
+app.command("rules")(rules.rules)
 
 
 def _version(wanted: bool) -> None:
