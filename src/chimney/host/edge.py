@@ -12,7 +12,9 @@ from chimney.ndis.buffers import NetBufferList, iterate
 from chimney.ndis.driver import Protocol
 from chimney.ndis.handle import OffloadHandle
 from chimney.ndis.state import NeighborCached, ProtocolOffloadBlockList
-from chimney.ndis.status import StatusIndication
+from chimney.ndis.status import Status, StatusIndication
+
+_SUCCESS = int(Status.SUCCESS)
 
 
 class HostEdge(Protocol):
@@ -96,7 +98,9 @@ class HostEdge(Protocol):
         nbl: NetBufferList | None = net_buffer_list
         while nbl is not None:
             views = nbl.first_net_buffer.views()
-            kept = parse_frame(views[0] if len(views) == 1 else memoryview(b"".join(views)))
+            # A target passes up what is corrupt, too, and says so.
+            intact = nbl.status == _SUCCESS
+            kept = parse_frame(views[0] if len(views) == 1 else memoryview(b"".join(views))) if intact else None
             if kept is not None and (keep := self.keepers.get(kept.flow)) is not None:
                 keep(kept)
             nbl = nbl.next

@@ -13,6 +13,7 @@ from chimney.tcp.connection cimport Connection
 from chimney.tcp.segment cimport Segment, parse_segment
 
 cdef long _SUCCESS
+cdef long _FAILURE
 cdef long _UPLOAD_IN_PROGRESS
 cdef long _REQUEST_ABORTED
 cdef int _RECEIVED_URGENT_DATA
@@ -65,7 +66,7 @@ cdef class Datapath(Transmission):
     cdef _deliver(self, TcpObject tcp)
     cdef _keep_for_host(self, TcpObject tcp, object data)
     @cython.locals(nbl=NetBufferList)
-    cpdef indicate_frame(self, object data)
+    cpdef indicate_frame(self, object data, long status=*)
     cdef _indicate_corrupt_frame(self, object data)
     cpdef count_fragment(self, object addresses)
     @cython.locals(tcp=TcpObject, done="long long")

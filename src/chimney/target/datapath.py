@@ -24,6 +24,7 @@ from chimney.tcp.segment import SYN, Segment, parse_segment
 from chimney.tcp.state import State
 
 _SUCCESS = int(Status.SUCCESS)
+_FAILURE = int(Status.FAILURE)
 _UPLOAD_IN_PROGRESS = int(Status.UPLOAD_IN_PROGRESS)
 _REQUEST_ABORTED = int(Status.REQUEST_ABORTED)
 _RECEIVED_URGENT_DATA = int(UploadReason.RECEIVED_URGENT_DATA)
@@ -258,10 +259,13 @@ class Datapath(Transmission):
         else:
             self.frames_dropped += 1
 
-    def indicate_frame(self, data: memoryview) -> None:
-        """Pass a frame up the ordinary path; it is the host's during the call alone."""
+    def indicate_frame(self, data: memoryview, status: int = _SUCCESS) -> None:
+        """Pass a frame up the ordinary path; it is the host's during the call alone. ``status``: FAILURE if its checksum
+        is known to be wrong.
+        """
         self.frames_passed_up += 1
         nbl = self.ordinary_pool.allocate(NetBuffer(Mdl(data), 0, data.nbytes))
+        nbl.status = status
         try:
             self.handle.indicate_receive_net_buffer_lists(nbl)
         finally:
@@ -270,7 +274,7 @@ class Datapath(Transmission):
     def _indicate_corrupt_frame(self, data: memoryview) -> None:
         """A wrong checksum, or a header that contradicts itself: the host's to judge and to count (stats.corrupt)."""
         self.frame_errors += 1
-        self.indicate_frame(data)
+        self.indicate_frame(data, _FAILURE)
 
     def count_fragment(self, addresses: bytes) -> None:
         """A fragment of a datagram has been passed up; ``addresses`` as they stand in it."""
