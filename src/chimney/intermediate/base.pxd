@@ -30,6 +30,7 @@ cdef class IntermediateDriver:
     cdef public dict oids
     cdef public long long data_entries
     cdef public long long lent
+    cdef public bint asks
     cdef public bint records
     cdef public bint lends
     cdef public bint direct_down
@@ -41,15 +42,12 @@ cdef class IntermediateDriver:
     cpdef long on_request(self, OffloadEntry entry, int operation, NetBufferList net_buffer_list, int flags) except -1
     cpdef long pass_down(self, OffloadEntry entry, int operation, NetBufferList net_buffer_list, int flags) except -1
     cpdef long call_down(self, OffloadEntry entry, int operation, NetBufferList net_buffer_list, int flags) except -1
-    @cython.locals(nbl=NetBufferList, done=NetBufferList)
+    @cython.locals(nbl=NetBufferList, done=NetBufferList, count="long")
     cpdef bint attach(self, OffloadEntry entry, int operation, NetBufferList head) except? False
-    @cython.locals(nbl=NetBufferList, count="long")
-    cdef _count(self, OffloadEntry entry, int operation, NetBufferList head)
     @cython.locals(context=NetBufferListContext)
     cpdef push(self, NetBufferList nbl, object data)
     @cython.locals(context=NetBufferListContext)
     cpdef object pop(self, NetBufferList nbl)
-    cdef _require_record(self, NetBufferList nbl)
     @cython.locals(entry=OffloadEntry)
     cpdef OffloadEntry detach(self, NetBufferList nbl, int operation)
     @cython.locals(nbl=NetBufferList)
@@ -59,7 +57,7 @@ cdef class IntermediateDriver:
     @cython.locals(nbl=NetBufferList, first="long", rest="long", status="long")
     cpdef long refuse(self, OffloadEntry entry, int operation, NetBufferList head) except -1
     cpdef on_completion(self, LowerEdge lower, int operation, NetBufferList net_buffer_list)
-    @cython.locals(head=NetBufferList, first=UpperEdge, split=bint, count="long", previous=NetBufferList, nbl=NetBufferList, following=NetBufferList, entry=OffloadEntry, upper=UpperEdge, special=bint)
+    @cython.locals(head=NetBufferList, first=UpperEdge, split=bint, count="long", previous=NetBufferList, nbl=NetBufferList, following=NetBufferList, entry=OffloadEntry, upper=UpperEdge, special=bint, held=list)
     cpdef complete(self, int operation, NetBufferList net_buffer_list)
     @cython.locals(tail=NetBufferList)
     cdef _append(self, UpperEdge upper, NetBufferList nbl)

@@ -19,6 +19,8 @@ Each hook's own method does what must be done, and is called by the override to 
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from chimney.intermediate.edges import DISCONNECT, FORWARD, RECEIVE, SEND, LowerEdge, OffloadEntry, UpperEdge
 from chimney.intermediate.oids import OidCall, complete_oid, pass_oid_down
 from chimney.intermediate.trees import CallEntry, ascend, call_up, descend, event_block
@@ -76,7 +78,8 @@ class IntermediateDriver:
         self.oids: dict[OidRequest, OidCall] = {}
         self.data_entries = 0
         self.lent = 0
-        self.records = records or several_up or several_down or self._overrides("allocate")
+        self.asks = self._overrides("allocate")
+        self.records = records or several_up or several_down or self.asks
         self.lends = several_down
         self.direct_down = not (self.records or self._overrides("on_request", "pass_down"))
         self.direct_up = not (self.records or self._overrides("on_completion", "complete", "complete_up"))
@@ -158,35 +161,29 @@ class IntermediateDriver:
 
     def attach(self, entry: OffloadEntry, operation: int, head: NetBufferList) -> bool:
         """Put a record on every list. False: there is no memory, and nothing has been attached."""
+        count = 0
         nbl: NetBufferList | None = head
         try:
             while nbl is not None:
-                if not self.allocate("call entry"):
+                if self.asks and not self.allocate("call entry"):
                     break
                 self.push(nbl, entry)
+                count += 1
                 nbl = nbl.next
         except MemoryError:
             pass
-        if nbl is None:
-            self._count(entry, operation, head)
-            return True
-        done: NetBufferList | None = head
-        while done is not None and done is not nbl:
-            self.pop(done)
-            done = done.next
-        return False
-
-    def _count(self, entry: OffloadEntry, operation: int, head: NetBufferList) -> None:
-        count = 0
-        nbl: NetBufferList | None = head
-        while nbl is not None:
-            count += 1
-            nbl = nbl.next
+        if nbl is not None:
+            done: NetBufferList | None = head
+            while done is not None and done is not nbl:
+                self.pop(done)
+                done = done.next
+            return False
         self.data_entries += count
         if operation == _RECEIVE:
             entry.receives_below += count
         elif operation != _FORWARD:
             entry.sends_below += count
+        return True
 
     def push(self, nbl: NetBufferList, data: object) -> None:
         """Put our record on top of a list's context stack. Raises MemoryError."""
@@ -202,8 +199,9 @@ class IntermediateDriver:
 
     def pop(self, nbl: NetBufferList) -> object:
         """Take our record off a list's context stack and return what it holds. Raises Misuse if it is not on top."""
-        self._require_record(nbl)
         context = nbl.context
+        if context is None or context.owner is not self:
+            self._refuse_record()
         assert context is not None
         data = context.data
         nbl.context = context.next
@@ -214,14 +212,13 @@ class IntermediateDriver:
             self._spare = context
         return data
 
-    def _require_record(self, nbl: NetBufferList) -> None:
-        if nbl.context is None or nbl.context.owner is not self:
-            raise Misuse(
-                f"{self.name}: a list comes back",
-                "its context stack does not have this driver's record on top",
-                "complete or return a list once, and take your own record off before it leaves you",
-                "general.complete-exactly-once",
-            )
+    def _refuse_record(self) -> NoReturn:
+        raise Misuse(
+            f"{self.name}: a list comes back",
+            "its context stack does not have this driver's record on top",
+            "complete or return a list once, and take your own record off before it leaves you",
+            "general.complete-exactly-once",
+        )
 
     def detach(self, nbl: NetBufferList, operation: int) -> OffloadEntry:
         """Take our record off a request that comes back; returns the entry of its connection."""
@@ -319,7 +316,7 @@ class IntermediateDriver:
         head = net_buffer_list
         first: UpperEdge | None = None
         split = False
-        held: list[OffloadEntry] = []
+        held: list[OffloadEntry] | None = None
         count = 0
         previous: NetBufferList | None = None
         nbl: NetBufferList | None = head
@@ -327,8 +324,10 @@ class IntermediateDriver:
             following = nbl.next
             entry = self.detach(nbl, operation)
             count += 1
-            if entry.held and entry not in held:
-                held.append(entry)
+            if entry.held:
+                held = held or []
+                if entry not in held:
+                    held.append(entry)
             upper = entry.upper
             if first is None:
                 first = upper
@@ -354,7 +353,7 @@ class IntermediateDriver:
         finally:
             # The record is freed when the completion has been propagated (im.complete.free-entry).
             self.data_entries -= count
-        for entry in held:
+        for entry in held or ():
             self._give_back_held(entry)
 
     def _append(self, upper: UpperEdge, nbl: NetBufferList) -> None:
@@ -424,7 +423,8 @@ class IntermediateDriver:
             return self.lower.binding.offload_tcp_receive_return(net_buffer_list)
         nbl: NetBufferList | None = net_buffer_list
         while nbl is not None:
-            self._require_record(nbl)
+            if nbl.context is None or nbl.context.owner is not self:
+                self._refuse_record()
             nbl = nbl.next
         nbl = net_buffer_list
         while nbl is not None:
