@@ -24,12 +24,13 @@ ALLOWED = {
     "lab": set(),
     "target": {"ndis", "tcp", "link"},
     "intermediate": {"ndis"},
-    "verifier": {"ndis"},
+    "verifier": {"ndis", "link"},
+    "conformance": {"ndis", "tcp", "link", "target", "intermediate", "verifier"},
     "host": {"ndis"},
-    "stack": {"ndis", "tcp", "link", "target", "intermediate", "host"},
-    "cli": {"stack", "lab", "_build", ROOT},
+    "stack": {"ndis", "tcp", "link", "target", "intermediate", "host", "verifier"},
+    "cli": {"stack", "lab", "verifier", "conformance", "_build", ROOT},
     "_build": set(),
-    ROOT: {"stack", "_build"},
+    ROOT: {"stack", "verifier", "_build"},
     "examples": {ROOT},
 }
 
@@ -37,6 +38,7 @@ ALLOWED = {
 THIRD_PARTY = {
     "host": {"pyroute2"},
     "lab": {"pyroute2"},
+    "verifier": {"yaml"},
     "cli": {"typer", "rich", "pyroute2"},
 }
 
@@ -169,6 +171,8 @@ def test_the_table_has_no_cycle():
         ("tcp/x.py", "import importlib\nimportlib.import_module('chimney.host')"),
         ("tcp/x.py", "import time"),
         ("tcp/x.py", "import pyroute2"),
+        ("verifier/x.py", "from chimney.target import soft"),
+        ("target/x.py", "from chimney.conformance import world"),
         ("host/linux/x.py", "from ...target import soft"),
         ("cli/x.py", "from chimney.host import x"),
         ("tcp/x.pxd", "from chimney.ndis.buffers cimport Mdl"),
