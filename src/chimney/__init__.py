@@ -55,12 +55,12 @@ if TYPE_CHECKING:
         Stack,
         StackConfig,
         UploadFailed,
-        Verifier,
     )
+    from chimney.verifier import Verifier
 
 
 def __getattr__(name: str) -> object:
     # Loaded when first used: `chimney doctor` must run where the engine cannot.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("chimney.stack"), name)
+    return getattr(import_module("chimney.verifier" if name == "Verifier" else "chimney.stack"), name)

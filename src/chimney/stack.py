@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from chimney.host.connection import Connection, Owner
 from chimney.host.edge import HostEdge
@@ -34,8 +34,9 @@ from chimney.ndis.library import Binding, bind
 from chimney.ndis.status import Status, StatusIndication
 from chimney.target import SoftTarget, TargetConfig
 from chimney.tcp import NEVER
-from chimney.verifier import Mode, Verifier
-from chimney.verifier.report import append
+
+if TYPE_CHECKING:
+    from chimney.verifier import Verifier
 
 __all__ = [
     "ChimneyError",
@@ -45,7 +46,6 @@ __all__ = [
     "Stack",
     "StackConfig",
     "UploadFailed",
-    "Verifier",
 ]
 
 _VERIFY = "CHIMNEY_VERIFY"
@@ -306,6 +306,8 @@ class Stack:
     def _finish_verifier(self) -> None:
         if self.verifier is None:
             return
+        from chimney.verifier.report import append
+
         self.verifier.finish()
         report = os.environ.get(_VERIFY_REPORT)
         if report:
@@ -417,6 +419,9 @@ def _verifier_from_environment() -> Verifier | None:
     mode = os.environ.get(_VERIFY, "")
     if not mode:
         return None
+    # Imported here: a stack that nobody watches does without the rules.
+    from chimney.verifier import Mode, Verifier
+
     try:
         return Verifier(monotonic_us, Mode(mode))
     except ValueError:

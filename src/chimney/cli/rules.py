@@ -126,11 +126,12 @@ def _explain(rule: Rule, checks: dict[str, list[str]]) -> None:
 
 
 def _table(found: Sequence[Rule], checks: dict[str, list[str]]) -> Table:
-    table = Table(caption=f"{len(found)} rules; give an id for the whole of one", caption_justify="left")
+    table = Table(box=None, caption=f"{len(found)} rules; give an id for the whole of one", caption_justify="left")
     table.add_column("rule", no_wrap=True)
-    for name in ("title", "binds", "level", "checked"):
-        table.add_column(name)
+    table.add_column("title", no_wrap=True, overflow="ellipsis", ratio=1)
+    for name in ("binds", "level", "checked"):
+        table.add_column(name, no_wrap=True)
     for rule in found:
-        state = "yes" if rule.id in checks else "no one can see it" if rule.unobservable else "no"
+        state = "yes" if rule.id in checks else "cannot be" if rule.unobservable else "no"
         table.add_row(rule.id, rule.title, rule.binds, rule.level, state)
     return table

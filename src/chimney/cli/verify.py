@@ -20,7 +20,6 @@ from chimney.cli.demo_lab import DemoError
 from chimney.cli.demo_report import Result
 from chimney.cli.demo_run import Settings, run
 from chimney.cli.interrupts import Interrupts
-from chimney.conformance import run_scenarios
 from chimney.lab.namespace import can_make_namespaces, enter_user_namespace
 from chimney.verifier import catalogue
 from chimney.verifier.report import Coverage
@@ -60,6 +59,9 @@ def verify(
     try:
         with Progress(console=console, transient=True) as progress:
             if memory:
+                # Imported here: the other commands must run where the engine cannot.
+                from chimney.conformance import run_scenarios
+
                 task = progress.add_task("scenarios in memory", total=None)
                 ran, failed = run_scenarios(
                     coverage, lambda done, total: progress.update(task, completed=done, total=total)
