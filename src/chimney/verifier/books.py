@@ -148,7 +148,8 @@ class Request:
     """A send, receive, disconnect or forward at one boundary.
 
     ``view`` is the list as it was posted; ``order`` counts the requests of its kind on its connection at this boundary;
-    ``chained``: it came in an initiate's chain. ``start`` and ``end`` are its positions in the send stream.
+    ``chained``: it came in an initiate's chain. ``start`` and ``end`` are its positions in the send stream. ``above``
+    and ``below`` are the same request at the next boundaries; ``serial`` counts all completions, 0 before its own.
     """
 
     kind: Kind
@@ -164,6 +165,9 @@ class Request:
     end: int = 0
     completed: Crossing | None = None
     returned_in_chain: bool = False
+    above: Request | None = None
+    below: Request | None = None
+    serial: int = 0
 
     @property
     def length(self) -> int:
@@ -175,21 +179,31 @@ class Request:
         assert stream is not None
         return stream
 
-    def data(self) -> bytes:
-        """The posted bytes, read from the caller's memory."""
+    def data(self, start: int = 0, length: int | None = None) -> bytes:
+        """The posted bytes, or ``length`` of them from ``start`` on, read from the caller's memory."""
+        wanted = self.length - start if length is None else length
         parts = []
-        for offset, length, mdls in self.view.buffers:
+        for offset, used, mdls in self.view.buffers:
+            if start >= used:
+                start -= used
+                continue
+            offset += start
+            left = min(used - start, wanted)
+            start = 0
+            wanted -= left
             for mdl in mdls:
                 count = mdl.byte_count
                 if offset >= count:
                     offset -= count
                     continue
-                take = min(length, count - offset)
+                take = min(left, count - offset)
                 parts.append(bytes(mdl.view[offset : offset + take]))
-                length -= take
+                left -= take
                 offset = 0
-                if not length:
+                if not left:
                     break
+            if not wanted:
+                break
         return b"".join(parts)
 
 
@@ -245,6 +259,7 @@ class Books:
     def __init__(self) -> None:
         self.boundaries: dict[int, BoundaryBook] = {}
         self.streams: dict[tuple[bytes, int, bytes, int], Stream] = {}
+        self._completions = 0
 
     def of(self, where: Boundary | Crossing) -> BoundaryBook:
         """The book of a boundary."""
@@ -370,6 +385,11 @@ class Books:
         book.orders[(id(item), kind)] = order + 1
         request = Request(kind, view.nbl, book.boundary, item, crossing, view, order)
         book.requests.setdefault(id(view.nbl), request)
+        for upper in self.above(crossing.boundary):
+            above = upper.requests.get(id(view.nbl))
+            if above is not None:
+                request.above = above
+                above.below = request
         return request
 
     def _arrived(self, crossing: Crossing) -> None:
@@ -419,12 +439,17 @@ class Books:
                     entry.elsewhere = entry.elsewhere or other.requests.get(id(view.nbl))
             else:
                 request.completed = crossing
+                request.serial = self._serial()
                 book.done[id(view.nbl)] = request
                 if book.boundary.bottom:
                     self._settle(crossing, request, view)
             crossing.notes.append(entry)
         while len(book.done) > 4096:
             del book.done[next(iter(book.done))]
+
+    def _serial(self) -> int:
+        self._completions += 1
+        return self._completions
 
     def _settle(self, crossing: Crossing, request: Request, view: NblView) -> None:
         stream = request.stream
@@ -609,6 +634,7 @@ class Books:
                 request = book.requests.pop(id(view.nbl), None)
                 if request is not None:
                     request.completed = operation.completion
+                    request.serial = self._serial()
                     request.returned_in_chain = True
                     book.done[id(view.nbl)] = request
                     stream = request.stream
@@ -667,8 +693,9 @@ class Books:
             book.uploading_all = crossing
         elif crossing.value == Indication.OFFLOAD_RESUME:
             book.paused = book.uploading_all = None
-            if isinstance(crossing.information, TcpConnectionOffload):
-                book.capabilities = crossing.information
+        carries = (Indication.OFFLOAD_RESUME, Indication.TCP_CONNECTION_OFFLOAD_HARDWARE_CAPABILITIES)
+        if crossing.value in carries and isinstance(crossing.information, TcpConnectionOffload):
+            book.capabilities = crossing.information
 
     def _oid(self, crossing: Crossing) -> None:
         request: Any = crossing.information

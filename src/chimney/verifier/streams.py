@@ -7,6 +7,7 @@ and do not wrap.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -69,12 +70,20 @@ class SendBook:
 
     def bytes_at(self, start: int, length: int) -> bytes:
         """What was posted for these positions, as far as it is known (requests that are still pending)."""
-        parts = []
-        for request in self.requests:
-            if request.end > start and request.start < start + length:
-                data = request.data()
-                parts.append(data[max(0, start - request.start) : start + length - request.start])
-        return b"".join(parts)
+        return b"".join(
+            request.data(max(0, start - request.start), min(start + length, request.end) - max(start, request.start))
+            for request in self.requests_at(start, length)
+        )
+
+    def requests_at(self, start: int, length: int) -> list[Request]:
+        """The pending requests that have bytes at these positions, oldest first."""
+        found = []
+        for index in range(bisect_right(self.requests, start, key=lambda request: request.end), len(self.requests)):
+            request = self.requests[index]
+            if request.start >= start + length:
+                break
+            found.append(request)
+        return found
 
     def forget(self, request: Request) -> None:
         """A request has left the target."""
