@@ -2,10 +2,18 @@
 
 import pytest
 
-from chimney.ndis import DisconnectFlags, OffloadStateType, ProtocolOffloadBlockList, Status, UploadReason
+from chimney.ndis import (
+    DisconnectFlags,
+    OffloadStateType,
+    ProtocolOffloadBlockList,
+    Status,
+    UploadReason,
+    net_buffer_list,
+)
 from chimney.ndis.buffers import iterate
 from chimney.ndis.status import TcpConnectionState
 from chimney.target import TargetConfig
+from chimney.tcp.segment import parse_segment
 from tests.target.machine import World
 
 SUCCESS, ABORTED = int(Status.SUCCESS), int(Status.REQUEST_ABORTED)
@@ -370,6 +378,41 @@ def test_a_stale_handle_is_refused(world, ends):
     a.terminate()
     with pytest.raises(ValueError, match="not offloaded"):
         a.send(b"x")
+
+
+def test_a_reset_that_came_before_the_terminate_ends_the_requests(seed):
+    """From within the completion of the initiate: the target has not yet had the time to tell of the RST."""
+    world = World(seed=seed)
+    _, b = world.ends()
+    chain = net_buffer_list(b"to be sent")
+
+    def reset_and_terminate(_):
+        b.offloaded.engine.process(parse_segment(memoryview(b.segment(0, flags=RST))), world.clock())
+        b.side.binding.terminate_offload(b.terminate_tree())
+
+    b.host.on["initiate"] = reset_and_terminate
+    b.initiate(chain)
+    assert names(b) == ["initiate", "INDICATE_ABORT", "send", "terminate"]
+    assert b.host.took("send") == [(chain, ABORTED, 0)]
+
+
+def test_an_invalid_connection_is_not_even_reset(world, ends):
+    a, _ = ends
+    block = ProtocolOffloadBlockList(type=OffloadStateType.TCP, offload_handle=a.handle)
+    abortive = a.disconnect(flags=ABORT)
+    a.side.state("invalidate_offload", block)
+    a.terminate()
+    assert a.host.took("disconnect") == [(abortive, UPLOAD, 0)] and not world.wire
+
+
+def test_segments_behind_a_terminate_are_not_processed(world, ends):
+    """A forward that the host terminates in the middle of."""
+    _, b = ends
+    b.receive(5)
+    b.host.on["receive"] = lambda _: b.side.binding.terminate_offload(b.terminate_tree())
+    first, second = b.forward(b.segment(0, b"hello"), b.segment(5, b"later"))
+    world.poll()
+    assert b.host.took("forward") == [(first, SUCCESS, 0), (second, UPLOAD, 0)]
 
 
 def test_frames_after_a_terminate_take_the_ordinary_path_while_they_are_watched(world, ends):

@@ -7,6 +7,7 @@ import pytest
 
 from chimney.ndis.capabilities import IpOffloadStats, TcpOffloadStats
 from chimney.ndis.state import NeighborConst
+from chimney.target import TargetConfig
 from chimney.target.frames import FrameReader, HeaderTemplate, flow_key
 from tests.target.machine import IPV4, IPV6, MACS, World
 
@@ -210,6 +211,28 @@ def test_the_vlan_of_the_neighbor(world, vlan_id, tag, accepted):
     deliver(world, packet(end), tag)
     assert received(end) == [4] * accepted
     assert end.side.target.frames_dropped == 1 - accepted
+
+
+@pytest.mark.parametrize(("joined", "accepted"), [(True, [4]), (False, [])])
+def test_frames_to_a_group(seed, joined, accepted):
+    """tcp.rx-mac: one that the interface has joined, and no other; not to all stations either."""
+    group = b"\x01\0\x5e\0\0\x01"
+    config = TargetConfig(multicast_addresses=frozenset({group} if joined else ()))
+    world = World(config=config, seed=seed)
+    end = world.connect()[1]
+    end.receive(100)
+    for address in (b"\xff" * 6, group):
+        deliver(world, address + packet(end)[6:])
+    assert received(end) == accepted and len(end.host.ordinary) == 2 - len(accepted)
+
+
+def test_what_comes_for_a_closed_connection_takes_the_ordinary_path(world, end):
+    """tcp.closed-data: at once, and not after the terminate."""
+    end.forward(end.segment(0, flags=2))
+    world.poll()
+    frame = packet(end)
+    deliver(world, frame)
+    assert end.host.took("INDICATE_RETRIEVE") and end.host.ordinary == [frame]
 
 
 @pytest.mark.parametrize("size", [0, 10, 33, 53])

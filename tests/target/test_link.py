@@ -148,6 +148,34 @@ def test_a_terminate_does_not_push_out_what_waits_for_the_link(slow):
     assert retransmitted.retransmitted_segments == 0
 
 
+def test_a_terminate_does_not_wait_for_ever(slow):
+    """The acknowledgement that it owes is lost when the link has no room for a second."""
+    a, b = slow.connect()
+    a.receive(100)
+    b.send(b"to be acknowledged")
+    slow.run(duration=5000)
+    a.side.target.link = Stuck(a.side.link)
+    tree = a.terminate_tree()
+    a.side.binding.terminate_offload(tree)
+    a.side.target.poll(slow.clock())
+    assert not a.host.took("terminate") and a.side.target.wants_write
+    started = slow.clock()
+    while not a.host.took("terminate"):
+        a.side.target.poll(slow.clock.advance_to(max(slow.clock(), a.side.target.poll_at())))
+    assert slow.clock() - started == 1_000_000
+    assert not a.side.target.wants_write and a.offloaded is None
+
+
+class Stuck(Dropping):
+    """A link that has no room, and does not say when."""
+
+    def send(self, *arguments):
+        return False
+
+    def writable(self):
+        return False
+
+
 def test_a_reset_that_was_lost_with_the_link_was_not_sent(seed):
     world = World(seed=seed)
     a, _ = world.connect()

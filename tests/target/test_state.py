@@ -315,6 +315,15 @@ def test_query_reads_every_class_of_every_object(seed):
     assert memory == b"12345"
 
 
+def delegated_of(end):
+    """The connection's delegated state, queried."""
+    block = ProtocolOffloadBlockList(type=OffloadStateType.TCP_DELEGATED, delegated=delegated(0))
+    block.offload_handle = end.handle
+    end.side.state("query_offload_state", block)
+    assert block.status == SUCCESS
+    return block.delegated
+
+
 def test_query_of_what_is_not_offloaded():
     world = World()
     block = ProtocolOffloadBlockList(type=OffloadStateType.TCP, offload_handle=OffloadHandle(None))
@@ -498,3 +507,35 @@ def test_the_host_is_asked_about_a_silent_neighbor():
     a.send(b"y")
     world.poll()
     assert len(asked) == 1 and min(asked[0]) > 1000
+
+
+def test_new_data_shows_that_a_neighbor_is_reachable():
+    """It would not come without our acknowledgements (event.reach.progress)."""
+    world = World(config=TargetConfig(nce_stale_ticks=1000))
+    a, b = world.connect()
+    world.run(duration=2_000_000)
+    b.send(b"x")
+    world.run(duration=100)
+    a.send(b"y")
+    world.poll()
+    assert not a.host.took("generic") and b.host.took("generic")
+    assert a.offloaded.path.neighbor.nic_reachable_at == world.clock() - 100
+
+
+def test_the_hosts_answer_counts_from_then_on():
+    """event.reach.answer: its own delta, and the next question NceStaleTicks after that confirmation."""
+    world = World(config=TargetConfig(nce_stale_ticks=1000))
+    a, _ = world.connect()
+    world.network.loss = 1.0
+    answers = [400, 0]
+    a.host.on["generic"] = lambda block: setattr(block.cached, "host_reachability_delta", answers.pop(0))
+    asked = []
+    for duration in (1_500_000, 600_000, 1000):
+        world.run(duration=duration)
+        a.send(b"x")
+        world.poll()
+        asked.append(len(a.host.took("generic")))
+    assert asked == [1, 1, 2]
+    [tree] = [block for block, *_ in a.host.took("generic")[1:]]
+    assert (tree.type, tree.next_block, tree.dependent_block_list) == (OffloadStateType.NEIGHBOR, None, None)
+    assert tree.const == NeighborConst() and tree.offload_handle is a.neighbor_handle and tree.status == SUCCESS

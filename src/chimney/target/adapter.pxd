@@ -15,6 +15,5 @@ cdef class Adapter(Datapath):
     cdef set _failing_updates
 
     cpdef do_chores(self)
-    cpdef configure(self, object config)
     cpdef count_fragment(self, object addresses)
     cdef _plan_chores(self)

@@ -205,10 +205,6 @@ class Adapter(Datapath):
                 self.plan_look()
         self._plan_chores()
 
-    def configure(self, config: TargetConfig) -> None:
-        Datapath.configure(self, config)
-        self.counts_fragments = config.advice_ticks > 0 and config.fragments > 0
-
     def count_fragment(self, addresses: bytes) -> None:
         for path in self.paths:
             if addresses == path.const.destination_address + path.const.source_address:

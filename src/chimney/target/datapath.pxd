@@ -41,12 +41,12 @@ cdef class Datapath(Transmission):
     cdef public bint busy
     cdef public Schedule schedule
     cdef public long long chores_at
-    cdef public bint counts_fragments
     cdef FrameReader _reader
     cdef object _active
     cdef long long _emissions_per_turn
     cdef long long _emissions_per_poll
     cdef bint _backlog
+    cdef bint _counts_fragments
 
     cpdef long long poll(self, long long now, long long limit=*) except -1
     cpdef long long flush(self, long long now) except -1

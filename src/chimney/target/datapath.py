@@ -72,13 +72,13 @@ class Datapath(Transmission):
         self._reader = FrameReader()
         self._active: deque[TcpObject] = deque()
         self.chores_at = NEVER
-        self.counts_fragments = False
 
     def configure(self, config: TargetConfig) -> None:
         Transmission.configure(self, config)
         self._emissions_per_turn = config.emissions_per_turn
         self._emissions_per_poll = config.emissions_per_poll
         self._backlog = config.send_backlog
+        self._counts_fragments = config.advice_ticks > 0 and config.fragments > 0
 
     # The event loop's side
 
@@ -164,7 +164,7 @@ class Datapath(Transmission):
         data = frame.data
         reader = self._reader
         if not reader.read(data):
-            if reader.fragment and self.counts_fragments:
+            if reader.fragment and self._counts_fragments:
                 self.count_fragment(reader.addresses)
             self.indicate_frame(data)
             return
@@ -260,8 +260,8 @@ class Datapath(Transmission):
             self.frames_dropped += 1
 
     def indicate_frame(self, data: memoryview, status: int = _SUCCESS) -> None:
-        """Pass a frame up the ordinary path; it is the host's during the call alone. ``status``: FAILURE if its checksum
-        is known to be wrong.
+        """Pass a frame up the ordinary path; it is the host's during the call alone. ``status``: FAILURE if its
+        checksum is known to be wrong.
         """
         self.frames_passed_up += 1
         nbl = self.ordinary_pool.allocate(NetBuffer(Mdl(data), 0, data.nbytes))
@@ -393,7 +393,7 @@ class Datapath(Transmission):
         for nbl in waiting:
             if tcp.sending.refusal == _REQUEST_ABORTED:
                 nbl.status = _REQUEST_ABORTED
-            elif tcp.engine_done:
+            elif tcp.engine_done or tcp.terminating:
                 nbl.status = _UPLOAD_IN_PROGRESS
             else:
                 views = nbl.first_net_buffer.views()
