@@ -91,6 +91,9 @@ class Verifier(Observer):
             self._finished = True
             for check in self._hooks.get("finish", ()):
                 check()
+            # What they remember keeps sockets and memory of the run alive.
+            self._history.clear()
+            self.books = Books()
 
     def report(
         self,
