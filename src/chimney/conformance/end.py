@@ -109,7 +109,8 @@ class End:
     ``application`` is all that was given to be sent, ``received`` all that has arrived, by whichever way.
     ``unfinished`` is send data that has come back and waits for the next initiate; ``waiting`` are requests for which
     the initiate under way has not completed; ``kept`` are segments that the host received itself. ``upload_reason``:
-    why the connection is to be terminated, as soon as that is possible.
+    why the connection is to be terminated, as soon as that is possible. ``reading``: the application always has a
+    receive of so many bytes posted (0: it does not).
     """
 
     def __init__(self, side: Side, port: int, ipv6: bool = False) -> None:
@@ -136,6 +137,8 @@ class End:
         self.waiting: list[tuple[str, NetBufferList, int]] = []
         self.kept: list[bytes] = []
         self.to_forward: list[bytes] = []
+        self.requests: dict[NetBufferList, str] = {}
+        self.reading = 0
         self.upload_reason: object = None
         self.aborted = False
         self.reset = False
@@ -224,6 +227,7 @@ class End:
         if block.status not in (Status.SUCCESS, Status.OFFLOAD_PARTIAL_SUCCESS):
             return
         self.unfinished, self.uploaded_at = [], None
+        self.requests |= dict.fromkeys(iterate(block.net_buffer_list_chain), "send")
         self.delegated.buffered_data = None
         self.peer_closed = False
 
@@ -263,7 +267,9 @@ class End:
             return
         self.upload_reason = None
         self.uploaded_at = self.side.clock()
-        self.unfinished += list(iterate(block.net_buffer_list_chain))
+        for nbl in iterate(block.net_buffer_list_chain):
+            self.requests.pop(nbl, None)
+            self.unfinished.append(nbl)
         if self.interrupted_close is not None and not self.aborted:
             self.unfinished.append(self.interrupted_close)
             # The host finishes the close itself: a FIN stands behind the data (disconnect.host.no-reissue).
@@ -429,10 +435,15 @@ class End:
 
     def _call(self, kind: str, head: NetBufferList | None, flags: int) -> None:
         assert head is not None
+        self.requests |= dict.fromkeys(iterate(head), kind)
         if kind == "disconnect":
             self.host.offload_tcp_disconnect(self.handle, head, flags)
         else:
             getattr(self.host, f"offload_tcp_{kind}")(self.handle, head)
+
+    def pending(self, kind: str) -> list[NetBufferList]:
+        """The requests of a kind that have been passed down and are not back."""
+        return [nbl for nbl, known in self.requests.items() if known == kind]
 
     def post_waiting(self) -> bool:
         """Post what has waited for the initiate; whether there was anything."""
@@ -441,8 +452,17 @@ class End:
             self._post(kind, list(iterate(head)), flags)
         return bool(waiting)
 
+    def read_on(self) -> bool:
+        """Post the next receive, if the application reads (``reading`` bytes at a time) and none is posted."""
+        at_end = self.peer_closed or self.reset or self.aborted or self.upload_reason is not None
+        if not self.reading or at_end or self.pending("receive"):
+            return False
+        self.receive(self.reading)
+        return True
+
     def completed(self, kind: str, nbl: NetBufferList, request: Request) -> None:
         """The host's bookkeeping when one of the requests has completed."""
+        self.requests.pop(nbl, None)
         if kind == "receive" and request.buffer is not None:
             self.received += request.buffer[: nbl.tcp_offload_bytes_transferred]
         if nbl.status in (Status.REQUEST_UPLOAD, Status.UPLOAD_REQUESTED) and self.upload_reason is None:

@@ -292,7 +292,7 @@ class Host(Protocol):
                 segments, end.to_forward = end.to_forward, []
                 end.forward(*segments)
                 done += 1
-            done += end.post_waiting()
+            done += end.post_waiting() + end.read_on()
         return done + self._take_back()
 
     def return_lists(self, count: int = 0) -> None:

@@ -236,8 +236,8 @@ class Side:
 class World:
     """Two sides, a network between them, and the time.
 
-    drivers     between each host and target: how many that pass everything through, or what makes each, with its name,
-                from the target upward.
+    drivers     between each host and target: how many that pass everything through (every second one keeps records of
+                requests), or what makes each, with its name, from the target upward.
     config      of the targets: one for both, or one for each.
     observer    sees every boundary; one with a ``watch`` sees the targets' links, too.
     library     NDIS itself, at every boundary.
@@ -273,7 +273,7 @@ class World:
         self.obedient = obedient
         self.network = MemoryNetwork(self.clock, seed, **impairments)
         configs = config if isinstance(config, tuple) else (config or TargetConfig(),) * 2
-        made = [PassThrough] * drivers if isinstance(drivers, int) else list(drivers)
+        made = [_PASS_THROUGH[n % 2] for n in range(drivers)] if isinstance(drivers, int) else list(drivers)
         self.sides: list[Side] = []
         for number in (0, 1):
             self.sides.append(Side(self, number, made, configs[number], target, host, link))
@@ -352,6 +352,13 @@ class World:
         self.poll()
         for side in self.sides:
             side.close()
+
+
+def _recording(name: str) -> Driver:
+    return PassThrough(name, records=True)
+
+
+_PASS_THROUGH: tuple[Callable[[str], Driver], ...] = (PassThrough, _recording)
 
 
 class Unfiltered(Link):
