@@ -482,7 +482,7 @@ def test_a_closed_stack_leaves_no_descriptor_behind(lab):
     hand_over()
     theirs.sendall(b"still there?")
     assert ours.recv(20) == b"still there?"
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 @pytest.mark.parametrize("address", ["wire", "loopback"])
