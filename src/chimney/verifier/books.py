@@ -27,6 +27,7 @@ from chimney.ndis.status import (
     DisconnectFlags,
     OffloadStateType,
     Status,
+    TcpConstFlags,
     TcpOffloadEvent,
     UploadReason,
 )
@@ -75,7 +76,8 @@ class ObjectBook:
 
     ``const`` and ``cached`` are copies of what the host gave last (``cached`` after a successful update). ``cell`` is
     the lower driver's value once offloaded. ``operations`` are the state operations of it that are open. ``offloaded``
-    until its terminate has completed. ``stream`` is set for connections, the same object at every boundary.
+    until its terminate has completed. ``requests`` are its open ones by the id of their list. ``stream`` is set for
+    connections, the same object at every boundary.
     """
 
     boundary: Boundary
@@ -92,6 +94,7 @@ class ObjectBook:
     lower_handle: OffloadHandle | None = None
     operations: list[Operation] = field(default_factory=list)
     dependents: list[ObjectBook] = field(default_factory=list)
+    requests: dict[int, Request] = field(default_factory=dict)
     stream: Stream | None = None
     initiate_returned: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
@@ -240,13 +243,16 @@ class BoundaryBook:
         self.uploading_all: Crossing | None = None
         self.orders: dict[tuple[int, Kind], int] = {}
 
+    def take(self, nbl: NetBufferList) -> Request | None:
+        """The open request of this list, which is not open any more."""
+        request = self.requests.pop(id(nbl), None)
+        if request is not None:
+            request.book.requests.pop(id(nbl), None)
+        return request
+
     def open_requests(self, book: ObjectBook, *kinds: Kind) -> list[Request]:
         """The connection's open requests of these kinds (all, if none are given), oldest first."""
-        return [
-            request
-            for request in self.requests.values()
-            if request.book is book and (not kinds or request.kind in kinds)
-        ]
+        return [request for request in book.requests.values() if not kinds or request.kind in kinds]
 
     def offloaded(self, layer: Layer | None = None) -> list[ObjectBook]:
         """The objects that are offloaded now."""
@@ -298,7 +304,7 @@ class Books:
 
     def bottom_object(self, stream: Stream) -> ObjectBook | None:
         """The connection's object at the boundary above its target."""
-        return self._at_edge(stream, lambda boundary: boundary.bottom)
+        return stream.bottom
 
     def top_object(self, stream: Stream) -> ObjectBook | None:
         """The connection's object at the boundary below its host."""
@@ -384,7 +390,8 @@ class Books:
         order = book.orders.get((id(item), kind), 0)
         book.orders[(id(item), kind)] = order + 1
         request = Request(kind, view.nbl, book.boundary, item, crossing, view, order)
-        book.requests.setdefault(id(view.nbl), request)
+        if id(view.nbl) not in book.requests:
+            book.requests[id(view.nbl)] = item.requests[id(view.nbl)] = request
         for upper in self.above(crossing.boundary):
             above = upper.requests.get(id(view.nbl))
             if above is not None:
@@ -421,7 +428,7 @@ class Books:
         posted: list[Request] = crossing.notes or []
         for request in posted:
             if book.requests.get(id(request.nbl)) is request:
-                del book.requests[id(request.nbl)]
+                book.take(request.nbl)
             request.nbl.status = request.view.status
             if request.stream.send.requests and request.stream.send.requests[-1] is request:
                 request.stream.send.requests.pop()
@@ -431,7 +438,7 @@ class Books:
         book = self.of(crossing)
         crossing.notes = []
         for view in crossing.nbls:
-            request = book.requests.pop(id(view.nbl), None)
+            request = book.take(view.nbl)
             entry = Completed(view, request)
             if request is None:
                 entry.earlier = book.done.get(id(view.nbl))
@@ -485,6 +492,8 @@ class Books:
                     )
                     if item.layer is Layer.TCP:
                         item.stream = self._stream(crossing, block, parent)
+                        if item.stream is not None and crossing.boundary.bottom:
+                            item.stream.bottom = item
                     book.objects[id(block.handle)] = item
             by_view[id(block)] = item
             objects.append(item)
@@ -519,8 +528,9 @@ class Books:
             flow,
             delegated,
             SendBook(delegated.snd_una, delegated.snd_nxt, delegated.snd_max),
-            ReceiveBook(delegated.rcv_nxt, chain_bytes(buffered)),
+            ReceiveBook(delegated.rcv_nxt, delegated.rcv_wnd, chain_bytes(buffered)),
             0 if known is None else known.period + 1,
+            const.rcv_wind_scale if const.flags & TcpConstFlags.WINDOW_SCALING_ENABLED else 0,
         )
         self.streams[flow] = stream
         return stream
@@ -581,6 +591,8 @@ class Books:
         objects = self.of(item.boundary).objects
         if objects.get(id(item.handle)) is item:
             del objects[id(item.handle)]
+        if item.stream is not None and item.stream.bottom is item:
+            item.stream.bottom = None
         if item.parent is not None and item in item.parent.dependents:
             item.parent.dependents.remove(item)
 
@@ -616,7 +628,7 @@ class Books:
                 return
             item.ended = True
             for view in operation.before[operation.objects.index(item)].chain:
-                book.requests.pop(id(view.nbl), None)
+                book.take(view.nbl)
             self._drop(item)
             if stream is not None and item.boundary.bottom:
                 stream.terminated = operation.completion
@@ -631,7 +643,7 @@ class Books:
                 parent.dependents.append(item)
         elif operation.kind is Kind.TERMINATE:
             for view in block.chain:
-                request = book.requests.pop(id(view.nbl), None)
+                request = book.take(view.nbl)
                 if request is not None:
                     request.completed = operation.completion
                     request.serial = self._serial()
@@ -713,7 +725,8 @@ class Books:
         stream = self.streams.get(flow)
         if stream is None:
             return
-        packet.book = self.bottom_object(stream)
+        packet.stream = stream
+        packet.book = stream.bottom
         if packet.incoming:
             if packet.acts and stream.terminate is None:
                 stream.segment_in(packet.seq, packet.ack, packet.flags, packet.payload(), packet)

@@ -11,6 +11,7 @@ from chimney.link.checksum import is_valid, tcp_is_valid
 
 if TYPE_CHECKING:
     from chimney.verifier.books import TcpBook
+    from chimney.verifier.streams import Stream
 
 FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
@@ -33,7 +34,7 @@ class Packet:
 
     ``tcp`` tells whether it is a whole TCP segment; its fields are zero otherwise. Addresses as in the header; ``vlan``
     the tag's control information or -1. ``parts`` is the payload, ``payload_length`` bytes in all; a super-segment's
-    wire segments come from `segments`. ``book`` is the offloaded connection it belongs to, if there is one.
+    wire segments come from `segments`. ``book`` is the offloaded connection it belongs to, if there is one; ``stream`` the last one of its addresses and ports.
     ``sent`` False: the link had no room, or failed.
     """
 
@@ -70,6 +71,7 @@ class Packet:
     gso_size: int = 0
     checksum_ok: bool = True
     sent: bool = True
+    stream: Stream | None = None
     book: TcpBook | None = None
     acts: bool = True
 

@@ -18,7 +18,7 @@ from chimney.verifier.packets import ACK, FIN, RST, SYN, Packet
 if TYPE_CHECKING:
     from chimney.ndis.crossing import Crossing
     from chimney.ndis.state import TcpDelegated
-    from chimney.verifier.books import Request
+    from chimney.verifier.books import ObjectBook, Request
 
 _HALF = 1 << 31
 _MASK = 0xFFFFFFFF
@@ -97,21 +97,40 @@ class ReceiveBook:
     ``origin`` is the sequence number of the first byte that the target delivers: RCV.NXT less what was handed over.
     ``available`` bytes are there in sequence, ``delivered`` of them with the host; ``fin`` is the FIN's position.
     ``content`` holds the bytes from ``delivered`` on. ``unsure`` says that overlapping segments contradicted each
-    other.
+    other. ``acknowledged`` is the highest position (FIN included) that the peer has been told of, ``limit`` the end of
+    the largest window it was told of, ``beyond`` the highest position that came in spite of that.
     """
 
-    def __init__(self, rcv_nxt: int, buffered: bytes) -> None:
+    def __init__(self, rcv_nxt: int, rcv_wnd: int, buffered: bytes) -> None:
         self.origin = (rcv_nxt - len(buffered)) & _MASK
         self.handed_over = len(buffered)
         self.content = bytearray(buffered)
         self.delivered = 0
         self.fin: int | None = None
         self.unsure = False
+        self.acknowledged = len(buffered)
+        self.limit = len(buffered) + rcv_wnd
+        self.beyond = 0
         self._waiting: dict[int, bytes] = {}
 
     @property
     def available(self) -> int:
         return self.delivered + len(self.content)
+
+    @property
+    def next(self) -> int:
+        """The position of RCV.NXT: behind what is in sequence, and behind the FIN if that is."""
+        return self.available + (self.fin is not None and self.available >= self.fin)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the target must have taken everything that is counted here: nothing came outside of its window."""
+        return self.acknowledged >= self.beyond
+
+    @property
+    def has_hole(self) -> bool:
+        """Whether bytes wait behind a hole."""
+        return bool(self._waiting)
 
     def position(self, seq: int) -> int:
         """The position of a sequence number near what is expected next."""
@@ -148,7 +167,8 @@ class Stream:
     Crossings and packets that decide what is allowed are kept by name: ``reset`` (an acceptable RST came in),
     ``abort`` (a local abortive disconnect was asked for), ``rst_sent``, ``fin_received``, ``fin_sent``,
     ``disconnect_event``, ``abort_event``, ``mandatory`` (the first mandatory upload request), ``terminate`` (called at
-    the target) and ``terminated``, ``hardware_failure``, ``invalidated``. ``facts`` is for the checks' own notes.
+    the target) and ``terminated``, ``hardware_failure``, ``invalidated``. ``bottom`` is its object at the boundary above
+    its target, until that ends. ``facts`` is for the checks' own notes.
     """
 
     label: str
@@ -157,6 +177,7 @@ class Stream:
     send: SendBook
     receive: ReceiveBook
     period: int = 0
+    window_scale: int = 0
     reset: Packet | Crossing | None = None
     abort: Crossing | None = None
     rst_sent: Packet | None = None
@@ -171,6 +192,7 @@ class Stream:
     invalidated: Crossing | None = None
     terminate: Crossing | None = None
     terminated: Crossing | None = None
+    bottom: ObjectBook | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -188,18 +210,20 @@ class Stream:
         receive, send = self.receive, self.send
         position = receive.position(seq)
         if flags & RST:
-            if self.reset is None and position == receive.available:
+            if self.reset is None and position == receive.next:
                 self.reset = crossing
             return
-        if flags & SYN:
+        if flags & SYN or not flags & ACK:
             return
-        if flags & ACK and self.reset is None:
+        if self.reset is None:
             covered = send.position(ack)
             if send.acked < covered <= send.posted + 1 + send.fin_posted:
                 send.acked = covered
         if self.terminated is not None:
             return
         if -len(data) <= position - receive.available <= 1 << 30:
+            if position + len(data) > receive.limit:
+                receive.beyond = max(receive.beyond, position + len(data))
             receive.arrive(position, data)
             if flags & FIN and receive.fin is None:
                 receive.fin = position + len(data)
@@ -217,6 +241,11 @@ class Stream:
             self.fin_sent = packet
         if packet.flags & RST and self.rst_sent is None:
             self.rst_sent = packet
+        if packet.flags & ACK:
+            receive = self.receive
+            acknowledged = receive.position(packet.ack)
+            receive.acknowledged = max(receive.acknowledged, acknowledged)
+            receive.limit = max(receive.limit, acknowledged + (packet.window << self.window_scale))
 
 
 def chain_bytes(nbls: list[NetBufferList]) -> bytes:
