@@ -167,8 +167,8 @@ class Stream:
     Crossings and packets that decide what is allowed are kept by name: ``reset`` (an acceptable RST came in),
     ``abort`` (a local abortive disconnect was asked for), ``rst_sent``, ``fin_received``, ``fin_sent``,
     ``disconnect_event``, ``abort_event``, ``mandatory`` (the first mandatory upload request), ``terminate`` (called at
-    the target) and ``terminated``, ``hardware_failure``, ``invalidated``. ``bottom`` is its object at the boundary above
-    its target, until that ends. ``facts`` is for the checks' own notes.
+    the target) and ``terminated``, ``hardware_failure``, ``invalidated``. ``bottom`` is its object at the boundary
+    above its target, until that ends. ``facts`` is for the checks' own notes.
     """
 
     label: str
