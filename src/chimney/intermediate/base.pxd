@@ -30,9 +30,12 @@ cdef class IntermediateDriver:
     cdef public dict oids
     cdef public long long data_entries
     cdef public long long lent
+    cdef public long receiving
+    cdef public list late
     cdef public bint asks
     cdef public bint records
     cdef public bint lends
+    cdef public bint uploading
     cdef public bint direct_down
     cdef public bint direct_up
     cdef public bint direct_in

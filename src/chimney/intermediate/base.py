@@ -29,7 +29,7 @@ from chimney.ndis.capabilities import OidRequest, TcpConnectionOffload
 from chimney.ndis.errors import Misuse
 from chimney.ndis.handle import OffloadHandle
 from chimney.ndis.state import MiniportOffloadBlockList, ProtocolOffloadBlockList
-from chimney.ndis.status import Status, StatusIndication
+from chimney.ndis.status import Status, StatusIndication, TcpOffloadEvent, UploadReason
 
 _SEND, _RECEIVE, _DISCONNECT, _FORWARD = SEND, RECEIVE, DISCONNECT, FORWARD
 _SUCCESS = int(Status.SUCCESS)
@@ -78,9 +78,13 @@ class IntermediateDriver:
         self.oids: dict[OidRequest, OidCall] = {}
         self.data_entries = 0
         self.lent = 0
+        # Receive completions and indications being executed above, and refused requests that wait for their end.
+        self.receiving = 0
+        self.late: list[OffloadEntry] = []
         self.asks = self._overrides("allocate")
         self.records = records or several_up or several_down or self.asks
         self.lends = several_down
+        self.uploading = False
         self.direct_down = not (self.records or self._overrides("on_request", "pass_down"))
         self.direct_up = not (self.records or self._overrides("on_completion", "complete", "complete_up"))
         self.direct_in = not (self.records or self._overrides("on_indication", "indicate"))
@@ -280,7 +284,11 @@ class IntermediateDriver:
             self.complete_up(entry.upper, operation, head)
         else:
             entry.held.append((operation, head))
-            self._give_back_held(entry)
+            if operation == _RECEIVE and self.receiving:
+                # One receive completion at a time (10.2): it was posted from within another one.
+                self.late.append(entry)
+            else:
+                self._give_back_held(entry)
         return _PENDING
 
     def _give_back_held(self, entry: OffloadEntry) -> None:
@@ -292,6 +300,10 @@ class IntermediateDriver:
                 entry.held.append((operation, head))
             else:
                 self.complete_up(entry.upper, operation, head)
+
+    def _give_back_late(self) -> None:
+        while self.late and not self.receiving:
+            self._give_back_held(self.late.pop(0))
 
     def take_held(self, entry: OffloadEntry) -> list[tuple[int, NetBufferList]]:
         """The refused requests of a connection whose offload ends."""
@@ -345,6 +357,8 @@ class IntermediateDriver:
                     entry.deferred.append((operation, nbl, 0))
             previous = nbl
             nbl = following
+        if operation == _RECEIVE:
+            self.receiving += 1
         try:
             if split:
                 self._complete_parts(operation)
@@ -353,8 +367,12 @@ class IntermediateDriver:
         finally:
             # The record is freed when the completion has been propagated (im.complete.free-entry).
             self.data_entries -= count
+            if operation == _RECEIVE:
+                self.receiving -= 1
         for entry in held or ():
             self._give_back_held(entry)
+        if self.late:
+            self._give_back_late()
 
     def _append(self, upper: UpperEdge, nbl: NetBufferList) -> None:
         tail = upper.tail
@@ -398,15 +416,20 @@ class IntermediateDriver:
             # The driver above does not know yet that this connection is offloaded.
             entry.deferred.append((_DEFERRED_DATA, None, 0))
             return _NOT_ACCEPTED, 0
-        if not self.lends:
-            return entry.upper.handle.tcp_offload_receive_handler(entry.upper_handle, net_buffer_list, status)
-        self.lend(net_buffer_list, entry.lower)
-        verdict, consumed = entry.upper.handle.tcp_offload_receive_handler(
-            entry.upper_handle, net_buffer_list, status
-        )
-        if verdict != _SUCCESS:
+        if self.lends:
+            self.lend(net_buffer_list, entry.lower)
+        self.receiving += 1
+        try:
+            verdict, consumed = entry.upper.handle.tcp_offload_receive_handler(
+                entry.upper_handle, net_buffer_list, status
+            )
+        finally:
+            self.receiving -= 1
+        if self.lends and verdict != _SUCCESS:
             self.pop(net_buffer_list)
             self.lent -= 1
+        if self.late:
+            self._give_back_late()
         return verdict, consumed
 
     def lend(self, head: NetBufferList, lower: LowerEdge) -> None:
@@ -560,19 +583,38 @@ class IntermediateDriver:
         """NdisMXxxOffloadComplete, with the tree that was received (im.state.complete)."""
         call_up(call)
 
-    # Pause, upload and resume, of the driver's own
+    # The driver's own doing
+
+    @property
+    def pending(self) -> int:
+        """How much waits for `poll`."""
+        return 0
+
+    def poll(self) -> None:
+        """Hook: the event loop has come round. A driver that keeps things back lets them go here."""
 
     def pause(self) -> None:
         """Ask the drivers above to offload nothing for the time being."""
         self.indicate_status(StatusIndication.OFFLOAD_PAUSE)
 
     def upload_all(self) -> None:
-        """Ask for everything back; requests that still come are not performed (A29)."""
+        """Ask for everything back, what is on its way down included; requests that still come are not performed (A29).
+        Raises ValueError without ``records``.
+        """
+        self.uploading = True
         for entry in self.entries:
-            self.stop(entry)
+            if entry.offloaded:
+                self.stop(entry)
         self.indicate_status(StatusIndication.UPLOAD_ALL)
+
+    def upload(self, entry: OffloadEntry, reason: UploadReason) -> None:
+        """Ask for one connection's upload. For a mandatory reason its requests are not performed any more (A29)."""
+        if reason.mandatory:
+            self.stop(entry)
+        self.indicate_event(entry, TcpOffloadEvent.INDICATE_RETRIEVE, reason)
 
     def resume(self) -> None:
         """Take offloads again; the drivers above learn the capabilities."""
+        self.uploading = False
         for upper in self.uppers:
             upper.handle.indicate_status_ex(StatusIndication.OFFLOAD_RESUME, upper.hardware_capabilities())

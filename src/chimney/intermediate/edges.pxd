@@ -16,7 +16,9 @@ cdef class OffloadEntry:
     cdef public UpperEdge upper
     cdef public LowerEdge lower
     cdef public OffloadHandle handle
+    cdef public object type
     cdef public object data
+    cdef public bint offloaded
     cdef public long sends_below
     cdef public long receives_below
     cdef public int refusing

@@ -16,6 +16,7 @@ from chimney.ndis.errors import Misuse
 from chimney.ndis.handle import OffloadHandle
 from chimney.ndis.registration import Registration
 from chimney.ndis.state import MiniportOffloadBlockList, ProtocolOffloadBlockList
+from chimney.ndis.status import OffloadStateType
 
 if TYPE_CHECKING:
     from chimney.intermediate.base import IntermediateDriver
@@ -31,10 +32,12 @@ class OffloadEntry:
     """IM offload entry: one state object, from its initiate to the end of its offload (12.2).
 
     ``upper_handle`` is the driver above's NDIS_OFFLOAD_HANDLE, and ``upper`` the edge it came by; ``handle`` is our
-    own, and ``lower`` the edge behind which the object is. ``data`` is for the driver itself.
+    own, and ``lower`` the edge behind which the object is. ``type`` is that of the block it came with, ``data`` for the
+    driver itself.
 
     sends_below, receives_below  requests (lists) on this connection that the driver below has; a disconnect counts as
                  a send. Kept only by a driver that keeps records.
+    offloaded    its initiate has succeeded, and its terminate has not.
     refusing     bits: which requests are not passed down any more.
     held         refused requests that wait until older ones have come back: (operation, head).
     deferred     what came up before the initiate was completed upward; None at all other times.
@@ -45,12 +48,19 @@ class OffloadEntry:
         self.upper = upper
         self.lower = lower
         self.handle = OffloadHandle(self)
+        self.type: OffloadStateType | None = None
         self.data: object = None
+        self.offloaded = False
         self.sends_below = 0
         self.receives_below = 0
         self.refusing = 0
         self.held: list[tuple[int, NetBufferList]] = []
         self.deferred: list[tuple[int, object, int]] | None = None
+
+    @property
+    def connection(self) -> bool:
+        """Whether the object is a TCP connection."""
+        return self.type == OffloadStateType.TCP
 
 
 class UpperEdge(Miniport):

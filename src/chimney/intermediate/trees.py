@@ -13,7 +13,7 @@ from chimney.intermediate.edges import SEND, LowerEdge, OffloadEntry, UpperEdge
 from chimney.ndis.buffers import NetBufferList, iterate
 from chimney.ndis.errors import Misuse
 from chimney.ndis.state import MiniportOffloadBlockList, ProtocolOffloadBlockList, TcpDelegated, walk
-from chimney.ndis.status import Status
+from chimney.ndis.status import Status, UploadReason
 
 if TYPE_CHECKING:
     from chimney.intermediate.base import IntermediateDriver
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Pair = tuple[MiniportOffloadBlockList, ProtocolOffloadBlockList]
 
 _OFFLOADED = (Status.SUCCESS, Status.OFFLOAD_PARTIAL_SUCCESS)
-_SHORTAGE = {"initiate": Status.RESOURCES}
 
 
 class CallEntry:
@@ -58,9 +57,8 @@ def descend(driver: IntermediateDriver, upper: UpperEdge, operation: str, tree: 
         parts = _prepare(driver, call)
     except MemoryError:
         _undo(driver, call)
-        refuse_tree(call)
-        call_up(call)
         driver.calls.discard(call)
+        refuse(driver, upper, operation, tree)
         return
     except BaseException:
         _undo(driver, call)
@@ -104,10 +102,16 @@ def ascend(driver: IntermediateDriver, lower: LowerEdge, operation: str, root: P
         _finish(driver, call)
 
 
-def refuse_tree(call: CallEntry) -> None:
-    """Write the statuses of a tree that cannot be passed down for lack of memory (A24)."""
-    shortage = _SHORTAGE.get(call.operation, Status.FAILURE)
-    for block in walk(call.tree):
+def refuse(
+    driver: IntermediateDriver,
+    upper: UpperEdge,
+    operation: str,
+    tree: MiniportOffloadBlockList,
+    shortage: Status = Status.RESOURCES,
+) -> None:
+    """Complete a tree that is not passed down: new objects fail with ``shortage``, everything else with FAILURE (A24).
+    """
+    for block in walk(tree):
         if block.placeholder:
             block.status = Status.SUCCESS
         elif block.miniport_offload_context is None:
@@ -115,6 +119,7 @@ def refuse_tree(call: CallEntry) -> None:
         else:
             # A linker, none of whose dependents was offloaded; or an object in an operation that failed.
             block.status = Status.FAILURE
+    call_up(CallEntry(upper, operation, tree))
 
 
 def call_up(call: CallEntry) -> None:
@@ -190,6 +195,7 @@ def _assign(
             else:
                 lower = parent.lower if parent is not None else driver.choose_lower(call.upper, block)
                 entry = driver.new_entry(block.ndis_offload_handle, call.upper, lower)
+                entry.type = block.type
                 call.created.append(entry)
             call.owners[block] = entry
         _assign(driver, call, block.dependent_block_list, entry)
@@ -271,6 +277,9 @@ def _finish(driver: IntermediateDriver, call: CallEntry) -> None:
     for entry in call.created:
         if entry.deferred is not None:
             driver.release_deferred(entry)
+        if driver.uploading and entry.offloaded and entry.connection:
+            # It was on its way down when everything was to come back.
+            driver.upload(entry, UploadReason.UPLOAD_REQUESTED)
 
 
 def _settle_initiate(driver: IntermediateDriver, call: CallEntry) -> None:
@@ -282,6 +291,7 @@ def _settle_initiate(driver: IntermediateDriver, call: CallEntry) -> None:
         if entry not in created:
             continue
         if block.status in _OFFLOADED:
+            entry.offloaded = True
             driver.publish(block, entry)
         else:
             entry.deferred = None
@@ -298,6 +308,7 @@ def _settle_terminate(driver: IntermediateDriver, call: CallEntry) -> None:
                 driver.lend(delegated.buffered_data, entry.lower)
             _give_back(driver, block, entry, delegated)
         if block.status == Status.SUCCESS:
+            entry.offloaded = False
             driver.remove(entry)
 
 
