@@ -16,6 +16,9 @@ HostShim = Host
 """A host is changed by overriding: all its calls downward, and all its handlers, are methods of those names."""
 
 
+_OF_A_MINIPORT = {"name", "handle", "handlers", "driver", "level", "inner"}
+
+
 class TargetShim(Miniport):
     """The upper edge of a real target, ``inner``. Every call of NDIS goes through a method of the same name here, and
     so does every call of the target to NDIS (``tcp_offload_send_complete``, ``tcp_offload_event_handler``,
@@ -27,7 +30,15 @@ class TargetShim(Miniport):
         self.inner = inner
 
     def __getattr__(self, name):
-        return getattr(self.inner, name)
+        return getattr(self.__dict__["inner"], name)
+
+    def __setattr__(self, name, value):
+        """What the real target has is set there, except what NDIS sets of a miniport."""
+        inner = self.__dict__.get("inner")
+        if name in _OF_A_MINIPORT or inner is None or not hasattr(inner, name):
+            super().__setattr__(name, value)
+        else:
+            setattr(inner, name, value)
 
     def poll(self, now, limit=64):
         return self.inner.poll(now, limit)

@@ -113,10 +113,10 @@ class End:
     receive of so many bytes posted (0: it does not).
     """
 
-    def __init__(self, side: Side, port: int, ipv6: bool = False) -> None:
+    def __init__(self, side: Side, port: int, ipv6: bool = False, addresses: tuple[bytes, bytes] | None = None) -> None:
         self.side = side
         self.host = side.host
-        addresses = IPV6 if ipv6 else IPV4
+        addresses = addresses or (IPV6 if ipv6 else IPV4)
         ports = (port, port + 1)
         mine, theirs = side.number, 1 - side.number
         self.flow = Flow(addresses[mine], ports[mine], addresses[theirs], ports[theirs])
@@ -221,6 +221,12 @@ class End:
         for timer in (state.keep_alive, state.retransmit):
             if timer.timeout_delta != TIMER_NOT_RUNNING:
                 timer.timeout_delta = max(timer.timeout_delta - ticks, 0)
+
+    @property
+    def state(self) -> TcpConnectionState:
+        """The state of the connection at the target; that in which it was uploaded, if it is not offloaded."""
+        found = self.offloaded
+        return self.delegated.state if found is None else TcpConnectionState(found.engine.state)
 
     def initiated(self, block: ProtocolOffloadBlockList) -> None:
         """The host's bookkeeping when an initiate of this connection has completed."""

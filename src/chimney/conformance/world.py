@@ -96,7 +96,9 @@ class Side:
         """A state operation on the binding, by the host; before the first initiate the host enables offloading."""
         if call == "initiate_offload" and self.host.obedient and self.binding.parameters is None:
             self.enable()
+        log = self.host.log
         getattr(self.host, call)(tree)
+        assert not log or log[-1][1] is not tree, "completed from within the downward call"
 
     def state(self, operation: str, tree: Tree) -> None:
         """A state operation on the binding, and the target's turn, in which it completes."""
@@ -105,8 +107,6 @@ class Side:
 
     def wait_for(self, what: str, tree: Tree) -> None:
         """Poll: a state operation completes then, not from within the call."""
-        host = self.host
-        assert not host.log or host.log[-1][1] is not tree, "completed from within the downward call"
         self.target.poll(self.clock())
         if not self._count(what, tree):
             self.world.run(until=lambda: self._count(what, tree) > 0)
@@ -290,9 +290,9 @@ class World:
         watch = getattr(self.observer, "watch", None)
         return port if watch is None else watch(port)
 
-    def ends(self, port: int = 1000, ipv6: bool = False) -> list[End]:
-        """Both ends of a connection, not offloaded yet."""
-        return [End(side, port, ipv6) for side in self.sides]
+    def ends(self, port: int = 1000, ipv6: bool = False, addresses: tuple[bytes, bytes] | None = None) -> list[End]:
+        """Both ends of a connection, not offloaded yet; ``addresses`` are side 0's and side 1's."""
+        return [End(side, port, ipv6, addresses) for side in self.sides]
 
     def connect(self, port: int = 1000, ipv6: bool = False) -> list[End]:
         """Both ends of a connection, offloaded."""

@@ -70,7 +70,12 @@ def pipelined_sends(world: World) -> None:
     """Many send calls before any completes, completed in one list; a send from within a completion, and of nothing."""
     a, b = world.connect()
     b.reading = 10_000
-    a.host.on["send"] = lambda nbl: a.host.on.clear() or send(a, 700)
+
+    def send_more(nbl: object) -> None:
+        a.host.on.clear()
+        send(a, 700)
+
+    a.host.on["send"] = send_more
     for _ in range(10):
         send(a, 300, 300)
     a.send(b"")
