@@ -31,6 +31,7 @@ from chimney.ndis.status import (
     TcpOffloadEvent,
     UploadReason,
 )
+from chimney.verifier.layers import relate
 from chimney.verifier.packets import Packet
 from chimney.verifier.streams import ReceiveBook, SendBook, Stream, chain_bytes
 
@@ -77,7 +78,7 @@ class ObjectBook:
     ``const`` and ``cached`` are copies of what the host gave last (``cached`` after a successful update). ``cell`` is
     the lower driver's value once offloaded. ``operations`` are the state operations of it that are open. ``offloaded``
     until its terminate has completed. ``requests`` are its open ones by the id of their list. ``stream`` is set for
-    connections, the same object at every boundary.
+    connections, the same object at every boundary; ``above`` is this object at the boundary above.
     """
 
     boundary: Boundary
@@ -96,6 +97,7 @@ class ObjectBook:
     dependents: list[ObjectBook] = field(default_factory=list)
     requests: dict[int, Request] = field(default_factory=dict)
     stream: Stream | None = None
+    above: ObjectBook | None = None
     initiate_returned: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -114,7 +116,8 @@ class Operation:
     """A state operation at one boundary: the call, the handler (the tree's miniport form), the completion.
 
     ``objects`` has one entry for each block in documents' order, None for a placeholder; ``before`` the blocks as they
-    were called with, ``lower`` as the handler got them, ``after`` as the completion brought them.
+    were called with, ``lower`` as the handler got them, ``after`` as the completion brought them. ``above`` is the
+    operation that it belongs to at the boundary above, and ``parts`` are those that it has become below.
     """
 
     kind: Kind
@@ -126,6 +129,8 @@ class Operation:
     handler: Crossing | None = None
     lower_root: OffloadBlockList | None = None
     completion: Crossing | None = None
+    above: Operation | None = None
+    parts: list[Operation] = field(default_factory=list)
 
     @property
     def before(self) -> tuple[BlockView, ...]:
@@ -502,6 +507,8 @@ class Books:
         for item in objects:
             if item is not None:
                 item.operations.append(operation)
+        if crossing.boundary.protocol.driver is not None:
+            relate(self, operation)
         book.operations.append(operation)
         crossing.notes = operation
 
