@@ -228,6 +228,10 @@ class End:
         found = self.offloaded
         return self.delegated.state if found is None else TcpConnectionState(found.engine.state)
 
+    def is_in(self, state: TcpConnectionState) -> bool:
+        """Whether the connection is in this state."""
+        return self.state is state
+
     def initiated(self, block: ProtocolOffloadBlockList) -> None:
         """The host's bookkeeping when an initiate of this connection has completed."""
         if block.status not in (Status.SUCCESS, Status.OFFLOAD_PARTIAL_SUCCESS):

@@ -1,4 +1,4 @@
-"""Initiates: trees of many connections, linkers and placeholders, and what there is no room for (documents: 9.2, 9.3)."""
+"""Initiates: trees of many connections, linkers and placeholders, shortages (documents: 9.2, 9.3)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _shaped(ends: list[End]) -> list[End]:
 
 @scenario(delay_us=100)
 def trees_of_connections(world: World) -> None:
-    """Five connections over three paths and two neighbors in one tree; more above what is offloaded; taken back in parts."""
+    """Five connections over three paths and two neighbors in one tree; more above these; taken back in parts."""
     pairs = [world.ends(port) for port in range(1000, 1050, 10)]
     for number, side in enumerate(world.sides):
         ends = _shaped([pair[number] for pair in pairs])
@@ -56,7 +56,7 @@ def trees_of_connections(world: World) -> None:
     assert side.terminate(pairs[0][0], pairs[1][0]) == [_OK] * 2
     # Now all others of this neighbor, in one tree with path and neighbor; the second neighbor is not touched.
     assert side.terminate(a6, a7, pairs[2][0]) == [_OK] * 6
-    exchange(*pairs[3], 1000)
+    exchange(pairs[3][0], pairs[3][1], 1000)
 
 
 @scenario(delay_us=100)
@@ -77,7 +77,7 @@ def initiates_at_the_same_time(world: World) -> None:
 
 @scenario(config=(TargetConfig(max_initial_rcv_wnd=1 << 18), TargetConfig()))
 def partial_success(world: World) -> None:
-    """The documents' worked example: one connection and one path fail in a tree; and linkers above which all or some fail."""
+    """The documents' worked example: one connection and one path fail; linkers above which all or some fail."""
     pairs = [world.ends(port) for port in range(1000, 1060, 10)]
     one, two, three, four, five, six = [a for a, _ in pairs]
     for end in (two, four, five, six):
@@ -125,7 +125,7 @@ def capacities(world: World) -> None:
     )
 )
 def addresses_and_vlans(world: World) -> None:
-    """Records of source addresses, source MAC addresses and VLANs run out; a VLAN that the interface is no member of."""
+    """Records of source addresses, source MAC addresses and VLANs run out; a VLAN that the interface is not in."""
     neighbor = [Status.OFFLOAD_HW_ADDRESS_ENTRIES, _FAILED, _FAILED]
 
     def end(port: int, mac: bytes = b"", vlan: int = 0, address: bytes = b"\x0a\0\0\x01") -> End:
@@ -174,7 +174,7 @@ def shortages(world: World) -> None:
 
 @scenario(delay_us=100)
 def handed_over_sends(world: World) -> None:
-    """The documents' example of a chain: in flight, to be sent again, never sent; with some of it acknowledged meanwhile."""
+    """The documents' example of a chain: in flight, to be sent again, never sent; a part is acknowledged meanwhile."""
     a, b = world.ends()
     data = pattern(a, 2000)
     a.application += data
@@ -217,7 +217,7 @@ def handed_over_in_flight(world: World) -> None:
 
 @scenario(delay_us=100)
 def handed_over_receives(world: World) -> None:
-    """Buffered data waits for requests, comes before what the target receives itself; what does not fit is indicated."""
+    """Buffered data waits for requests, comes before newer data; what does not fit is indicated."""
     a, b = world.ends()
     data = pattern(a, 900)
     a.application += data
@@ -237,7 +237,7 @@ def handed_over_receives(world: World) -> None:
 
 @scenario(delay_us=100, unfiltered=True)
 def initiate_under_pause(world: World) -> None:
-    """An initiate under way when the target pauses waits; what arrives meanwhile the host keeps and forwards afterwards."""
+    """An initiate under way when the target pauses waits; the host keeps what arrives, and forwards it afterwards."""
     a, b = world.ends()
     a.initiate()
     target = b.side.target

@@ -50,7 +50,7 @@ def hand_overs_with_losses(world: World) -> None:
 
 @scenario(delay_us=1000)
 def everything_outstanding(world: World) -> None:
-    """A terminate with sends partly acknowledged, unsent ones, filled and empty receives, a disconnect and undelivered data."""
+    """A terminate with sends partly acknowledged, unsent ones, filled and empty receives, and a disconnect."""
     a, b = world.connect()
     # The peer's window lets a part of it go; an acknowledgement splits a request.
     a.send(pattern(a, 3000), (pattern(a, 2000), b"second part", b"third part"))
@@ -142,10 +142,10 @@ def in_every_state(world: World) -> None:
     a.disconnect(b"my last")
     world.run(duration=1000)
     hand_over(a)
-    assert a.state is State.FIN_WAIT_1
+    assert a.is_in(State.FIN_WAIT_1)
     network.drop_if = None
     world.run(until=lambda: b.peer_closed and a.state is State.FIN_WAIT_2)
-    assert b.state is State.CLOSE_WAIT
+    assert b.is_in(State.CLOSE_WAIT)
     hand_over(a)
     hand_over(b)
     assert a.delegated.retransmit.timeout_delta != TIMER_NOT_RUNNING, "FIN_WAIT_2 has a timer"
@@ -155,7 +155,7 @@ def in_every_state(world: World) -> None:
     b.disconnect(b"and mine")
     world.run(duration=1000)
     hand_over(b)
-    assert b.state is State.LAST_ACK
+    assert b.is_in(State.LAST_ACK)
     network.drop_if = None
     world.run(until=lambda: not a.offloaded)
     assert a.delegated.state is State.TIME_WAIT and arrived(a, b)
@@ -174,9 +174,9 @@ def simultaneous_close(world: World) -> None:
     a.disconnect(b"a")
     b.disconnect(b"b")
     world.run(duration=8000)
-    assert a.state is State.CLOSING
+    assert a.is_in(State.CLOSING)
     hand_over(a)
-    assert a.state is State.CLOSING
+    assert a.is_in(State.CLOSING)
     network.drop_if = None
     world.run(until=lambda: not a.offloaded and not b.offloaded)
     assert a.delegated.state is State.TIME_WAIT and arrived(a, b)
