@@ -123,10 +123,10 @@ def _environment(**values: str) -> Iterator[None]:
 def _print(coverage: Coverage, problems: list[str]) -> None:
     console = Console()
     rules = catalogue()
-    table = Table(caption_justify="left")
+    table = Table(box=None)
     table.add_column("rule", no_wrap=True)
-    table.add_column("title")
-    table.add_column("exercised", justify="right")
+    table.add_column("title", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("exercised", justify="right", no_wrap=True)
     for rule in rules.values():
         if not rule.unobservable:
             count = coverage.exercised[rule.id]

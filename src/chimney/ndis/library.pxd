@@ -1,3 +1,5 @@
+cimport cython
+
 from chimney.ndis.buffers cimport NetBufferList
 from chimney.ndis.driver cimport Miniport, Protocol
 from chimney.ndis.handle cimport OffloadHandle
@@ -40,6 +42,9 @@ cdef int _INITIATING
 cdef int _IDLE_LEVEL
 
 cpdef object _context(OffloadHandle handle, str call)
+@cython.locals(count=int, before=int)
 cpdef int _claim(NetBufferList head, int level, int operation) except -1
-cpdef _unclaim(NetBufferList head, NetBufferList end, int before)
+cpdef _unclaim(NetBufferList head, int before)
+cpdef _set_level(NetBufferList head, int count, int level)
+@cython.locals(count=int)
 cpdef int _release(NetBufferList head, int level, int above, int operation) except -1

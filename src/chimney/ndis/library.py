@@ -77,16 +77,16 @@ class Binding:
                 "reg.ndis.block-unregistered",
             )
         _begin_initiate(block_list)
-        claimed: list[NetBufferList] = []
+        claimed: list[tuple[NetBufferList, int]] = []
         try:
             for block in walk(block_list):
                 if block.net_buffer_list_chain is not None:
-                    _claim(block.net_buffer_list_chain, self.level, _SEND)
-                    claimed.append(block.net_buffer_list_chain)
+                    before = _claim(block.net_buffer_list_chain, self.level, _SEND)
+                    claimed.append((block.net_buffer_list_chain, before))
             self.miniport.initiate_offload(_down(block_list))
         except BaseException:
-            for head in claimed:
-                _unclaim(head, None, self.level)
+            for head, before in claimed:
+                _unclaim(head, before)
             _settle_initiate(block_list, False)
             raise
 
@@ -124,7 +124,7 @@ class Binding:
         try:
             return self.miniport.tcp_offload_send(context, net_buffer_list)
         except BaseException:
-            _unclaim(net_buffer_list, None, before)
+            _unclaim(net_buffer_list, before)
             raise
 
     def offload_tcp_receive(self, handle: OffloadHandle, net_buffer_list: NetBufferList) -> int:
@@ -134,7 +134,7 @@ class Binding:
         try:
             return self.miniport.tcp_offload_receive(context, net_buffer_list)
         except BaseException:
-            _unclaim(net_buffer_list, None, before)
+            _unclaim(net_buffer_list, before)
             raise
 
     def offload_tcp_disconnect(self, handle: OffloadHandle, net_buffer_list: NetBufferList, flags: int) -> int:
@@ -144,7 +144,7 @@ class Binding:
         try:
             return self.miniport.tcp_offload_disconnect(context, net_buffer_list, flags)
         except BaseException:
-            _unclaim(net_buffer_list, None, before)
+            _unclaim(net_buffer_list, before)
             raise
 
     def offload_tcp_forward(self, handle: OffloadHandle, net_buffer_list: NetBufferList) -> int:
@@ -154,7 +154,7 @@ class Binding:
         try:
             return self.miniport.tcp_offload_forward(context, net_buffer_list)
         except BaseException:
-            _unclaim(net_buffer_list, None, before)
+            _unclaim(net_buffer_list, before)
             raise
 
     def offload_tcp_receive_return(self, net_buffer_list: NetBufferList) -> int:
@@ -427,22 +427,34 @@ def _origin(block_list: MiniportOffloadBlockList, call: str) -> ProtocolOffloadB
 def _claim(head: NetBufferList, level: int, operation: int) -> int:
     """Note that a list goes down over the boundary at ``level``; returns where it was before."""
     before = head.level
+    count = 0
     nbl: NetBufferList | None = head
     while nbl is not None:
         if nbl.level <= level or (nbl.operation != operation and nbl.level != _IDLE_LEVEL):
-            _unclaim(head, nbl, before)
+            _set_level(head, count, before)
             _refuse_claim(nbl, operation)
         nbl.level = level
         nbl.operation = operation
+        count += 1
         nbl = nbl.next
     return before
 
 
-def _unclaim(head: NetBufferList | None, end: NetBufferList | None, before: int) -> None:
-    """Nothing has changed hands: undo `_claim`, as far as ``end``."""
-    while head is not None and head is not end:
-        head.level = before
-        head = head.next
+def _unclaim(head: NetBufferList, before: int) -> None:
+    """Nothing has changed hands: undo `_claim`."""
+    nbl: NetBufferList | None = head
+    while nbl is not None and nbl.level != before:
+        nbl.level = before
+        nbl = nbl.next
+
+
+def _set_level(head: NetBufferList, count: int, level: int) -> None:
+    """Put the first ``count`` lists back where they were; the list may be a ring."""
+    nbl: NetBufferList | None = head
+    while count and nbl is not None:
+        nbl.level = level
+        nbl = nbl.next
+        count -= 1
 
 
 def _refuse_claim(nbl: NetBufferList, operation: int) -> None:
@@ -464,15 +476,14 @@ def _refuse_claim(nbl: NetBufferList, operation: int) -> None:
 
 def _release(head: NetBufferList, level: int, above: int, operation: int) -> int:
     """Note that a list comes up over the boundary at ``level``, each request once. Returns 0."""
+    count = 0
     nbl: NetBufferList | None = head
     while nbl is not None:
         if nbl.level > level or nbl.operation != operation:
-            done: NetBufferList | None = head
-            while done is not None and done is not nbl:
-                done.level = level
-                done = done.next
+            _set_level(head, count, level)
             _refuse_release(nbl, operation)
         nbl.level = above
+        count += 1
         nbl = nbl.next
     return 0
 
