@@ -117,7 +117,8 @@ class Operation:
 
     ``objects`` has one entry for each block in documents' order, None for a placeholder; ``before`` the blocks as they
     were called with, ``lower`` as the handler got them, ``after`` as the completion brought them. ``above`` is the
-    operation that it belongs to at the boundary above, and ``parts`` are those that it has become below.
+    operation that it belongs to at the boundary above, and ``parts`` are those that it has become below. ``facts`` is
+    for the checks' own notes.
     """
 
     kind: Kind
@@ -131,6 +132,7 @@ class Operation:
     completion: Crossing | None = None
     above: Operation | None = None
     parts: list[Operation] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def before(self) -> tuple[BlockView, ...]:
