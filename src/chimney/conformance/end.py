@@ -477,6 +477,8 @@ class End:
             self.received += request.buffer[: nbl.tcp_offload_bytes_transferred]
         if nbl.status in (Status.REQUEST_UPLOAD, Status.UPLOAD_REQUESTED) and self.upload_reason is None:
             self.upload_reason = "a driver has no memory"
+        if kind == "disconnect" and self.reset and self.upload_reason is None:
+            self.upload_reason = "the connection has been reset"
         if nbl.status not in _BACK:
             return
         if kind == "send":
