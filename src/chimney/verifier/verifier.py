@@ -14,6 +14,7 @@ from chimney.verifier.books import Books, ObjectBook
 from chimney.verifier.catalogue import Rule, catalogue
 from chimney.verifier.checks import all_checks
 from chimney.verifier.door import WatchedLink
+from chimney.verifier.limits import Limits
 from chimney.verifier.packets import Packet
 from chimney.verifier.streams import Stream
 from chimney.verifier.violation import RuleViolation, VerificationError, Violation, line
@@ -47,6 +48,7 @@ class Verifier(Observer):
         self.counts: Counter[str] = Counter()
         self.violations: list[Violation] = []
         self.links: list[WatchedLink] = []
+        self.limits: dict[str, Limits] = {}
         self._history: deque[Crossing | Packet] = deque(maxlen=_HISTORY)
         self._hooks: dict[Any, list[Callable[..., None]]] = {}
         self._finished = False
@@ -64,6 +66,10 @@ class Verifier(Observer):
         watched.report = self.packet
         self.links.append(watched)
         return watched
+
+    def know(self, target: str, limits: Limits) -> None:
+        """Announce what the target of this name has room for: with it, the codes of refused objects are checked."""
+        self.limits[target] = limits
 
     def enter(self, crossing: Crossing) -> None:
         self._history.append(crossing)
