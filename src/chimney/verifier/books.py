@@ -233,7 +233,7 @@ class BoundaryBook:
     ``objects`` by the id of the upper handle; ``requests`` the open ones by the id of their list; ``operations`` the
     open state operations; ``lent`` the lists of accepted indications and BufferedData that are above, with the
     connection; ``parameters`` and ``capabilities`` as set and reported last; ``paused`` and ``uploading_all`` as
-    indicated.
+    indicated. ``facts`` is for the checks' own notes.
     """
 
     def __init__(self, boundary: Boundary) -> None:
@@ -249,6 +249,7 @@ class BoundaryBook:
         self.paused: Crossing | None = None
         self.uploading_all: Crossing | None = None
         self.orders: dict[tuple[int, Kind], int] = {}
+        self.facts: dict[str, Any] = {}
 
     def take(self, nbl: NetBufferList) -> Request | None:
         """The open request of this list, which is not open any more."""

@@ -128,6 +128,11 @@ class ReceiveBook:
         return self.acknowledged >= self.beyond
 
     @property
+    def held(self) -> int:
+        """How many bytes have arrived, and have not been delivered."""
+        return len(self.content) + sum(map(len, self._waiting.values()))
+
+    @property
     def has_hole(self) -> bool:
         """Whether bytes wait behind a hole."""
         return bool(self._waiting)
