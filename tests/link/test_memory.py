@@ -296,3 +296,28 @@ def test_statistics_count_super_segments_as_one(frames, clock):
     length = 66 + 10 * MSS
     assert (a.statistics.sent_frames, a.statistics.sent_bytes) == (1, length)
     assert (b.statistics.received_frames, b.statistics.received_bytes) == (1, length)
+
+
+def test_an_interface_with_two_addresses():
+    network = MemoryNetwork(Clock())
+    a, b = network.link("a", b"\2\0\0\0\0\1"), network.link("b", b"\2\0\0\0\0\2")
+    other, group = b"\2\0\0\0\0\x77", b"\xff" * 6
+    network.alias(b, other)
+    with pytest.raises(ValueError, match="share"):
+        network.alias(a, other)
+    b.set_filter(None)
+    for destination in (b.mac, other, group):
+        a.send(destination + a.mac + b"\x08\x06" + bytes(28), [], 0, 0, 0, False)
+    assert [bytes(frame.data[:6]) for frame in b.receive(9)] == [b.mac, other, group]
+    b.close()
+    a.send(other + a.mac + b"\x08\x06" + bytes(28), [], 0, 0, 0, False)
+    assert network.lost == 1
+
+
+def test_a_frame_whose_checksums_nobody_has_verified():
+    network = MemoryNetwork(Clock())
+    a, b = network.link("a", b"\2\0\0\0\0\1"), network.link("b", b"\2\0\0\0\0\2")
+    b.set_filter(None)
+    for intact in (True, False):
+        network.carry(a, bytearray(b.mac + a.mac + b"\x08\x00" + bytes(40)), -1, intact)
+    assert [frame.checksum_ok for frame in b.receive(9)] == [True, False]

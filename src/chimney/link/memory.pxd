@@ -30,11 +30,11 @@ cdef class MemoryNetwork:
     cdef long long _order
 
     cpdef long long next_at(self) except? -1
-    cpdef carry(self, MemoryLink sender, object frame, int vlan)
+    cpdef carry(self, MemoryLink sender, object frame, int vlan, bint intact=*)
     cdef long long _departure(self, MemoryLink sender, long long length) except? -2
     cpdef long long waiting(self, MemoryLink sender) except? -1
     cdef list _receivers(self, MemoryLink sender, object frame)
-    cdef _deliver(self, MemoryLink sender, MemoryLink receiver, long long departure, object frame, int vlan)
+    cdef _deliver(self, MemoryLink sender, MemoryLink receiver, long long departure, object frame, int vlan, bint intact)
 
 cdef class MemoryLink(Link):
     cdef public MemoryNetwork network

@@ -122,9 +122,15 @@ class MemoryNetwork:
         self._links[mac] = link
         return link
 
+    def alias(self, link: "MemoryLink", mac: bytes) -> None:
+        """Frames to `mac` go to `link`, too: an interface with several addresses (ValueError if that one is taken)."""
+        if mac in self._links:
+            raise ValueError(f"two links cannot share the address {mac.hex(':')}")
+        self._links[mac] = link
+
     def detach(self, link: "MemoryLink") -> None:
         """Takes a link out; what is under way to it is lost. MemoryLink.close calls it."""
-        self._links.pop(link.mac, None)
+        self._links = {mac: other for mac, other in self._links.items() if other is not link}
 
     def next_at(self) -> int:
         """When something is to be done next: a frame can be received, or a link that had no room has some again.
@@ -136,8 +142,11 @@ class MemoryNetwork:
             due = min(due, link.next_at())
         return due
 
-    def carry(self, sender: "MemoryLink", frame: bytearray, vlan: int) -> None:
-        """Takes one wire segment from a link. MemoryLink.send calls it."""
+    def carry(self, sender: "MemoryLink", frame: bytearray, vlan: int, intact: bool = True) -> None:
+        """Takes one wire segment from a link. MemoryLink.send calls it.
+
+        intact  whether it leaves with checksums that need not be verified where it arrives.
+        """
         if self.tap is not None:
             self.tap(self.clock(), sender.name, "out", on_wire(frame, vlan))
         chance = self.random.random
@@ -153,10 +162,10 @@ class MemoryNetwork:
         if not receivers:
             self.lost += 1
         for receiver in receivers:
-            self._deliver(sender, receiver, departure, bytearray(frame), vlan)
+            self._deliver(sender, receiver, departure, bytearray(frame), vlan, intact)
             if self.duplicate and chance() < self.duplicate:
                 self.duplicated += 1
-                self._deliver(sender, receiver, departure, bytearray(frame), vlan)
+                self._deliver(sender, receiver, departure, bytearray(frame), vlan, intact)
 
     def _departure(self, sender: "MemoryLink", length: int) -> int:
         """When the last bit of a frame has left its link, in microseconds; -1 if the queue is full."""
@@ -175,12 +184,18 @@ class MemoryNetwork:
 
     def _receivers(self, sender: "MemoryLink", frame: bytearray) -> "list[MemoryLink]":
         if frame[0] & 1:
-            return [link for link in self._links.values() if link is not sender]
+            return [link for link in dict.fromkeys(self._links.values()) if link is not sender]
         link = self._links.get(bytes(frame[:6]))
         return [] if link is None else [link]
 
     def _deliver(
-        self, sender: "MemoryLink", receiver: "MemoryLink", departure: int, frame: bytearray, vlan: int
+        self,
+        sender: "MemoryLink",
+        receiver: "MemoryLink",
+        departure: int,
+        frame: bytearray,
+        vlan: int,
+        intact: bool,
     ) -> None:
         chance = self.random
         arrival = departure + self.delay_us
@@ -191,7 +206,6 @@ class MemoryNetwork:
             arrival += chance.randint(1, self.reorder_us)
         else:
             arrival = sender.last_arrival = max(arrival, sender.last_arrival)
-        intact = True
         if self.corrupt and chance.random() < self.corrupt:
             self.corrupted += 1
             intact = False
