@@ -26,6 +26,7 @@ from chimney.ndis.library import Binding, Library, bind
 from chimney.ndis.state import ProtocolOffloadBlockList, walk
 from chimney.ndis.status import Status
 from chimney.target import SoftTarget, TargetConfig
+from chimney.verifier.limits import Limits
 
 Tree = ProtocolOffloadBlockList
 
@@ -45,6 +46,31 @@ class Driver(Structural):
 def soft_target(side: Side) -> SoftTarget:
     """The real target of a side."""
     return SoftTarget(f"target {side.number}", side.port, side.clock, side.config)
+
+
+def limits_of(config: TargetConfig, link: Link, short_of: str = "") -> Limits:
+    """What the software target has room for, as a verifier wants to know it."""
+    codes = {
+        "neighbor": Status.RESOURCES,
+        "path": Status.RESOURCES,
+        "connection": Status.RESOURCES,
+        "transmit buffer": Status.OFFLOAD_TCP_XMIT_BUFFER,
+        "receive buffer": Status.OFFLOAD_TCP_RCV_BUFFER,
+    }
+    return Limits(
+        neighbors=config.neighbor_capacity,
+        paths=config.path_capacity,
+        connections=config.tcp_capacity,
+        ip_addresses=config.ip_address_capacity,
+        hw_addresses=config.hw_address_capacity,
+        vlans=config.vlan_capacity,
+        interface_vlans=config.interface_vlans,
+        mac=link.mac,
+        initial_rcv_wnd=config.max_initial_rcv_wnd,
+        path_mtu=config.max_path_mtu or link.mtu,
+        short_of=frozenset({codes[short_of]} if short_of in codes else ()),
+        no_copies=short_of == "buffered data",
+    )
 
 
 class Side:
@@ -74,6 +100,7 @@ class Side:
             self.port = link(self, self.port)
         # A SoftTarget, or something that stands before one and has all its attributes.
         self.target = target(self)
+        self.runs_short_of("")
         self.host = host(f"host {number}")
         self.host.side = self
         self.host.obedient = world.obedient
@@ -141,6 +168,16 @@ class Side:
         return trees.terminate_tree(ends, leaving.__contains__)
 
     # The adapter
+
+    def runs_short_of(self, what: str) -> None:
+        """Let the target run short of something (`SoftTarget.allocate` has the names; "": of nothing), and let a
+        verifier know what it has room for.
+        """
+        target = getattr(self.target, "inner", self.target)
+        target.allocate = what.__ne__ if what else None
+        know = getattr(self.world.observer, "know", None)
+        if know is not None:
+            know(self.target.name, limits_of(self.config, self.link, what))
 
     def parameters(self, **changes: Any) -> TcpConnectionOffloadParameters:
         """The parameters that leave the target as it is configured, with ``changes``."""
@@ -224,7 +261,7 @@ class Side:
     def inject(self, *frames: bytes, vlan: int = NO_VLAN) -> None:
         """Put frames on the wire towards this side, as if the other one had sent them."""
         for frame in frames:
-            self.world.network.carry(self.world.sides[1 - self.number].link, bytearray(frame), vlan)
+            self.world.network.carry(self.world.sides[1 - self.number].link, bytearray(frame), vlan, False)
 
     def end_of(self, packet: wire.Packet) -> End | None:
         """The connection that a received TCP packet is for."""

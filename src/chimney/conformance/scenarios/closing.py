@@ -14,7 +14,7 @@ _OK, _ABORTED = Status.SUCCESS, Status.REQUEST_ABORTED
 
 @scenario(delay_us=100)
 def graceful_close(world: World) -> None:
-    """Last data and FIN without waiting; the half-closed connection goes on in the other direction; TIME_WAIT goes up."""
+    """Last data and FIN without waiting; half-closed, it goes on the other way; TIME_WAIT goes up."""
     a, b = world.connect()
     a.reading = b.reading = 2000
     send(a, 500, 600)
@@ -117,7 +117,7 @@ def abort_from_an_upcall(world: World) -> None:
 
 @scenario(delay_us=500)
 def reset_by_the_peer(world: World) -> None:
-    """An acceptable RST with everything outstanding: told at once, all requests are aborted, then the host terminates."""
+    """An acceptable RST with everything outstanding: told at once, requests are aborted, the host terminates."""
     a, b = world.connect()
     send(b, 300)
     world.run(duration=100_000)

@@ -34,7 +34,7 @@ def options_and_fragments(world: World) -> None:
 
 @scenario(delay_us=100)
 def many_forwards(world: World) -> None:
-    """Forward calls with several segments each, duplicates, acknowledgements and rubbish among them, completed in one."""
+    """Forward calls with several segments each, duplicates and acknowledgements among them."""
     a, b = world.connect()
     exchange(a, b, 200)
     b.reading = 1000

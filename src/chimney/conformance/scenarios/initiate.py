@@ -147,7 +147,6 @@ def addresses_and_vlans(world: World) -> None:
 @scenario()
 def shortages(world: World) -> None:
     """The target runs out of memory for objects, transmit and receive buffers, and for buffered data."""
-    target = world.sides[0].target
     expected = [
         ("neighbor", 0, Status.RESOURCES),
         ("path", 1, Status.RESOURCES),
@@ -160,9 +159,9 @@ def shortages(world: World) -> None:
         a, _ = world.ends(1000 + 10 * number)
         a.delegated.buffered_data = net_buffer_list(bytearray(b"not delivered yet"))
         a.unfinished = [net_buffer_list(b"not sent yet")]
-        target.allocate = short.__ne__
+        a.side.runs_short_of(short)
         assert a.initiate()[place] == status, short
-        target.allocate = None
+        a.side.runs_short_of("")
         if place:
             assert a.neighbor_handle.miniport_offload_context is not None
         assert a.initiate() == [_OK] * 3
