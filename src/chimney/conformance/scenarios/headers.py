@@ -47,7 +47,7 @@ def tags(world: World) -> None:
 
 @scenario(delay_us=100, unfiltered=True)
 def own_addresses(world: World) -> None:
-    """A source address of the neighbor's own, the next hop's address changes; frames to other addresses are not taken."""
+    """A source address of the neighbor's own, a next hop whose address changes; frames to other addresses."""
     world.network.alias(world.sides[1].link, _OWN)
     a, b = world.ends()
     b.neighbor = NeighborConst(dl_source_address=_OWN)

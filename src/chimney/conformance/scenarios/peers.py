@@ -190,7 +190,7 @@ def other_thresholds(world: World) -> None:
     """Fast retransmit after five duplicate ACKs; acknowledgements after four segments, or a tenth of a second."""
     a, b = world.connect()
     b.reading = 50_000
-    dropped = []
+    dropped: list[bytes] = []
 
     def lose_one(name: str, frame: bytes) -> bool:
         if name == "a" and len(frame) > 1000 and not dropped:
