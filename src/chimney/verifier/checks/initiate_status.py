@@ -75,7 +75,8 @@ class InitiateStatus(Checks):
 
     def _limits(self, book: BoundaryBook) -> Limits:
         limits = self.verifier.limits.get(book.boundary.miniport.name, Limits())
-        if limits.connections is None and book.capabilities is not None:
+        if book.capabilities is not None:
+            # What was reported last: a resume may have changed it.
             limits = replace(limits, connections=book.capabilities.tcp_connection_offload_capacity)
         return limits
 
