@@ -297,13 +297,13 @@ class SendFailure(Checks):
                 crossing,
                 stream,
             )
-        reset = stream.reset is not None and stream.mandatory is None and book.uploading_all is None
-        if reset and stream.abort is None:
-            if stream.abort_event is not None:
-                self._status_after_reset(crossing, stream, view.status)
-            else:
-                # Whether the target has accepted the RST is known when it says so.
-                facts.setdefault("before abort event", []).append(view.status)
+        told = stream.abort_event is not None and stream.hardware_failure is None
+        unasked = stream.mandatory is None and stream.abort is None and book.uploading_all is None
+        if unasked and told:
+            self._status_after_reset(crossing, stream, view.status)
+        elif unasked and stream.reset is not None:
+            # Whether the target has accepted the RST is known when it says so.
+            facts.setdefault("before abort event", []).append(view.status)
 
     def _status_after_reset(self, crossing: Crossing, stream: Stream, status: int) -> None:
         self.check(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from chimney.ndis.buffers import Mdl, NetBufferList
 from chimney.ndis.crossing import BlockView, Crossing, Kind, NblView, Stage
-from chimney.ndis.state import TcpDelegated
+from chimney.ndis.state import BACKLOG_UNSUPPORTED, TcpDelegated
 from chimney.ndis.status import DisconnectFlags, Status, TcpOffloadEvent
 from chimney.verifier.books import OFFLOADED, Completed, Layer, ObjectBook, Operation, Request
 from chimney.verifier.check import Checks, enter, finish, leave
@@ -168,6 +168,17 @@ class UnfinishedSends(Checks):
             sends: Sends | None = None if item is None else item.facts.get("sends")
             if sends is not None and isinstance(crossing.information, int):
                 sends.backlog = crossing.information
+
+    @enter(Kind.QUERY_COMPLETE)
+    def queried(self, crossing: Crossing) -> None:
+        operation = crossing.notes
+        if not crossing.boundary.top or not isinstance(operation, Operation):
+            return
+        for block, item in zip(operation.after, operation.objects, strict=False):
+            sends: Sends | None = None if item is None else item.facts.get("sends")
+            if sends is not None and isinstance(block.delegated, TcpDelegated) and block.status == Status.SUCCESS:
+                size = block.delegated.send_backlog_size
+                sends.backlog = 0 if size == BACKLOG_UNSUPPORTED else size
 
     @enter(Kind.SEND_COMPLETE, Kind.DISCONNECT_COMPLETE)
     def completed(self, crossing: Crossing) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.errors import Misuse
 from chimney.ndis.state import TcpConst
@@ -12,14 +14,26 @@ from chimney.verifier.packets import ACK, FIN, PSH, RST, SYN, Packet
 from chimney.verifier.streams import Stream
 from chimney.verifier.violation import VerificationError, name
 
+if TYPE_CHECKING:
+    from chimney.verifier.verifier import Verifier
+
 # How much later than its timer a held segment may go out: a poll may be late, and the window may have closed.
-_SWS_SLACK_US = 2_000_000
+_SWS_SLACK_US = 500_000
 
 
 class SendCalls(Checks):
     """NdisOffloadTcpSend itself."""
 
     RULES = ("send.pending-only", "send.accept-all", "send.host.serialized", "send.host.pipelined")
+
+    def __init__(self, verifier: Verifier) -> None:
+        super().__init__(verifier)
+        self._from_above: BaseException | None = None
+
+    @leave(Kind.SEND_COMPLETE, stage=Stage.HANDLER)
+    def handled(self, crossing: Crossing) -> None:
+        """What a handler raises that a target calls within the send call is not the target's refusal."""
+        self._from_above = crossing.raised
 
     @enter(Kind.SEND)
     def called(self, crossing: Crossing) -> None:
@@ -48,7 +62,8 @@ class SendCalls(Checks):
         if not requests:
             return
         stream = requests[0].stream
-        accepted = crossing.raised is None or _hosts_own_fault(crossing, stream)
+        raised = crossing.raised
+        accepted = raised is None or raised is self._from_above or _hosts_own_fault(raised, stream)
         self.check("send.accept-all", accepted, lambda: f"the send was refused: {crossing.raised!r}", crossing)
         if len(stream.send.requests) > len(requests):
             self.check(
@@ -82,9 +97,9 @@ class SendCalls(Checks):
         )
 
 
-def _hosts_own_fault(crossing: Crossing, stream: Stream) -> bool:
+def _hosts_own_fault(raised: BaseException, stream: Stream) -> bool:
     """Whether the call had to be refused: misuse, data behind a FIN, or a verifier that stops."""
-    return stream.send.fin_posted or isinstance(crossing.raised, (Misuse, VerificationError))
+    return stream.send.fin_posted or isinstance(raised, (Misuse, VerificationError))
 
 
 class Transmission(Checks):
