@@ -135,10 +135,11 @@ def statistics_among_strangers(world: World) -> None:
     for _ in range(2):
         exchange(a, b, 5000)
         exchange(c, d, 3000)
-        b.host.answer = len
-        b.reading = 0
-        send(a, 700)
-        world.run(until=lambda: arrived(b))
+        # Indications, too: a has no more receives posted when its request is filled.
+        a.host.answer = len
+        a.reading = 0
+        send(b, 6000)
+        world.run(until=lambda: arrived(a))
         a.inject(stranger.frame(stranger.segment(0, b"not offloaded")))
         for end in (a, c):
             end.inject(end.frame(end.segment(0, b"corrupt"), good=False))
