@@ -355,6 +355,11 @@ class Stack:
             self._arm()
         self._raise_failures()
 
+    def hand_over_soon(self, connection: Connection, action: Callable[[], None]) -> None:
+        self._hand_overs.append((connection, action))
+        if not self._polling:
+            self._timer.arm(0)
+
     def callback_failed(self, failure: BaseException) -> None:
         self._failures.append(failure)
 

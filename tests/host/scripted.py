@@ -312,6 +312,9 @@ class ScriptedStack:
         else:
             action()
 
+    def hand_over_soon(self, connection: Connection, action: Callable[[], None]) -> None:
+        self.postponed.append((connection, action))
+
     def poll(self, timeout: float | None = 0.0) -> None:
         self.polling = True
         self.run()

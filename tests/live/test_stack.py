@@ -428,6 +428,9 @@ def test_a_target_pauses_takes_nothing_back_and_resumes(lab, helpers, stack):
         second.offload()
     assert first.offloaded and not second.offloaded
     handle.indicate_status_ex(StatusIndication.UPLOAD_ALL)
+    # An indication's handler does not wait for a terminate (general.context.dispatch-level).
+    assert first.offloaded
+    stack.poll(0)
     assert [connection.offloaded for connection in connections] == [False, False, True]
     handle.indicate_status_ex(StatusIndication.OFFLOAD_RESUME)
     second.offload()

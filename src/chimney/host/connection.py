@@ -241,7 +241,7 @@ class Connection:
 
     def upload_soon(self, reason: UploadReason | None) -> None:
         """The target asked for the upload (None: because the peer has reset the connection)."""
-        self._services.hand_over(self, self._upload)
+        self._services.hand_over_soon(self, self._upload)
 
     def keep(self, segment: KeptSegment) -> None:
         """A segment that reached the host while a hand-over is under way."""

@@ -54,6 +54,9 @@ class Services(Protocol):
         What it raises then is kept in ``connection.hand_over_error``.
         """
 
+    def hand_over_soon(self, connection: Connection, action: Callable[[], None]) -> None:
+        """The same, never now: for an indication's handler, which may not wait (general.context.dispatch-level)."""
+
     def poll(self, timeout: float | None) -> None:
         """Run everything that is due, waiting at most ``timeout`` seconds for work; refused inside a callback."""
 
