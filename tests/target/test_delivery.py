@@ -4,6 +4,8 @@ import pytest
 
 from chimney.ndis import Status, net_buffer_list
 from chimney.ndis.buffers import link
+from chimney.ndis.errors import Misuse
+from chimney.ndis.library import MiniportHandle
 from chimney.target import TargetConfig
 from tests.target.machine import WINDOW, World
 
@@ -249,8 +251,40 @@ def test_a_request_posted_from_within_the_last_completion_ends_too(world, ends):
 
 def test_read_only_memory_cannot_be_filled(ends):
     _, b = ends
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(Misuse, match="read-only"):
         b.side.binding.offload_tcp_receive(b.handle, net_buffer_list(b"constant"))
+
+
+def test_a_request_that_claims_more_than_there_is_cannot_be_filled(ends):
+    _, b = ends
+    short = net_buffer_list(bytearray(10))
+    short.first_net_buffer.data_length = 11
+    with pytest.raises(Misuse, match="1 bytes more than its MDLs hold"):
+        b.side.binding.offload_tcp_receive(b.handle, link([net_buffer_list(bytearray(5)), short]))
+    assert not b.offloaded.delivery.requests, "all or none"
+
+
+@pytest.mark.parametrize("answer", [(int(Status.FAILURE), 0), (int(Status.OFFLOAD_DATA_PARTIALLY_ACCEPTED), 6)])
+def test_an_answer_that_there_is_not(world, ends, answer):
+    """It comes out of the poll; the list is the target's, and the data stays."""
+    a, b = ends
+    b.side.target.handle = Answering(b.side.target.handle, answer)
+    b.offloaded.delivery.upcalls = b.side.target.handle
+    a.send(b"hello")
+    with pytest.raises(Misuse, match=r"\(indicate\."):
+        world.run()
+    assert not b.side.target.lent and not b.side.target.chimney_pool.outstanding
+
+
+class Answering(MiniportHandle):
+    """NDIS's handle, as if the driver above gave this answer to an indication."""
+
+    def __init__(self, real, answer):
+        super().__init__(real.miniport, real.protocol, real.binding)
+        self.answer = answer
+
+    def tcp_offload_receive_handler(self, ndis_offload_handle, net_buffer_list, status):
+        return self.answer
 
 
 def test_data_handed_over_waits_for_a_request_and_comes_first(world):

@@ -10,7 +10,7 @@ from chimney.ndis import (
     UploadReason,
     net_buffer_list,
 )
-from chimney.ndis.buffers import iterate
+from chimney.ndis.buffers import iterate, link
 from chimney.ndis.status import TcpConnectionState
 from chimney.target import TargetConfig
 from chimney.tcp.segment import parse_segment
@@ -145,6 +145,15 @@ def test_a_terminate_ends_a_graceful_disconnect(world, ends):
     assert list(iterate(block.net_buffer_list_chain)) == [send]
     assert a.delegated.state is TcpConnectionState.FIN_WAIT_1
     assert a.delegated.snd_max - a.delegated.snd_una == len(b"data" + b"last") + 1
+
+
+def test_a_chain_of_sends_is_taken_whole_or_not_at_all(ends):
+    a, _ = ends
+    short = net_buffer_list(b"data")
+    short.first_net_buffer.data_length = 5
+    with pytest.raises(ValueError, match="1 bytes more than its MDLs hold"):
+        a.side.binding.offload_tcp_send(a.handle, link([net_buffer_list(b"fine"), short]))
+    assert not a.offloaded.sending.sends and a.offloaded.sending.end == 0
 
 
 # Abortive disconnect

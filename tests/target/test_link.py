@@ -3,9 +3,9 @@
 import pytest
 
 from chimney.link.base import NEVER, Link, LinkError
-from chimney.ndis import DisconnectFlags, Status
+from chimney.ndis import DisconnectFlags, Status, UploadReason
 from chimney.target import TargetConfig
-from tests.target.machine import World
+from tests.target.machine import ISS, World
 
 SUCCESS, ABORTED = int(Status.SUCCESS), int(Status.REQUEST_ABORTED)
 
@@ -124,6 +124,22 @@ def test_a_reset_that_the_link_has_no_room_for_is_left_to_the_host(slow, turn_be
     a.terminate()
     assert a.host.took("disconnect") == [(abortive, int(Status.UPLOAD_IN_PROGRESS), 0)]
     assert [entry[0] for entry in a.host.log].index("send") < [entry[0] for entry in a.host.log].index("disconnect")
+
+
+def test_what_waits_for_the_link_is_not_sent_after_a_mandatory_upload_request(slow):
+    """upload.mandatory-stop; the host sends it first when it has the connection."""
+    a, b = slow.connect()
+    a.send(b"x" * 50_000)
+    slow.poll()
+    assert a.side.target.wants_write
+    a.side.target.request_retrieve(a.flow, UploadReason.UPLOAD_REQUESTED)
+    assert not a.side.target.wants_write
+    sent = sum(len(frame) - 66 for _, name, frame in slow.wire if name == "a")
+    del slow.wire[:]
+    slow.run(duration=1_000_000)
+    assert not [frame for _, name, frame in slow.wire if name == "a"]
+    a.terminate()
+    assert (a.delegated.snd_nxt - ISS[0]) & 0xFFFFFFFF == sent
 
 
 def test_a_terminate_does_not_push_out_what_waits_for_the_link(slow):

@@ -295,8 +295,10 @@ class Datapath(Transmission):
         """Give every connection with work its turns, until nothing is left, the link is full, or the poll's share is
         used up.
         """
-        self.send_refused()
-        done = self.run_operations() if self.operations else 0
+        done = 0
+        if self.full:
+            self.send_refused()
+            done = self.run_operations()
         share = self._emissions_per_poll
         while self._active and share > 0:
             tcp = self._active.popleft()
@@ -349,7 +351,7 @@ class Datapath(Transmission):
         """Send what the engine has to send, a few segments at most; returns how many."""
         if tcp.silent or tcp.terminating or (tcp.engine_done and tcp.abort_request is None):
             return 0
-        if self.is_full():
+        if self.full:
             self.wait_for_link(tcp)
             return 0
         engine = tcp.engine
@@ -369,7 +371,7 @@ class Datapath(Transmission):
             self.touch(tcp)
         if before != engine.state:
             self.note_end(tcp, before)
-        if tcp.abort_request is not None and not self.is_full():
+        if tcp.abort_request is not None and not self.full:
             # RFC 9293, 3.10.5: no RST where both sides have closed already.
             self.complete_abort(tcp, _REQUEST_ABORTED)
         return sent
@@ -377,7 +379,7 @@ class Datapath(Transmission):
     def _plan(self, tcp: TcpObject) -> None:
         """When the connection's next turn is."""
         deadline = tcp.delivery.push_at
-        if not tcp.silent and not tcp.engine_done and not self.is_full():
+        if not tcp.silent and not tcp.engine_done and not self.full:
             deadline = min(deadline, tcp.engine.poll_at())
         if deadline < NEVER:
             self.schedule.add(tcp, deadline)

@@ -72,5 +72,5 @@ cdef class Delivery:
     cdef _drop(self, long long count)
     cdef _keep(self, object view)
 
-@cython.locals(mdl=Mdl)
+@cython.locals(nb=NetBuffer, mdl=Mdl, missing="long long")
 cdef _check_writable(NetBufferList net_buffer_list)

@@ -17,6 +17,7 @@ from chimney.ndis.buffers import (
     advance_net_buffer_data_start,
     copy_into_net_buffer,
 )
+from chimney.ndis.errors import Misuse
 from chimney.ndis.handle import OffloadHandle
 from chimney.ndis.library import MiniportHandle
 from chimney.ndis.status import Status, TcpOffloadEvent
@@ -92,7 +93,7 @@ class Delivery:
         self.pushed = self.blocked = self.buffered_bytes > 0
 
     def post(self, net_buffer_list: NetBufferList | None) -> None:
-        """Queue requests; `run` serves them. Raises ValueError for memory that cannot be filled."""
+        """Queue requests; `run` serves them. Raises Misuse for memory that cannot be filled."""
         _check_writable(net_buffer_list)
         while net_buffer_list is not None:
             following = net_buffer_list.next
@@ -226,10 +227,6 @@ class Delivery:
                     break
                 rest = view[taken:] if taken else view
                 copied = copy_into_net_buffer(request.first_net_buffer, self.head_filled, rest)
-                if not copied:
-                    raise ValueError(
-                        f"the NetBuffer of a receive request claims {room} bytes more than its MDLs hold"
-                    )
                 self.head_filled += copied
                 taken += copied
                 if copied < room:
@@ -289,15 +286,23 @@ class Delivery:
         if accepted:
             consumed = size
         elif status not in (_NOT_ACCEPTED, _PARTIALLY_ACCEPTED):
-            raise ValueError(
-                f"a receive indication was answered with {status:#x}: it can be accepted (SUCCESS), refused "
-                "(OFFLOAD_DATA_NOT_ACCEPTED) or accepted in part (OFFLOAD_DATA_PARTIALLY_ACCEPTED)"
+            raise Misuse(
+                "NdisTcpOffloadReceiveHandler",
+                f"an indication was answered with {status:#x}",
+                "accept it (SUCCESS), refuse it (OFFLOAD_DATA_NOT_ACCEPTED) or accept a part "
+                "(OFFLOAD_DATA_PARTIALLY_ACCEPTED)",
+                "indicate.refused",
             )
         else:
             if status == _NOT_ACCEPTED:
                 consumed = 0
             if not 0 <= consumed <= size:
-                raise ValueError(f"a receive indication of {size} bytes was answered with {consumed} bytes consumed")
+                raise Misuse(
+                    "NdisTcpOffloadReceiveHandler",
+                    f"{consumed} of {size} indicated bytes were consumed",
+                    "tell how many of the indicated bytes are taken",
+                    "indicate.partial",
+                )
             self.blocked = not self.requests
         self._drop(consumed)
         self.delivered += consumed
@@ -338,9 +343,18 @@ class Delivery:
 
 def _check_writable(net_buffer_list: NetBufferList | None) -> None:
     while net_buffer_list is not None:
-        mdl = net_buffer_list.first_net_buffer.mdl_chain
+        nb = net_buffer_list.first_net_buffer
+        missing = nb.data_length + nb.current_mdl_offset
+        mdl = nb.current_mdl
         while mdl is not None:
             if mdl.view.readonly:
-                raise ValueError("a receive request over read-only memory: wrap a bytearray or another writable buffer")
+                _refuse("memory that is read-only", "wrap a bytearray or another writable buffer")
+            missing -= mdl.byte_count
             mdl = mdl.next
+        if missing > 0:
+            _refuse(f"a NetBuffer that claims {missing} bytes more than its MDLs hold", "chain MDLs for all of them")
         net_buffer_list = net_buffer_list.next
+
+
+def _refuse(what: str, remedy: str) -> None:
+    raise Misuse("MiniportTcpOffloadReceive", what, remedy, "io.complete.nbl-shape")

@@ -61,7 +61,8 @@ def request_upload(target: Datapath, tcp: TcpObject, reason: UploadReason, engin
     """Ask for the connection's upload for a mandatory reason: what is posted from now on is refused (upload.sends)."""
     if tcp.sending.refusal == _REQUEST_ABORTED:
         return
-    if tcp.silent:
+    if tcp.silent or engine_done:
+        # No data leaves after the request (upload.mandatory-stop).
         target.withdraw(tcp)
     tcp.upload_reason = reason
     if engine_done:

@@ -65,7 +65,8 @@ class TcpObject:
     engine_done  nothing that arrives is processed any more (mandatory upload request, abort).
     silent       nothing is sent (invalidated).
     broken       its hardware has lost its state, which nobody knows yet; ``failed``: the host has been told.
-    terminating  a terminate has been called. ``withdrawn`` is the segment then that the link had no room for.
+    terminating  a terminate has been called.
+    withdrawn    a segment that counts as sent and was not: the link had no room, until it was not to be sent any more.
     gone         the terminate has completed.
     frames       keeps what arrives after a mandatory upload request, for the host.
     backlog      the preferred send backlog that the host knows, and may be told anew at ``backlog_at``.

@@ -22,7 +22,7 @@ cdef class Sending:
     cdef public long refusal
     cdef public bint bounce
 
-    @cython.locals(following=NetBufferList)
+    @cython.locals(following=NetBufferList, nbl=NetBufferList)
     cpdef post(self, NetBufferList net_buffer_list)
     cpdef disconnect(self, NetBufferList net_buffer_list)
     @cython.locals(acked="long long", first=NetBufferList, last=NetBufferList, entry=SendEntry)
@@ -33,8 +33,11 @@ cdef class Sending:
     cpdef NetBufferList take_unfinished(self, long status)
     @cython.locals(acked="long long", entry=SendEntry)
     cpdef fail_disconnects(self, long status)
-    @cython.locals(length="long long", left="long long", views=list, nb=NetBuffer)
+    @cython.locals(length="long long", left="long long", views=list)
     cdef SendEntry _take(self, NetBufferList nbl)
+
+@cython.locals(views=list, left="long long", nb=NetBuffer)
+cdef list _views(NetBufferList nbl)
 
 @cython.locals(nbl=NetBufferList, nb=NetBuffer, count="long long", delta="long long")
 cdef _finish(SendEntry entry, long long acked, long status)

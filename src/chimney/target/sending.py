@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from chimney.ndis.buffers import NetBuffer, NetBufferList, advance_net_buffer_data_start
+from chimney.ndis.buffers import NetBuffer, NetBufferList, advance_net_buffer_data_start, iterate
+from chimney.ndis.errors import Misuse
 from chimney.ndis.library import MiniportHandle
 from chimney.ndis.status import Status
 from chimney.tcp.connection import Connection
@@ -43,9 +44,12 @@ class Sending:
         self.bounce = False
 
     def post(self, net_buffer_list: NetBufferList | None) -> None:
-        """Queue sends. Raises ValueError for data behind a FIN, and for a list that describes more bytes than there
-        are.
+        """Queue sends. Raises Misuse, and has queued none, for data behind a FIN, and for a list that describes more
+        bytes than there are.
         """
+        if net_buffer_list is not None and net_buffer_list.next is not None and not self.refusal:
+            for nbl in iterate(net_buffer_list):
+                _views(nbl)
         while net_buffer_list is not None:
             following = net_buffer_list.next
             net_buffer_list.next = None
@@ -131,17 +135,13 @@ class Sending:
             self.bounce = True
             return entry
         if self.closed:
-            raise ValueError("nothing can be sent on this connection any more: its sending half has been closed")
-        views: list[memoryview] = []
-        left = length
-        nb: NetBuffer | None = nbl.first_net_buffer
-        while nb is not None:
-            views += nb.views()
-            nb = nb.next
-        for view in views:
-            left -= len(view)
-        if left:
-            raise ValueError(f"a send of {length} bytes describes {left} bytes more than its MDLs hold")
+            raise Misuse(
+                "MiniportTcpOffloadSend",
+                "the sending half of this connection has been closed",
+                "send before the graceful disconnect, or with it",
+                "disconnect.graceful.order",
+            )
+        views = _views(nbl)
         left = len(views)
         for view in views:
             left -= 1
@@ -149,6 +149,27 @@ class Sending:
         self.end += length
         self.requests += 1
         return entry
+
+
+def _views(nbl: NetBufferList) -> list[memoryview]:
+    """The bytes of a request. Raises Misuse if its MDLs do not hold them."""
+    views: list[memoryview] = []
+    left = 0
+    nb: NetBuffer | None = nbl.first_net_buffer
+    while nb is not None:
+        views += nb.views()
+        left += nb.data_length
+        nb = nb.next
+    for view in views:
+        left -= len(view)
+    if left:
+        raise Misuse(
+            "MiniportTcpOffloadSend",
+            f"a list describes {left} bytes more than its MDLs hold",
+            "chain MDLs for all of them",
+            "io.complete.nbl-shape",
+        )
+    return views
 
 
 def _finish(entry: SendEntry, acked: int, status: int) -> None:

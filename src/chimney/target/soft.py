@@ -99,6 +99,7 @@ class SoftTarget(Adapter):
         if tcp.engine_done or tcp.upload_reason != _INVALID_STATE_REASON:
             return
         tcp.upload_reason = 0
+        tcp.withdrawn = None
         accept_requests(tcp)
         self.touch(tcp)
 

@@ -62,7 +62,7 @@ def terminate(target: SoftTarget, root: MiniportOffloadBlockList) -> None:
         item = block.miniport_offload_context
         if isinstance(item, TcpObject) and not item.broken:
             _last_words(target, item)
-    if target.is_full() and _waits(target, root):
+    if target.full and _waits(target, root):
         target.defer(partial(_give_all_back, target, root))
     else:
         _give_all_back(target, root)
@@ -97,8 +97,6 @@ def _last_words(target: SoftTarget, tcp: TcpObject) -> None:
         else:
             target.emit(tcp, reset)
         return
-    if withdrawn is not None and withdrawn.payload_length:
-        tcp.withdrawn = withdrawn
     if not tcp.silent:
         owed = engine.flush_ack(now)
         if owed is not None and not target.emit(tcp, owed):

@@ -29,6 +29,7 @@ cdef class Transmission(Miniport):
     cdef public long long frames_out
     cdef public long long link_errors
     cdef public long long now
+    cdef public bint full
     cdef object _refused
     cdef long long _retry_at
     cdef list _waiting
@@ -44,7 +45,6 @@ cdef class Transmission(Miniport):
     cdef _count(self, TcpObject tcp, long long datagrams, long long octets)
     @cython.locals(request=NetBufferList)
     cpdef complete_abort(self, TcpObject tcp, long status)
-    cpdef bint is_full(self) except -1
     cpdef list refused(self)
     cpdef refuse(self, TcpObject tcp, Segment segment)
     cpdef wait_for_link(self, TcpObject tcp)

@@ -37,6 +37,7 @@ class Transmission(Miniport):
 
     config      what holds now: capacities and defaults, and what the host has set.
     operations  state operations, and other things that are to be done by the poll.
+    full        something waits for the link, and everything else behind it.
     """
 
     def __init__(self, name: str, link: Link, clock: Callable[[], int], config: TargetConfig) -> None:
@@ -47,6 +48,7 @@ class Transmission(Miniport):
         self.operations: deque[Callable[[], None]] = deque()
         self.frames_out = 0
         self.link_errors = 0
+        self.full = False
         self._refused: deque[Refused] = deque()
         self._retry_at = NEVER
         self._waiting: list[TcpObject] = []
@@ -66,7 +68,7 @@ class Transmission(Miniport):
     @property
     def wants_write(self) -> bool:
         """Whether the link had no room, and will tell when it has: poll again when it is writable."""
-        return len(self._refused) > 0 and self._retry_at == NEVER
+        return self.full and self._retry_at == NEVER
 
     def emit(self, tcp: TcpObject, segment: Segment) -> bool:
         """Give a segment to the link, past whatever waits for it. False: the link has no room."""
@@ -126,16 +128,13 @@ class Transmission(Miniport):
 
     # A link without room
 
-    def is_full(self) -> bool:
-        """Whether something waits for the link: everything else waits behind it."""
-        return len(self._refused) > 0
-
     def refused(self) -> list[Refused]:
         """What waits for the link, in order."""
         return list(self._refused)
 
     def refuse(self, tcp: TcpObject, segment: Segment) -> None:
         """The link had no room for this segment: it goes before anything that is not made yet."""
+        self.full = True
         self._refused.append(Refused(tcp, segment))
         self._plan_retry()
 
@@ -146,18 +145,26 @@ class Transmission(Miniport):
             self._waiting.append(tcp)
 
     def defer(self, operation: Callable[[], None]) -> None:
-        """Carry ``operation`` out when the link has taken what waits for it; after a second in any case."""
+        """Carry ``operation`` out when the link has taken what waits for it; after a second in any case.
+
+        Something does wait (`full`).
+        """
         self._deferred.append(operation)
         if self._deferred_until == NEVER:
             self._deferred_until = self.now + _PATIENCE_US
 
     def withdraw(self, tcp: TcpObject) -> Segment | None:
-        """Forget the segments of this connection that wait for the link; returns the first, None if there is none."""
+        """Forget the segments of this connection that wait for the link; returns the first, None if there is none.
+
+        If it carries data, the connection remembers it: the engine counts it as sent, and it never was.
+        """
         mine = [refused.segment for refused in self._refused if refused.tcp is tcp]
         if not mine:
             return None
         self._refused = deque([refused for refused in self._refused if refused.tcp is not tcp])
         tcp.retransmitted_before = tcp.engine.stats.retransmitted_segments
+        if mine[0].payload_length:
+            tcp.withdrawn = mine[0]
         if not self._refused:
             self._go_on()
         return mine[0]
@@ -166,7 +173,7 @@ class Transmission(Miniport):
         """Try the link again, if it is time."""
         if self.now >= self._deferred_until:
             self._run_deferred()
-        if not self._refused or (self._retry_at != NEVER and self.now < self._retry_at):
+        if not self.full or (self._retry_at != NEVER and self.now < self._retry_at):
             return
         while self._refused:
             waiting = self._refused[0]
@@ -186,6 +193,7 @@ class Transmission(Miniport):
 
     def _go_on(self) -> None:
         """The link is free: those that waited for it have their turns."""
+        self.full = False
         self._retry_at = NEVER
         waiting = self._waiting
         self._waiting = []
