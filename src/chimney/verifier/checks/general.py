@@ -23,7 +23,7 @@ from chimney.verifier.packets import IPV4, IPV6, SYN, TCP, Packet
 if TYPE_CHECKING:
     from chimney.verifier.verifier import Verifier
 
-_UPWARD = tuple(kind for kind in Kind if not kind.down)
+_WORK = (*COMPLETIONS, *OPERATION_COMPLETIONS, Kind.RECEIVE_INDICATE)
 _LISTS = (*REQUESTS, *COMPLETIONS, Kind.RECEIVE_RETURN, Kind.RECEIVE_INDICATE, Kind.ORDINARY_RECEIVE)
 _OPEN = "open requests"
 
@@ -67,13 +67,13 @@ class RoutingChecks(Checks):
 class WaitChecks(Checks):
     """Handlers do not wait: while one runs, no target goes on with its work.
 
-    A target that makes an upward call while the innermost call under way is another upward handler has been made to
-    run from within that handler, which has waited for it.
+    A target that completes or delivers something while the innermost call under way is another upward handler has been
+    made to run from within that handler, which has waited for it.
     """
 
     RULES = ("general.context.dispatch-level",)
 
-    @enter(*_UPWARD)
+    @enter(*_WORK)
     def upward(self, crossing: Crossing) -> None:
         within = crossing.parent
         if not crossing.boundary.bottom or within is None:
