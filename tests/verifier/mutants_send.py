@@ -378,7 +378,7 @@ class PartialSuccess(Failures):
             nbl.status = Status.SUCCESS
 
 
-@mutant("send.complete.upload", scenario="silence")
+@mutant("send.complete.upload", scenario="sends-behind-an-upload-request")
 class AbortsUploadedSends(Failures):
     def change_failed(self, lists):
         for nbl in lists:

@@ -13,6 +13,8 @@ from chimney.verifier.packets import Packet
 from chimney.verifier.violation import name
 
 _VLAN_ID = 0x0FFF
+# What brings state back.
+_RETURNING = (Kind.QUERY_COMPLETE, Kind.TERMINATE_COMPLETE)
 
 
 class StateDown(Checks):
@@ -143,7 +145,7 @@ class StateUp(Checks):
             crossing,
             item,
         )
-        if lower.status == Status.SUCCESS:
+        if lower.status == Status.SUCCESS and crossing.kind in _RETURNING:
             same = _state(upper) == _state(lower)
             self.check("im.state.complete", same, "the state is not what came from below", crossing, item)
 
