@@ -150,6 +150,11 @@ class End:
     # What belongs to it
 
     @property
+    def iss(self) -> int:
+        """The sequence number of the first byte that this end sends."""
+        return ISS[self.side.number]
+
+    @property
     def ip_type(self) -> OffloadStateType:
         return OffloadStateType.IP4 if len(self.flow.local_address) == 4 else OffloadStateType.IP6
 
@@ -238,7 +243,9 @@ class End:
             return
         self.unfinished, self.uploaded_at = [], None
         self.requests |= dict.fromkeys(iterate(block.net_buffer_list_chain), "send")
-        self.delegated.buffered_data = None
+        if self.delegated.buffered_data is not None:
+            self.host.free_handed_over(self.delegated.buffered_data)
+            self.delegated.buffered_data = None
         self.peer_closed = False
 
     # Terminate

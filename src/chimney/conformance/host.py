@@ -105,6 +105,30 @@ class Host(Protocol):
     def oid_request(self, request: OidRequest) -> int:
         return self.binding.oid_request(request)
 
+    # Before an initiate, and after it
+
+    def may_offload(self, end: End) -> bool:
+        """Whether this connection needs nothing that only a host can do: its handshake carried no IP options
+        (initiate.no-ip-options).
+        """
+        packets = map(wire.read_packet, self.ordinary)
+        return not any(
+            packet.special and packet.payload[13] & wire.SYN and self.side.end_of(packet) is end
+            for packet in packets
+            if packet is not None and packet.valid_tcp
+        )
+
+    def settle_acknowledgements(self, end: End) -> None:
+        """Acknowledge what the host's own stack has received, before an initiate (initiate.host.flush-ack)."""
+        sent = end.peer.segment(0, ack=end.delegated.rcv_nxt - end.peer.iss & 0xFFFFFFFF, push=False)
+        end.side.port.send(end.peer.frame(sent), [], 0, 0, 0, False)
+
+    def free_handed_over(self, net_buffer_list: NetBufferList) -> None:
+        """BufferedData of an initiate that has succeeded: it is the target's business now."""
+        for nbl in iterate(net_buffer_list):
+            if nbl.pool is not None:
+                nbl.pool.free(nbl)
+
     # State completions
 
     def initiate_offload_complete(self, block_list: Tree) -> None:

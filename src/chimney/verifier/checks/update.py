@@ -155,6 +155,9 @@ class UpdatedWindow(Checks):
                 continue
             scale = item.const.rcv_wind_scale if isinstance(item.const, TcpConst) else 0
             most = 0xFFFF << scale
+            if block.cached.flags & TcpCachedFlags.UPDATE_RCV_WND:
+                # Whatever was asked for before, this is what counts from now on.
+                item.facts.pop("window", None)
             before, after = min(item.cached.initial_rcv_wnd, most), min(block.cached.initial_rcv_wnd, most)
             if block.cached.flags & TcpCachedFlags.UPDATE_RCV_WND and after > before + (2 << scale):
                 operation.facts.setdefault("windows", []).append((item, before, scale))
