@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from chimney.conformance.host import Host
 from chimney.conformance.scenarios import SCENARIOS
 from chimney.conformance.world import soft_target
-from chimney.intermediate import PassThrough
+from chimney.intermediate import Multiplexer, PassThrough
 from chimney.link.base import Link
 from chimney.link.memory import Clock
 from chimney.ndis.driver import Miniport
@@ -56,6 +56,8 @@ class Mutant:
             made["library"] = kind()
         elif issubclass(kind, (Binding, MiniportHandle)):
             made["library"] = _LibraryWith(kind)
+        elif issubclass(kind, Multiplexer):
+            made["team"] = lambda name: kind(name, 2, 2)
         else:
             made["drivers"] = [self._driver if letter == "m" else PassThrough for letter in self.stack]
         return made

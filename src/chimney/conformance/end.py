@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from chimney.conformance import trees, wire
 from chimney.link.base import NO_VLAN, Flow
 from chimney.ndis.buffers import NetBuffer, NetBufferList, iterate, link, net_buffer_list
-from chimney.ndis.handle import INITIATING, OFFLOADED, TERMINATING, OffloadHandle
+from chimney.ndis.handle import IDLE, INITIATING, OFFLOADED, TERMINATING, OffloadHandle
 from chimney.ndis.state import (
     TIMER_NOT_RUNNING,
     NeighborCached,
@@ -110,7 +110,7 @@ class End:
     ``unfinished`` is send data that has come back and waits for the next initiate; ``waiting`` are requests for which
     the initiate under way has not completed; ``kept`` are segments that the host received itself. ``upload_reason``:
     why the connection is to be terminated, as soon as that is possible. ``reading``: the application always has a
-    receive of so many bytes posted (0: it does not).
+    receive of so many bytes posted (0: it does not). ``returns``: the host offloads it again whenever it has come back.
     """
 
     def __init__(self, side: Side, port: int, ipv6: bool = False, addresses: tuple[bytes, bytes] | None = None) -> None:
@@ -139,6 +139,7 @@ class End:
         self.to_forward: list[bytes] = []
         self.requests: dict[NetBufferList, str] = {}
         self.reading = 0
+        self.returns = False
         self.upload_reason: object = None
         self.aborted = False
         self.reset = False
@@ -161,15 +162,19 @@ class End:
     @property
     def offloaded(self) -> TcpObject | None:
         """The target's own record."""
-        found: TcpObject | None = self.side.target.find(self.flow)
-        return found
+        for side in self.side.world.sides[self.side.number :: 2]:
+            found: TcpObject | None = side.target.find(self.flow)
+            if found is not None:
+                return found
+        return None
 
     @property
     def peer(self) -> End:
         """The other end of this connection."""
         return next(
             end
-            for end in self.side.world.sides[1 - self.side.number].ends
+            for side in self.side.world.sides[1 - self.side.number :: 2]
+            for end in side.ends
             if (end.flow.local_port, end.flow.remote_port) == (self.flow.remote_port, self.flow.local_port)
         )
 
@@ -469,6 +474,17 @@ class End:
             self._post(kind, list(iterate(head)), flags)
         return bool(waiting)
 
+    def go_down(self) -> bool:
+        """Offload it again, if it is to be and can be."""
+        ended = self.aborted or self.reset or not self.delegated.state.offloadable
+        if not self.returns or ended or self.host.paused or self.handle.phase != IDLE:
+            return False
+        # A path or neighbor that is on its way up has to arrive there first.
+        if any(handle.phase in (INITIATING, TERMINATING) for handle in (self.path_handle, self.neighbor_handle)):
+            return False
+        self.side.start("initiate_offload", self.initiate_tree())
+        return True
+
     def read_on(self) -> bool:
         """Post the next receive, if the application reads (``reading`` bytes at a time) and none is posted."""
         at_end = self.peer_closed or self.reset or self.aborted or self.upload_reason is not None
@@ -537,7 +553,7 @@ class End:
         packet = ip_of(source, ours, wire.checked(source, ours, segment, good), options, identification, good_header)
         ether_type = wire.ETHER_IPV4 if len(ours) == 4 else wire.ETHER_IPV6
         number = self.side.number
-        return wire.ethernet(destination or MACS[number], MACS[1 - number], ether_type, packet)
+        return wire.ethernet(destination or self.side.link.mac, MACS[1 - number], ether_type, packet)
 
     def inject(self, *frames: bytes, vlan: int = NO_VLAN) -> None:
         """Put frames on the wire towards this side, as if the peer had sent them."""

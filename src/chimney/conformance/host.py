@@ -311,6 +311,7 @@ class Host(Protocol):
             if phase != OFFLOADED:
                 if phase != INITIATING and end.waiting:
                     end.post_waiting()
+                done += end.go_down()
                 continue
             if end.to_forward:
                 segments, end.to_forward = end.to_forward, []

@@ -9,7 +9,7 @@ from typing import Protocol as Structural
 from chimney.conformance import trees, wire
 from chimney.conformance.end import MACS, End
 from chimney.conformance.host import Host
-from chimney.intermediate import PassThrough
+from chimney.intermediate import FaultyDriver, PassThrough
 from chimney.link.base import NEVER, NO_VLAN, Flow, Frame, Link, Statistics
 from chimney.link.memory import Clock, MemoryLink, MemoryNetwork
 from chimney.ndis.capabilities import (
@@ -43,9 +43,19 @@ class Driver(Structural):
     def lower(self) -> Protocol: ...
 
 
+class Team(Structural):
+    """A driver with several edges on each side (see `chimney.intermediate.Multiplexer`)."""
+
+    @property
+    def uppers(self) -> Sequence[Miniport]: ...
+
+    @property
+    def lowers(self) -> Sequence[Protocol]: ...
+
+
 def soft_target(side: Side) -> SoftTarget:
     """The real target of a side."""
-    return SoftTarget(f"target {side.number}", side.port, side.clock, side.config)
+    return SoftTarget(f"target {side.index}", side.port, side.clock, side.config)
 
 
 def limits_of(config: TargetConfig, link: Link, short_of: str = "") -> Limits:
@@ -75,13 +85,14 @@ def limits_of(config: TargetConfig, link: Link, short_of: str = "") -> Limits:
 
 class Side:
     """One host with drivers above a target. ``link`` is its end of the network, ``port`` what the target has of it;
-    ``target`` is bound at the bottom; ``ends`` are the connections the host knows.
+    ``target`` is bound at the bottom; ``ends`` are the connections the host knows. ``number`` is 0 or 1, for the two
+    ends of connections; ``index`` counts the sides, of which more than one can be at the same end (see `World.team`).
     """
 
     def __init__(
         self,
         world: World,
-        number: int,
+        index: int,
         drivers: Sequence[Callable[[str], Driver]],
         config: TargetConfig,
         target: Callable[[Side], Any],
@@ -89,30 +100,35 @@ class Side:
         link: Callable[[Side, Link], Link] | None,
     ) -> None:
         self.world = world
-        self.number = number
+        self.index = index
+        self.number = number = index % 2
         self.clock = world.clock
         self.config = config
         self.ticks_per_second = config.ticks_per_second
         self.ends: list[End] = []
-        self.link = world.network.link("ab"[number], MACS[number], send_buffer=world.send_buffer)
+        mac = MACS[number][:5] + bytes([index + 1])
+        self.link = world.network.link("abc"[index], mac, send_buffer=world.send_buffer)
         self.port = world.watched(self.link)
         if link is not None:
             self.port = link(self, self.port)
         # A SoftTarget, or something that stands before one and has all its attributes.
         self.target = target(self)
         self.runs_short_of("")
-        self.host = host(f"host {number}")
+        self.host = host(f"host {index}")
         self.host.side = self
         self.host.obedient = world.obedient
-        self.drivers = [make(f"driver {number}.{index}") for index, make in enumerate(drivers)]
+        self.drivers = [make(f"driver {index}.{place}") for place, make in enumerate(drivers)]
         self.bindings: list[Binding] = []
-        below: Miniport = self.target
-        for driver in self.drivers:
-            self._bind(driver.lower, below)
-            below = driver.upper
-        self.binding = self._bind(self.host, below)
+        self.binding: Binding = None  # type: ignore[assignment]  # set by bind_above
 
-    def _bind(self, protocol: Protocol, miniport: Miniport) -> Binding:
+    def bind_above(self, below: Miniport) -> None:
+        """Bind drivers and host above ``below``."""
+        for driver in self.drivers:
+            self.bind(driver.lower, below)
+            below = driver.upper
+        self.binding = self.bind(self.host, below)
+
+    def bind(self, protocol: Protocol, miniport: Miniport) -> Binding:
         binding = bind(protocol, miniport, self.world.observer, self.world.library)
         self.bindings.append(binding)
         return binding
@@ -125,7 +141,8 @@ class Side:
             self.enable()
         log = self.host.log
         getattr(self.host, call)(tree)
-        assert not log or log[-1][1] is not tree, "completed from within the downward call"
+        alone = not self.drivers and self.world.team is None
+        assert not alone or not log or log[-1][1] is not tree, "completed from within the downward call"
 
     def state(self, operation: str, tree: Tree) -> None:
         """A state operation on the binding, and the target's turn, in which it completes."""
@@ -135,9 +152,20 @@ class Side:
     def wait_for(self, what: str, tree: Tree) -> None:
         """Poll: a state operation completes then, not from within the call."""
         self.target.poll(self.clock())
+        self.poll_drivers()
         if not self._count(what, tree):
             self.world.run(until=lambda: self._count(what, tree) > 0)
         assert self._count(what, tree) == 1, f"{what} completes once"
+
+    def poll_drivers(self) -> int:
+        """Let time pass for drivers that keep something back; returns how much that brought about."""
+        done = 0
+        for driver in self.drivers:
+            if isinstance(driver, FaultyDriver):
+                before = driver.pending
+                driver.poll()
+                done += before - driver.pending if driver.holding else before
+        return done
 
     def _count(self, what: str, tree: Tree) -> int:
         return sum(subject is tree for subject, *_ in self.host.took(what))
@@ -252,7 +280,7 @@ class Side:
 
     def close(self) -> None:
         """Close the bindings, from the host downward."""
-        for binding in reversed(self.bindings):
+        for binding in sorted(self.bindings, key=lambda binding: -binding.level):
             if binding.protocol.binding is not None:
                 binding.close()
 
@@ -273,8 +301,12 @@ class Side:
 class World:
     """Two sides, a network between them, and the time.
 
+    ``team`` is the driver that joins sides 0 and 2, if there is one.
+
     drivers     between each host and target: how many that pass everything through (every second one keeps records of
                 requests), or what makes each, with its name, from the target upward.
+    team        makes a driver with two upper and two lower edges: side 0 then has two hosts over two targets, as sides
+                0 and 2; the ``drivers`` stand above it.
     config      of the targets: one for both, or one for each.
     observer    sees every boundary; one with a ``watch`` sees the targets' links, too.
     library     NDIS itself, at every boundary.
@@ -295,6 +327,7 @@ class World:
         clock: Clock | None = None,
         observer: Observer | None = None,
         library: Library | None = None,
+        team: Callable[[str], Team] | None = None,
         target: Callable[[Side], Any] = soft_target,
         host: Callable[[str], Host] = Host,
         link: Callable[[Side, Link], Link] | None = None,
@@ -312,8 +345,18 @@ class World:
         configs = config if isinstance(config, tuple) else (config or TargetConfig(),) * 2
         made = [_PASS_THROUGH[n % 2] for n in range(drivers)] if isinstance(drivers, int) else list(drivers)
         self.sides: list[Side] = []
-        for number in (0, 1):
-            self.sides.append(Side(self, number, made, configs[number], target, host, link))
+        for index in (0, 1) if team is None else (0, 1, 2):
+            self.sides.append(Side(self, index, made, configs[index % 2], target, host, link))
+        self.team = None if team is None else team("team 0")
+        if self.team is None:
+            self.sides[0].bind_above(self.sides[0].target)
+        else:
+            members = self.sides[0::2]
+            for side, lower in zip(members, self.team.lowers, strict=True):
+                side.bind(lower, side.target)
+            for side, upper in zip(members, self.team.uppers, strict=True):
+                side.bind_above(upper)
+        self.sides[1].bind_above(self.sides[1].target)
         self.wire: list[tuple[int, str, bytes]] = []
         self.network.tap = self._tap
 
@@ -327,9 +370,17 @@ class World:
         watch = getattr(self.observer, "watch", None)
         return port if watch is None else watch(port)
 
-    def ends(self, port: int = 1000, ipv6: bool = False, addresses: tuple[bytes, bytes] | None = None) -> list[End]:
-        """Both ends of a connection, not offloaded yet; ``addresses`` are side 0's and side 1's."""
-        return [End(side, port, ipv6, addresses) for side in self.sides]
+    def ends(
+        self,
+        port: int = 1000,
+        ipv6: bool = False,
+        addresses: tuple[bytes, bytes] | None = None,
+        host: int = 0,
+    ) -> list[End]:
+        """Both ends of a connection, not offloaded yet; ``addresses`` are side 0's and side 1's, ``host`` the side
+        whose host has the first end.
+        """
+        return [End(side, port, ipv6, addresses) for side in (self.sides[host], self.sides[1])]
 
     def connect(self, port: int = 1000, ipv6: bool = False) -> list[End]:
         """Both ends of a connection, offloaded."""
@@ -341,7 +392,7 @@ class World:
     def poll(self) -> None:
         """Let both targets and hosts do what can be done now, until that is nothing."""
         for _ in range(1000):
-            done = sum([side.target.poll(self.clock()) for side in self.sides])
+            done = sum([side.target.poll(self.clock()) + side.poll_drivers() for side in self.sides])
             if not done + sum([side.host.attend() for side in self.sides]):
                 return
         raise AssertionError("a target finds work for ever")
@@ -387,6 +438,9 @@ class World:
             if offloaded:
                 side.terminate(*offloaded)
         self.poll()
+        if self.team is not None:
+            # What is above the team goes before what is below it, on both sides.
+            self.sides[0].bindings += self.sides[2].bindings
         for side in self.sides:
             side.close()
 
