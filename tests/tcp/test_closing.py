@@ -201,6 +201,13 @@ def test_the_reset_stands_after_all_that_was_sent():
     assert [s.seq for s in peer.take()] == [100]
 
 
+def test_the_reset_acknowledges_nothing_new():
+    peer = Peer(PLAIN)
+    peer.give(0, data=b"waits for the delayed acknowledgement")
+    peer.conn.abort(0)
+    assert [(s.rst, s.ack) for s in peer.take()] == [(True, 0)]
+
+
 # SYN, URG, ACK.
 
 

@@ -449,8 +449,11 @@ class Connection:
         if not wanted:
             return None
         self.stats.resets_out += 1
+        acknowledged = self._last_ack_sent
         segment = self._pure_ack(now)
         segment.flags = _RST | _ACK
+        # Nothing is acknowledged that was not before (disconnect.abort.stop-rx).
+        segment.ack = self.receiver.window.sequence(acknowledged)
         segment.sack_blocks = []
         return segment
 
