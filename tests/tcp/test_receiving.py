@@ -4,6 +4,7 @@ import pytest
 from tcp_harness import MSS, Peer
 
 from chimney.tcp import ACK, FIN, PSH, Config, Event, State
+from chimney.tcp.config import NEVER
 
 PLAIN = Config(timestamps=False, initial_rcv_wnd=64_000)
 
@@ -227,3 +228,37 @@ def test_flush_ack_gives_the_delayed_acknowledgement_once():
     peer.give(0, data=b"a")
     assert peer.conn.flush_ack(0).ack == peer.irs + 1
     assert peer.conn.flush_ack(0) is None and peer.take() == []
+
+
+# Windows that have grown by little.
+
+
+def little_more_window(sws_us):
+    """A closed window, and 100 bytes of room that nobody has been told of."""
+    peer = Peer(Config(timestamps=False, initial_rcv_wnd=2000, sws_prevention_us=sws_us), rcv_wnd=2000)
+    peer.give(0, data=bytes(2000), segments=2)
+    assert [s.window for s in peer.take()] == [0]
+    peer.conn.consume(100)
+    return peer
+
+
+def test_the_news_of_a_little_more_window_waits_for_as_long_as_configured():
+    peer = little_more_window(75_000)
+    assert peer.take() == [] and peer.conn.poll_at() == 75_000
+    assert [(s.ack, s.window) for s in peer.wait()] == [(2000, 100)]
+    assert peer.take() == [] and peer.conn.poll_at() == NEVER
+
+
+def test_without_that_time_it_waits_for_more():
+    peer = little_more_window(0)
+    assert peer.take() == [] and peer.conn.poll_at() == NEVER
+    peer.conn.consume(1900)
+    assert [s.window for s in peer.take()] == [2000]
+
+
+def test_news_that_has_gone_out_otherwise_is_not_repeated():
+    peer = little_more_window(75_000)
+    assert peer.take() == []
+    peer.conn.consume(1900)
+    assert [s.window for s in peer.take()] == [2000]
+    assert peer.take() == [] and peer.conn.poll_at() == NEVER

@@ -245,3 +245,34 @@ def test_a_fin_alone_is_the_probe():
     assert peer.conn.state == State.FIN_WAIT_1
     peer.give(0, 1, window=0, flags=ACK | FIN)
     assert peer.conn.state == State.TIME_WAIT
+
+
+# Silly windows, for as long as the owner wants.
+
+
+def test_what_is_small_is_held_back_for_as_long_as_configured():
+    peer = Peer(Config(timestamps=False, sws_prevention_us=75_000), snd_wnd=100)
+    peer.conn.send(data(1000))
+    assert peer.take() == [] and peer.conn.poll_at() == 75_000
+    assert [s.length for s in peer.wait()] == [100]
+
+
+def test_what_ends_a_send_is_not_held_back():
+    peer = Peer(PLAIN, snd_wnd=100)
+    peer.conn.send(data(40))
+    peer.conn.send(data(60))
+    peer.conn.send(data(1000))
+    assert [(s.length, s.psh) for s in peer.take()] == [(100, True)]
+
+
+def test_parameters_can_be_changed():
+    peer = Peer(PLAIN, snd_wnd=100)
+    peer.conn.set_parameters(5, 10_000, 1, 4, 30_000)
+    peer.conn.send(data(1000))
+    assert peer.take() == [] and peer.conn.poll_at() == 30_000
+    peer.wait()
+    peer.give(0, data=b"x")
+    assert peer.take() == []
+    assert peer.conn.ack_policy.deadline == peer.now + 10_000
+    recovery = peer.conn.sender.recovery
+    assert (peer.conn.ack_policy.frequency, recovery.threshold, peer.conn.sender.timer.max_count) == (5, 4, 1)
