@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from chimney.ndis.capabilities import Oid, TcpConnectionOffload
 from chimney.ndis.crossing import Crossing, Kind, Stage
-from chimney.ndis.status import Status
+from chimney.ndis.status import Status, StatusIndication
 from chimney.verifier.books import Operation
 from chimney.verifier.check import Checks, enter, leave
 
@@ -73,26 +73,54 @@ class ChangedCapabilities(Checks):
     def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
         self._first: dict[int, TcpConnectionOffload] = {}
+        self._reported: dict[int, TcpConnectionOffload] = {}
+
+    @enter(Kind.SET_ATTRIBUTES)
+    def reported(self, crossing: Crossing) -> None:
+        if isinstance(crossing.information, tuple) and crossing.information[0] is not None:
+            self._reported[crossing.boundary.number] = crossing.information[0]
+
+    @enter(Kind.STATUS)
+    def changed(self, crossing: Crossing) -> None:
+        """A resume tells the capabilities of the one that it comes from; it may be passed on as it is."""
+        told = crossing.value == StatusIndication.TCP_CONNECTION_OFFLOAD_HARDWARE_CAPABILITIES
+        passed_on = crossing.value == StatusIndication.OFFLOAD_RESUME and crossing.parent is not None
+        if passed_on and crossing.parent is not None:
+            passed_on = crossing.parent.kind is Kind.STATUS and crossing.parent.value == crossing.value
+        if (told or passed_on) and isinstance(crossing.information, TcpConnectionOffload):
+            self._reported[crossing.boundary.number] = crossing.information
 
     @enter(Kind.INITIATE)
     def passed_down(self, crossing: Crossing) -> None:
         operation = crossing.notes
         if not isinstance(operation, Operation) or operation.above is None:
             return
-        reported = self.books.of(operation.above.boundary).capabilities
+        upper = operation.above.boundary
+        reported = self._reported.get(upper.number)
         behind = self.books.of(crossing).capabilities
         if reported is None or behind is None:
             return
-        first = self._first.setdefault(operation.above.boundary.number, behind)
+        first = self._first.setdefault(upper.number, behind)
         if behind != first:
+            together = [book.capabilities for book in self.books.below(upper) if book.capabilities is not None]
             self.check(
                 "im.cap.hw-change",
-                _covers(behind, reported),
-                lambda: f"{reported} is what is known above, {behind} what is behind it now",
+                _covers(behind, together, reported),
+                lambda: f"{reported} is what has been reported above, {behind} what is behind it now",
                 crossing,
+                culprit=upper.miniport.name,
             )
 
 
-def _covers(behind: TcpConnectionOffload, reported: TcpConnectionOffload) -> bool:
+def _covers(
+    behind: TcpConnectionOffload, all_behind: list[TcpConnectionOffload], reported: TcpConnectionOffload
+) -> bool:
+    """Whether ``behind`` can do what has been reported. A driver may add up how many connections its adapters take."""
     more = [flag for flag in _FLAGS if getattr(reported, flag) and not getattr(behind, flag)]
-    return not more and not reported.encapsulation & ~behind.encapsulation
+    capacity = reported.tcp_connection_offload_capacity
+    together = sum(one.tcp_connection_offload_capacity for one in all_behind)
+    return (
+        not more
+        and not reported.encapsulation & ~behind.encapsulation
+        and (capacity <= behind.tcp_connection_offload_capacity or capacity == together)
+    )

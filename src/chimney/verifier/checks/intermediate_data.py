@@ -168,6 +168,15 @@ class CompletionsUp(Checks):
         if request.kind is not Kind.SEND or request.chained:
             return
         lists = request.posted.nbls
+        if status in _REFUSED:
+            passed = [r for r in request.posted.notes or () if r.below is not None]
+            self.check(
+                "im.send.no-memory.no-propagate",
+                not passed,
+                lambda: f"{len(passed)} of the {len(lists)} lists have been passed down",
+                crossing,
+                request.stream,
+            )
         first = lists[0].nbl is request.nbl
         if first:
             self._refusing = (request.posted.number, status)
@@ -181,14 +190,6 @@ class CompletionsUp(Checks):
             "im.send.no-memory.first" if first else "im.send.no-memory.rest",
             status == wanted,
             lambda: f"{name(status)} instead of {wanted.name}",
-            crossing,
-            request.stream,
-        )
-        passed = [r for r in request.posted.notes or () if r.below is not None]
-        self.check(
-            "im.send.no-memory.no-propagate",
-            not passed,
-            lambda: f"{len(passed)} of the {len(lists)} lists have been passed down",
             crossing,
             request.stream,
         )

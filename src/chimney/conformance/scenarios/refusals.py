@@ -1,10 +1,10 @@
-"""Intermediate drivers in trouble, and such as change what they may change (documents: chapter 12)."""
+"""Sends that nobody passes on any more: a driver without memory, a target that wants the connection back (12.5)."""
 
 from __future__ import annotations
 
-from chimney.conformance.drivers import ShortDriver, TaggingDriver
+from chimney.conformance.drivers import ShortDriver
 from chimney.conformance.scenario import scenario
-from chimney.conformance.steps import arrived, exchange, send
+from chimney.conformance.steps import arrived, send
 from chimney.conformance.world import World
 from chimney.ndis.status import Status
 
@@ -40,17 +40,6 @@ def two_drivers_without_memory(world: World) -> None:
         world.run(until=lambda: not a.offloaded)
         a.initiate()
         world.run(until=lambda: arrived(b))
-
-
-@scenario(delay_us=500, drivers=[TaggingDriver])
-def a_driver_that_tags(world: World) -> None:
-    """The driver puts all that is offloaded through it into a VLAN, with a priority."""
-    a, b = world.connect()
-    exchange(a, b, 3000)
-    a.query("cached")
-    a.terminate()
-    a.initiate()
-    exchange(a, b, 1000)
 
 
 @scenario(delay_us=500)
