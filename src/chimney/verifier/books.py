@@ -184,6 +184,11 @@ class Request:
         return self.view.length
 
     @property
+    def prefilled(self) -> int:
+        """Bytes that a non-push receive held when it was posted (A9)."""
+        return self.view.bytes_transferred if self.view.no_push else 0
+
+    @property
     def stream(self) -> Stream:
         stream = self.book.stream
         assert stream is not None
@@ -219,12 +224,15 @@ class Request:
 
 @dataclass(slots=True, eq=False)
 class Completed:
-    """One list of a completion call: as it comes back, and the open request it belongs to (None: there is none)."""
+    """One list of a completion call: as it comes back, and the open request it belongs to (None: there is none).
+    ``delivered``: what a receive above its target should hold, until the call returns.
+    """
 
     view: NblView
     request: Request | None
     earlier: Request | None = None
     elsewhere: Request | None = None
+    delivered: bytes = b""
 
 
 class BoundaryBook:
@@ -457,7 +465,7 @@ class Books:
                 request.serial = self._serial()
                 book.done[id(view.nbl)] = request
                 if book.boundary.bottom:
-                    self._settle(crossing, request, view)
+                    self._settle(request, entry)
             crossing.notes.append(entry)
         while len(book.done) > 4096:
             del book.done[next(iter(book.done))]
@@ -466,13 +474,12 @@ class Books:
         self._completions += 1
         return self._completions
 
-    def _settle(self, crossing: Crossing, request: Request, view: NblView) -> None:
+    def _settle(self, request: Request, entry: Completed) -> None:
         stream = request.stream
         if request.kind is Kind.RECEIVE:
-            # Checked against the wire by who looks at it; the books move on.
-            crossing_delivered = stream.facts.setdefault("delivered", {})
-            prefilled = request.view.bytes_transferred if request.view.no_push else 0
-            crossing_delivered[id(view.nbl)] = stream.receive.deliver(max(0, view.bytes_transferred - prefilled))
+            # Checked against the memory by who looks at it; the books move on.
+            count = entry.view.bytes_transferred - request.prefilled
+            entry.delivered = stream.receive.deliver(max(0, count))
         elif request.kind in (Kind.SEND, Kind.DISCONNECT):
             stream.send.forget(request)
 
@@ -702,7 +709,7 @@ class Books:
             book.lent[id(crossing.nbl)] = (crossing.nbl, crossing, stream)
             consumed = sum(view.length for view in crossing.nbls)
         if stream is not None and crossing.boundary.bottom:
-            stream.facts["taken"] = stream.receive.deliver(consumed)
+            stream.receive.deliver(consumed)
 
     def _status(self, crossing: Crossing) -> None:
         # Imported names of the enumeration would hide which indication is meant.

@@ -31,6 +31,11 @@ def packet(method: Method) -> Method:
     return _hook("packet")(method)
 
 
+def polled(method: Method) -> Method:
+    """Call the method, with the link's name, whenever a target asks its link for frames."""
+    return _hook("polled")(method)
+
+
 def finish(method: Method) -> Method:
     """Call the method, without arguments, when the run is over."""
     return _hook("finish")(method)

@@ -12,13 +12,14 @@ class WatchedLink(Link):
     """A link in front of another one: what passes is reported, and nothing else changes.
 
     report(packet) is called with a frame received before the target sees it, and with one sent once the link has
-    answered.
+    answered; polled(name) whenever the target asks for frames: it has dealt with those before, most likely.
     """
 
     def __init__(self, link: Link, next_number: Callable[[], int], clock: Callable[[], int]) -> None:
         super().__init__(link.name, link.mac, link.mtu)
         self.inner = link
         self.report: Callable[[Packet], None] = lambda packet: None
+        self.polled: Callable[[str], None] = lambda name: None
         self._number = next_number
         self._clock = clock
 
@@ -31,6 +32,7 @@ class WatchedLink(Link):
         return waiting
 
     def receive(self, limit: int) -> list[Frame]:
+        self.polled(self.name)
         frames = self.inner.receive(limit)
         for frame in frames:
             packet = Packet(

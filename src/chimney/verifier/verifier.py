@@ -38,6 +38,7 @@ class Verifier(Observer):
 
     exercised   rule id -> how often there was something to check.
     violations  what was found, the first thousand; ``counts`` has all by rule.
+    facts       the checks' own notes.
     """
 
     def __init__(self, clock: Callable[[], int], mode: Mode = Mode.COUNT) -> None:
@@ -51,6 +52,7 @@ class Verifier(Observer):
         self.limits: dict[str, Limits] = {}
         self._history: deque[Crossing | Packet] = deque(maxlen=_HISTORY)
         self._hooks: dict[Any, list[Callable[..., None]]] = {}
+        self.facts: dict[str, Any] = {}
         self._finished = False
         for kind in all_checks():
             self._install(kind(self))
@@ -64,6 +66,7 @@ class Verifier(Observer):
         """The link to give to a target instead of ``link``: the verifier sees its frames."""
         watched = WatchedLink(link, self.next_number, self.clock)
         watched.report = self.packet
+        watched.polled = self.polled
         self.links.append(watched)
         return watched
 
@@ -88,6 +91,11 @@ class Verifier(Observer):
         self.books.packet(packet)
         for check in self._hooks.get("packet", ()):
             check(packet)
+
+    def polled(self, link: str) -> None:
+        """A target asks its link for frames."""
+        for check in self._hooks.get("polled", ()):
+            check(link)
 
     def finish(self) -> None:
         """The run is over, everything has been taken back: what is left open is a finding. Calling it again does
