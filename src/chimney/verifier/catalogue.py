@@ -37,7 +37,9 @@ class Rule:
 
 
 # Beside those that the catalogue itself marks: structural ones, true of anything that has this shape.
-UNOBSERVABLE: dict[str, str] = {}
+UNOBSERVABLE: dict[str, str] = {
+    "send.host.no-urgent": "no call can ask for urgent data; an urgent byte posted as an ordinary one looks like any.",
+}
 
 
 @cache
