@@ -153,7 +153,8 @@ def test_segments_that_come_during_the_initiate_are_forwarded(stack, connection)
     stack.during_poll.append(arrive)
     connection.offload()
     assert [b"".join(n.first_net_buffer.views()) for n in stack.target.forwards] == [b"tcp segment of twenty"]
-    # One that the target did not process any more is the host's again.
+    # One that the target did not process any more is the host's again, whatever the target did with Scratch.
+    stack.target.forwards[0].scratch = "the target's"
     stack.target.forwards[0].status = int(Status.UPLOAD_IN_PROGRESS)
     stack.target.handle.tcp_offload_forward_complete(stack.target.forwards[0])
     connection.upload()

@@ -130,8 +130,8 @@ class ChimneyPath:
         lists = []
         for segment in segments:
             nbl = net_buffer_list(segment.tcp())
-            nbl.protocol_reserved = self
-            nbl.scratch = segment
+            # What must outlive the hand-over stands here: Scratch is the target's by now (bl.scratch).
+            nbl.protocol_reserved = self, segment
             lists.append(nbl)
         head = link(lists)
         if head is not None:
@@ -187,10 +187,9 @@ class ChimneyPath:
                 request, ConnectionResetError("the connection was reset before its end was acknowledged")
             )
 
-    def forward_complete(self, nbl: NetBufferList) -> None:
+    def forward_complete(self, segment: KeptSegment, nbl: NetBufferList) -> None:
         """A forwarded segment came back; one that the target did not process is the host's (forward.complete.host)."""
         if nbl.status == Status.UPLOAD_IN_PROGRESS:
-            segment: Any = nbl.scratch
             self.connection.keep(segment)
 
     def receive_indicate(self, nbl: NetBufferList) -> tuple[int, int]:

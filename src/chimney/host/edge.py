@@ -20,9 +20,9 @@ _SUCCESS = int(Status.SUCCESS)
 class HostEdge(Protocol):
     """ProtocolXxx of the host stack.
 
-    A request's owner stands in its list's ``protocol_reserved``, a state operation's in its root block's; a
-    connection's in its handle's record. ``keepers`` are the flows whose segments the host keeps itself while a
-    hand-over is under way.
+    A request's owner stands in its list's ``protocol_reserved`` (a forward's with its segment), a state operation's in
+    its root block's; a connection's in its handle's record. ``keepers`` are the flows whose segments the host keeps
+    itself while a hand-over is under way.
     """
 
     def __init__(self, name: str, on_status: Callable[[StatusIndication], None]) -> None:
@@ -67,8 +67,9 @@ class HostEdge(Protocol):
 
     def tcp_offload_forward_complete(self, net_buffer_list: NetBufferList) -> None:
         for nbl in _apart(net_buffer_list):
-            owner: Any = nbl.protocol_reserved
-            owner.forward_complete(nbl)
+            forwarded: Any = nbl.protocol_reserved
+            path, segment = forwarded
+            path.forward_complete(segment, nbl)
 
     def tcp_offload_receive_indicate(
         self, offload_context: OffloadHandle, net_buffer_list: NetBufferList, status: int
