@@ -34,10 +34,10 @@ class WaitsInAHandler(HostShim):
             self.side.target.run_operations()
 
 
-@mutant("general.unload.after-returns", scenario="indications", side=None)
-class NeverReturns(HostShim):
-    def return_lists(self, count=0):
-        self.held.clear()
+@mutant("general.unload.after-returns", scenario="lists-outlive-their-connection", side=None)
+class HaltsAtOnce(TargetShim):
+    def halt(self):
+        pass
 
 
 @mutant("general.complete-exactly-once", scenario="transfer")

@@ -163,14 +163,15 @@ class BalanceChecks(Checks):
         request = self.books.of(item.boundary).done.get(id(view.nbl))
         return request is not None and request.book is item and request.returned_in_chain
 
-    @enter(Kind.CLOSE)
+    @leave(Kind.CLOSE)
     def closed(self, crossing: Crossing) -> None:
+        """An adapter that refuses to be closed obeys, too."""
         if crossing.boundary.bottom:
             lent = len(self.books.of(crossing).lent)
             self.check(
                 "general.unload.after-returns",
-                not lent,
-                f"the adapter is closed while {lent} lists that it has indicated are out",
+                not lent or crossing.raised is not None,
+                f"the adapter has been closed while {lent} lists that it has indicated are out",
                 crossing,
             )
 
