@@ -48,6 +48,7 @@ CONST_FLAGS = TcpConstFlags.TIMESTAMP_ENABLED | TcpConstFlags.SACK_ENABLED | Tcp
 Part = bytes | bytearray | memoryview | list[bytes] | tuple[bytes, ...]
 
 _MASK = 0xFFFFFFFF
+_HALF = 0x80000000
 _BACK = frozenset({Status.UPLOAD_IN_PROGRESS, Status.REQUEST_UPLOAD, Status.UPLOAD_REQUESTED})
 _SHUT = {
     TcpConnectionState.ESTABLISHED: TcpConnectionState.FIN_WAIT_1,
@@ -208,6 +209,7 @@ class End:
         if not self.host.obedient:
             return None
         self._age()
+        self._catch_up()
         pieces: list[NetBufferList] = []
         for nbl in self.unfinished:
             nb: NetBuffer | None = nbl.first_net_buffer
@@ -218,6 +220,23 @@ class End:
         for piece in pieces:
             piece.protocol_reserved = Request(self, "send")
         return link(pieces)
+
+    def _catch_up(self) -> None:
+        """Process the data of segments that the host received itself and was not to forward, as far as it is in
+        sequence, and acknowledge it (forward.complete.host, terminate.segments.not-back).
+        """
+        state, taken = self.delegated, 0
+        segments, self.kept = self.kept, []
+        for segment in sorted(segments, key=lambda segment: _seq(segment) - state.rcv_nxt + _HALF & _MASK):
+            data = segment[(segment[12] >> 4) * 4 :]
+            skip = state.rcv_nxt - _seq(segment) & _MASK
+            if segment[13] & (wire.SYN | wire.RST | wire.URG) or skip >= len(data):
+                continue
+            self.received += data[skip:]
+            taken += len(data) - skip
+            state.rcv_nxt = (state.rcv_nxt + len(data) - skip) & _MASK
+        if taken:
+            self.host.settle_acknowledgements(self)
 
     def _age(self) -> None:
         """The host's own timers and timestamp clock have run since the upload (ts.host-delta)."""
@@ -567,6 +586,10 @@ class End:
 
 def ip_of(source: bytes, destination: bytes, segment: bytes, options: bytes, identification: int, good: bool) -> bytes:
     return wire.ip_packet(source, destination, segment, options=options, identification=identification, good=good)
+
+
+def _seq(segment: bytes) -> int:
+    return int.from_bytes(segment[4:8], "big")
 
 
 def _bytes_of(nbl: NetBufferList) -> bytes:

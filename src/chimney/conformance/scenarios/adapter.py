@@ -1,4 +1,4 @@
-"""The adapter as a whole: capabilities and parameters, pause and upload-all, statistics, power (documents: 8, 11, 17)."""
+"""The adapter as a whole: parameters, pause and upload-all, statistics, power (documents: 8, 11, 17)."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def completions_cut_and_joined(world: World) -> None:
             send(b, 500)
         world.run(duration=300)
     hand_over(pairs[0][0])
-    for a, b in pairs:
+    for a, _ in pairs:
         send(a, 400)
         a.forward(a.segment(0, push=False), a.segment(0, push=False))
         a.disconnect(b"enough")
@@ -83,7 +83,7 @@ def completions_held_back(world: World) -> None:
 
 @scenario(delay_us=100, drivers=[_faulty(out_of_memory=0.08, seed=3), PassThrough])
 def drivers_without_memory(world: World) -> None:
-    """A driver has no memory for records of sends, receives, disconnects, forwards and offloads; the host takes back."""
+    """A driver has no memory for records of requests and offloads, now and then; the host takes back."""
     pairs = [world.ends(port) for port in (1000, 2000, 3000)]
     for pair in pairs:
         for end in pair:
@@ -283,7 +283,7 @@ def hardware_changes_below_a_team(world: World) -> None:
     """The active adapter wants everything back, and the other one can do less: the hosts learn the new capabilities."""
     pairs = [_connect(world, 1000, 0)]
     first, other = world.sides[0].target, world.sides[2].target
-    exchange(*pairs[0])
+    exchange(pairs[0][0], pairs[0][1])
     other.pause()
     other.resume(replace(other.hardware_capabilities(), tcp_connection_offload_capacity=5))
     first.pause()
@@ -294,4 +294,4 @@ def hardware_changes_below_a_team(world: World) -> None:
     assert capabilities is not None and capabilities.tcp_connection_offload_capacity == 5
     pairs[0][0].initiate()
     pairs[0][1].update_neighbor(world.sides[2].link.mac)
-    exchange(*pairs[0])
+    exchange(pairs[0][0], pairs[0][1])

@@ -70,3 +70,23 @@ def forwards_that_end(world: World) -> None:
         if end.offloaded:
             end.abort()
     world.run(until=lambda: not any(end.offloaded for end in (a, c, e, g)))
+
+
+@scenario(delay_us=100)
+def forwards_that_come_back(world: World) -> None:
+    """Forwards that a terminate finds unprocessed: the host takes their data itself, before it offloads again."""
+    a, b = world.connect()
+    exchange(a, b, 200)
+    b.reading = 0
+    # The segment came on another interface: the link loses it, and the host has it.
+    world.network.drop_if = lambda name, frame: name == "a"
+    data = pattern(a, 600)
+    a.send(data)
+    world.poll()
+    world.network.drop_if = None
+    returned = b.forward(b.segment(400, data[200:], ack=200), b.segment(200, data[:200], ack=200, push=False))
+    b.terminate()
+    assert {nbl.status for nbl in returned} == {Status.UPLOAD_IN_PROGRESS}
+    b.initiate()
+    world.run(until=lambda: arrived(b) and len(a.host.took("send")) == 2)
+    exchange(a, b, 300)
