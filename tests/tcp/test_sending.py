@@ -271,7 +271,7 @@ def test_parameters_can_be_changed():
     peer.conn.send(data(1000))
     assert peer.take() == [] and peer.conn.poll_at() == 30_000
     peer.wait()
-    peer.give(0, data=b"x")
+    peer.give(0, data=b"x", window=100)
     assert peer.take() == []
     assert peer.conn.ack_policy.deadline == peer.now + 10_000
     recovery = peer.conn.sender.recovery
