@@ -120,7 +120,8 @@ def test_upload_all_of_the_active_adapter_makes_another_one_active():
     assert told(rig.host) == [PAUSE, ALL]
     root = tree(*(OffloadHandle(None) for _ in range(3)))
     rig.host.binding.initiate_offload(root)
-    assert root.status == Status.FAILURE, "it cannot wait for what it may depend on"
+    assert rig.host.took("initiate") == [(root,)], "it cannot wait for what it may depend on"
+    assert root.status == Status.FAILURE
     rig.host.log = [entry for entry in rig.host.log if entry[0] == "status"]
     terminate(rig, handles)
     assert told(rig.host) == [PAUSE, ALL, RESUME] and rig.driver.active is rig.driver.lowers[1]
@@ -169,6 +170,8 @@ def test_changed_capabilities_of_the_active_adapter_are_told():
     assert rig.host.log == []
     rig.target.handle.indicate_status_ex(CHANGED, LITTLE)
     assert rig.host.took("status") == [(CHANGED, LITTLE)]
+    rig.target.handle.indicate_status_ex(RESUME, TcpConnectionOffload())
+    assert rig.host.took("status")[1:] == [(CHANGED, TcpConnectionOffload())], "there was no pause to end"
 
 
 def test_a_team_of_teams_over_other_drivers():

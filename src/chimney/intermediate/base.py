@@ -603,8 +603,7 @@ class IntermediateDriver:
         """
         self.uploading = True
         for entry in self.entries:
-            if entry.offloaded:
-                self.stop(entry)
+            self.stop(entry)
         self.indicate_status(StatusIndication.UPLOAD_ALL)
 
     def upload(self, entry: OffloadEntry, reason: UploadReason) -> None:

@@ -18,7 +18,6 @@ cdef class OffloadEntry:
     cdef public OffloadHandle handle
     cdef public object type
     cdef public object data
-    cdef public bint offloaded
     cdef public long sends_below
     cdef public long receives_below
     cdef public int refusing

@@ -37,7 +37,6 @@ class OffloadEntry:
 
     sends_below, receives_below  requests (lists) on this connection that the driver below has; a disconnect counts as
                  a send. Kept only by a driver that keeps records.
-    offloaded    its initiate has succeeded, and its terminate has not.
     refusing     bits: which requests are not passed down any more.
     held         refused requests that wait until older ones have come back: (operation, head).
     deferred     what came up before the initiate was completed upward; None at all other times.
@@ -50,7 +49,6 @@ class OffloadEntry:
         self.handle = OffloadHandle(self)
         self.type: OffloadStateType | None = None
         self.data: object = None
-        self.offloaded = False
         self.sends_below = 0
         self.receives_below = 0
         self.refusing = 0

@@ -199,9 +199,8 @@ class FaultyDriver(IntermediateDriver):
     def _keep(self, *kept: Kept) -> None:
         """Put what comes up behind what is kept already; nothing overtakes."""
         delayed = self._chance.randint(1, self.faults.longest) if self.triggers.delay() else 0
-        due = max(self.polls + delayed, self.kept[-1].due if self.kept else 0)
         for one in kept:
-            one.due = due
+            one.due = self.polls + delayed
             self.kept.append(one)
         self._let_go()
 

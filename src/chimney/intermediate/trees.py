@@ -277,7 +277,7 @@ def _finish(driver: IntermediateDriver, call: CallEntry) -> None:
     for entry in call.created:
         if entry.deferred is not None:
             driver.release_deferred(entry)
-        if driver.uploading and entry.offloaded and entry.connection:
+        if driver.uploading and entry.connection and entry in driver.entries:
             # It was on its way down when everything was to come back.
             driver.upload(entry, UploadReason.UPLOAD_REQUESTED)
 
@@ -291,7 +291,6 @@ def _settle_initiate(driver: IntermediateDriver, call: CallEntry) -> None:
         if entry not in created:
             continue
         if block.status in _OFFLOADED:
-            entry.offloaded = True
             driver.publish(block, entry)
         else:
             entry.deferred = None
@@ -308,7 +307,6 @@ def _settle_terminate(driver: IntermediateDriver, call: CallEntry) -> None:
                 driver.lend(delegated.buffered_data, entry.lower)
             _give_back(driver, block, entry, delegated)
         if block.status == Status.SUCCESS:
-            entry.offloaded = False
             driver.remove(entry)
 
 
