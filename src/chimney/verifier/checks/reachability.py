@@ -1,0 +1,258 @@
+"""Neighbor reachability: when the target asks, what it says, what the host answers (11.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chimney.ndis.crossing import BlockView, Crossing, Kind, Stage
+from chimney.ndis.state import NeighborCached, NeighborConst, NeighborDelegated
+from chimney.ndis.status import IndicateOffloadEvent, OffloadStateType, Status
+from chimney.verifier.books import BoundaryBook, Layer, ObjectBook, Operation
+from chimney.verifier.check import Checks, enter, leave, packet
+from chimney.verifier.packets import Packet
+from chimney.verifier.streams import Stream
+
+if TYPE_CHECKING:
+    from chimney.verifier.verifier import Verifier
+
+_QUERY = IndicateOffloadEvent.NEIGHBOR_REACHABILITY_QUERY
+_UNANSWERED = 0x5AFE0BAD
+_DEFAULT_TICKS_PER_SECOND = 1000
+# A target that reads many frames at a time may look at a segment a little later than we see it.
+_SLACK_US = 100_000
+
+
+@dataclass(slots=True)
+class Clocks:
+    """A neighbor's timestamps as the target must have them, in microseconds: the host's last confirmation, and the
+    target's, which is not before ``surely`` and not after ``perhaps``.
+    """
+
+    host: int
+    surely: int
+    perhaps: int
+
+
+class Reachability(Checks):
+    """NdisMOffloadEventIndicate with NeighborReachabilityQuery, and the times that it is about."""
+
+    RULES = ("event.reach.when", "event.reach.block", "event.reach.answer", "event.reach.progress")
+
+    def __init__(self, verifier: Verifier) -> None:
+        super().__init__(verifier)
+        self._asked = 0
+
+    def _tick_us(self, book: BoundaryBook) -> float:
+        parameters = book.parameters
+        return 1_000_000 / (_DEFAULT_TICKS_PER_SECOND if parameters is None else parameters.ticks_per_second)
+
+    def _stale_us(self, book: BoundaryBook) -> int:
+        """NceStaleTicks in microseconds; 0: not known, or off."""
+        parameters = book.parameters
+        return 0 if parameters is None else int(parameters.nce_stale_ticks * self._tick_us(book))
+
+    # What the target knows of a neighbor
+
+    @enter(Kind.INITIATE_COMPLETE)
+    def offloaded(self, crossing: Crossing) -> None:
+        operation = crossing.notes
+        if not crossing.boundary.bottom or not isinstance(operation, Operation):
+            return
+        tick = self._tick_us(self.books.of(crossing))
+        for view, item, new in zip(operation.before, operation.objects, operation.new, strict=True):
+            if item is None or not new or item.layer is not Layer.NEIGHBOR or not item.offloaded:
+                continue
+            hrd = view.cached.host_reachability_delta if isinstance(view.cached, NeighborCached) else 0
+            nrd = view.delegated.nic_reachability_delta if isinstance(view.delegated, NeighborDelegated) else 0
+            since = operation.call.at
+            item.facts["clocks"] = Clocks(since - int(hrd * tick), since - int(nrd * tick), crossing.at)
+
+    @enter(Kind.UPDATE_COMPLETE)
+    def updated(self, crossing: Crossing) -> None:
+        operation = crossing.notes
+        if not crossing.boundary.bottom or not isinstance(operation, Operation):
+            return
+        for view, item in zip(operation.after, operation.objects, strict=False):
+            if item is not None and isinstance(view.cached, NeighborCached) and view.status == Status.SUCCESS:
+                self._host_said(item, view.cached.host_reachability_delta, crossing.at)
+
+    def _host_said(self, item: ObjectBook, delta: int, now: int) -> None:
+        clocks: Clocks | None = item.facts.get("clocks")
+        if clocks is not None:
+            clocks.host = now - int(delta * self._tick_us(self.books.of(item.boundary)))
+
+    @enter(Kind.FORWARD, stage=Stage.HANDLER)
+    def forwarded(self, crossing: Crossing) -> None:
+        item = self.books.object(crossing)
+        neighbor = None if item is None else _neighbor_of(item)
+        if crossing.boundary.bottom and neighbor is not None:
+            # It may be processed any time later.
+            clocks: Clocks | None = neighbor.facts.get("clocks")
+            if clocks is not None:
+                clocks.perhaps = max(clocks.perhaps, crossing.at + _SLACK_US)
+
+    @packet
+    def seen(self, packet: Packet) -> None:
+        item = packet.book
+        neighbor = None if item is None else _neighbor_of(item)
+        clocks: Clocks | None = None if neighbor is None else neighbor.facts.get("clocks")
+        if item is None or neighbor is None or clocks is None or packet.stream is None:
+            return
+        if packet.incoming:
+            clocks.perhaps = packet.at
+            if self._is_progress(packet.stream) and item.initiate_returned:
+                clocks.surely = packet.at
+        elif item.offloaded:
+            self._sent(packet, item, neighbor, clocks)
+
+    def _is_progress(self, stream: Stream) -> bool:
+        """Whether what has been received in sequence, or acknowledged, has grown since this was asked last."""
+        state = (stream.receive.available, stream.send.acked)
+        before = stream.facts.get("progress", (stream.receive.handed_over, 0))
+        stream.facts["progress"] = state
+        usable = stream.receive.exact and not stream.leaving and not stream.failed
+        return usable and state != before
+
+    # When it asks
+
+    def _sent(self, packet: Packet, item: ObjectBook, neighbor: ObjectBook, clocks: Clocks) -> None:
+        stale = self._stale_us(self.books.of(neighbor.boundary))
+        if not stale:
+            return
+        slack = self._slack(neighbor, stale)
+        silent = packet.at - max(clocks.perhaps, clocks.host)
+        if silent > stale - slack:
+            self.check(
+                "event.reach.when",
+                silent <= stale + slack,
+                lambda: f"a datagram after {silent} us without a confirmation, and the host is not asked",
+                packet,
+                item,
+            )
+
+    def _slack(self, neighbor: ObjectBook, stale: int) -> int:
+        return min(_SLACK_US, stale // 4) + 2 * int(self._tick_us(self.books.of(neighbor.boundary)))
+
+    @enter(Kind.OFFLOAD_EVENT)
+    def asked(self, crossing: Crossing) -> None:
+        if not crossing.boundary.bottom:
+            return
+        if crossing.value != _QUERY:
+            self.check(
+                "event.reach.block",
+                crossing.root is None,
+                lambda: f"an indication with code {crossing.value} brings a block",
+                crossing,
+            )
+            return
+        block = crossing.blocks[0] if len(crossing.blocks) == 1 else None
+        whole = (
+            block is not None
+            and block.type is OffloadStateType.NEIGHBOR
+            and isinstance(block.const, NeighborConst)
+            and isinstance(block.cached, NeighborCached)
+            and isinstance(block.delegated, NeighborDelegated)
+            and block.status == Status.SUCCESS
+        )
+        self.check(
+            "event.reach.block",
+            whole,
+            "it does not bring one neighbor block with status SUCCESS and all three state structures",
+            crossing,
+        )
+        neighbor = self._neighbor(crossing)
+        if neighbor is not None and block is not None:
+            self._timely(crossing, neighbor)
+            self._delta(crossing, neighbor, block)
+
+    def _neighbor(self, crossing: Crossing) -> ObjectBook | None:
+        if not crossing.blocks or crossing.blocks[0].handle is None:
+            return None
+        item = self.books.of(crossing).objects.get(id(crossing.blocks[0].handle))
+        return item if item is not None and "clocks" in item.facts else None
+
+    def _timely(self, crossing: Crossing, neighbor: ObjectBook) -> None:
+        clocks: Clocks = neighbor.facts["clocks"]
+        stale = self._stale_us(self.books.of(crossing))
+        slack = self._slack(neighbor, stale)
+        since_host = crossing.at - clocks.host
+        since_progress = crossing.at - clocks.surely
+        # Progress of this very moment may not have been looked at yet.
+        early = since_host <= stale - slack or slack < since_progress <= stale - slack
+        if stale:
+            self.check(
+                "event.reach.when",
+                not early,
+                lambda: (
+                    f"the host is asked {since_host} us after its own confirmation and {since_progress} us after "
+                    f"progress; stale is {stale}"
+                ),
+                crossing,
+                neighbor,
+            )
+
+    @leave(Kind.OFFLOAD_EVENT)
+    def answered(self, crossing: Crossing) -> None:
+        if not crossing.boundary.bottom or crossing.value != _QUERY or crossing.root is None:
+            return
+        neighbor = self._neighbor(crossing)
+        cached = crossing.root.cached
+        if neighbor is not None and isinstance(cached, NeighborCached) and crossing.raised is None:
+            self._host_said(neighbor, cached.host_reachability_delta, crossing.ended_at)
+
+    # What the host says
+
+    @enter(Kind.OFFLOAD_EVENT, stage=Stage.HANDLER)
+    def host_asked(self, crossing: Crossing) -> None:
+        cached = crossing.root.cached if crossing.root is not None else None
+        if crossing.boundary.top and crossing.value == _QUERY and isinstance(cached, NeighborCached):
+            self._asked = cached.host_reachability_delta
+            cached.host_reachability_delta = _UNANSWERED
+
+    @leave(Kind.OFFLOAD_EVENT, stage=Stage.HANDLER)
+    def host_answered(self, crossing: Crossing) -> None:
+        cached = crossing.root.cached if crossing.root is not None else None
+        if not crossing.boundary.top or crossing.value != _QUERY or not isinstance(cached, NeighborCached):
+            return
+        answer = cached.host_reachability_delta
+        if answer == _UNANSWERED:
+            cached.host_reachability_delta = self._asked
+        self.check(
+            "event.reach.answer",
+            answer != _UNANSWERED and 0 <= answer < 1 << 32,
+            lambda: "nothing was written" if answer == _UNANSWERED else f"{answer} is no number of ticks",
+            crossing,
+        )
+
+    # What the target says of its own confirmation
+
+    @enter(Kind.QUERY_COMPLETE, Kind.TERMINATE_COMPLETE)
+    def told(self, crossing: Crossing) -> None:
+        operation = crossing.notes
+        if not crossing.boundary.bottom or not isinstance(operation, Operation):
+            return
+        for view, item in zip(operation.after, operation.objects, strict=False):
+            if item is not None and "clocks" in item.facts and view.status == Status.SUCCESS:
+                self._delta(crossing, item, view)
+
+    def _delta(self, crossing: Crossing, neighbor: ObjectBook, view: BlockView) -> None:
+        if not isinstance(view.delegated, NeighborDelegated):
+            return
+        clocks: Clocks = neighbor.facts["clocks"]
+        tick = self._tick_us(self.books.of(crossing))
+        said = view.delegated.nic_reachability_delta * tick
+        slack = _SLACK_US + 2 * tick
+        most, least = crossing.at - clocks.surely, crossing.at - clocks.perhaps
+        self.check(
+            "event.reach.progress",
+            least - slack <= said <= most + slack,
+            lambda: f"confirmed {said:.0f} us ago, says the target; it was {least} to {most} us ago",
+            crossing,
+            neighbor,
+        )
+
+
+def _neighbor_of(item: ObjectBook) -> ObjectBook | None:
+    path = item.parent
+    return None if path is None else path.parent
