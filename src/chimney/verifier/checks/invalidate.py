@@ -58,15 +58,9 @@ class Invalidate(Checks):
     def seen(self, packet: Packet) -> None:
         if not self._silenced or packet.incoming or packet.book is None or not packet.sent:
             return
-        for item in below(packet.book):
-            if "invalid" in item.facts:
-                self.check(
-                    "invalidate.stop-send",
-                    False,
-                    lambda: "a segment goes out over an object that has been invalidated",
-                    packet,
-                )
-                return
+        if _silenced(packet.book):
+            message = "a segment goes out over an object that has been invalidated"
+            self.check("invalidate.stop-send", False, message, packet)
 
     def _asked(self, where: Crossing | ObjectBook, item: ObjectBook, at: int) -> None:
         since: Crossing | None = item.facts.pop("to be asked for", None)
@@ -91,7 +85,7 @@ class Invalidate(Checks):
         if crossing.boundary.bottom and isinstance(crossing.notes, Operation):
             for item in crossing.notes.objects:
                 if item is not None:
-                    if any("invalid" in o.facts for o in below(item)) and item.stream is not None:
+                    if _silenced(item) and item.stream is not None:
                         self.exercise("invalidate.stop-send")
                     self._asked(crossing, item, crossing.at)
 
@@ -100,7 +94,7 @@ class Invalidate(Checks):
         operation = crossing.notes
         if crossing.raised is None or not crossing.boundary.bottom or not isinstance(operation, Operation):
             return
-        if any(item is not None and "invalid" in item.facts for item in operation.objects):
+        if any(_silenced(item) for item in operation.objects):
             self.check(
                 "invalidate.keep",
                 False,
@@ -114,7 +108,7 @@ class Invalidate(Checks):
         if not crossing.boundary.bottom or not isinstance(operation, Operation):
             return
         for block, item, _ in nodes(operation):
-            if item is not None and "invalid" in item.facts:
+            if item is not None and _silenced(item):
                 broken = item.stream is not None and item.stream.hardware_failure is not None
                 if block.status != Status.SUCCESS and item.stream is not None and not broken:
                     # The host is told of broken hardware next.
@@ -148,7 +142,12 @@ class Invalidate(Checks):
             for operation in book.operations:
                 if operation.kind is Kind.INVALIDATE:
                     self.check("invalidate.async", False, "it was never completed", operation.call)
-                elif any(item is not None and "invalid" in item.facts for item in operation.objects):
+                elif any(_silenced(item) for item in operation.objects):
                     self.check(
                         "invalidate.keep", False, "of invalidated objects, it was never completed", operation.call
                     )
+
+
+def _silenced(item: ObjectBook | None) -> bool:
+    """Whether the object, or one that it depends on, has been invalidated."""
+    return item is not None and any("invalid" in other.facts for other in below(item))

@@ -27,14 +27,14 @@ class UpdateTarget(Checks):
         if not crossing.boundary.bottom or not isinstance(operation, Operation):
             return
         self.check("update.async", not completed_inside(crossing), "it was completed from within the call", crossing)
-        for block, item, _ in nodes(operation):
+        for index, (block, item, _) in enumerate(nodes(operation)):
             if item is None:
                 continue
             if block.status == Status.SUCCESS:
                 item.facts["updated"] = True
-                before = operation.facts.get("cached", {}).get(item)
-                if isinstance(block.cached, TcpCached) and before is not None:
-                    self._max_rt(crossing, before, block.cached, item)
+                before, cached = operation.facts.get("cached", {}).get(item), operation.before[index].cached
+                if isinstance(cached, TcpCached) and before is not None:
+                    self._max_rt(before, cached, item)
             elif block.status == Status.FAILURE:
                 for connection in connections_of(item):
                     connection.facts["update failed"] = crossing
@@ -64,7 +64,7 @@ class UpdateTarget(Checks):
                     state = block.delegated
                     item.facts["total rt"], item.facts["ka count"] = state.total_rt, state.keep_alive.count
 
-    def _max_rt(self, crossing: Crossing, before: TcpCached, cached: TcpCached, item: ObjectBook) -> None:
+    def _max_rt(self, before: TcpCached, cached: TcpCached, item: ObjectBook) -> None:
         if cached.flags & TcpCachedFlags.MAX_RT_RESTART:
             expected = []
             if item.facts.get("total rt"):
