@@ -1,5 +1,6 @@
 """Mutants of what holds everywhere: ownership, waiting, balance, routing."""
 
+from chimney.conformance.host import Host
 from chimney.ndis.buffers import Mdl, NetBufferList, net_buffer_list
 from chimney.ndis.errors import Misuse
 from chimney.ndis.library import Binding
@@ -34,7 +35,12 @@ class WaitsInAHandler(HostShim):
             self.side.target.run_operations()
 
 
-@mutant("general.unload.after-returns", scenario="lists-outlive-their-connection", side=None)
+class _KeepsLists(Host):
+    def return_lists(self, count=0):
+        self.held.clear()
+
+
+@mutant("general.unload.after-returns", scenario="indications", side=None, host=_KeepsLists)
 class HaltsAtOnce(TargetShim):
     def halt(self):
         pass

@@ -272,6 +272,8 @@ class RoundTripChecks(Checks):
 
     RULES = ("state.rtt.scaled",)
     _SLACK_US = 2000
+    # The timestamp that a peer echoes may be older than what it acknowledges. A wrong scale is wrong by eight.
+    _LATITUDE = 2
 
     @on_packet
     def passed(self, packet: Packet) -> None:
@@ -323,7 +325,7 @@ class RoundTripChecks(Checks):
         mean = now.s_rtt * tick // 8
         self.check(
             "state.rtt.scaled",
-            least - slack <= mean <= most + slack,
+            least // self._LATITUDE - slack <= mean <= most * self._LATITUDE + slack,
             lambda: f"SRtt {now.s_rtt} means {mean} us; round trips took {least} to {most} us",
             crossing,
             stream,
