@@ -234,6 +234,7 @@ class End:
                 continue
             self.received += data[skip:]
             taken += len(data) - skip
+            state.ts_recent = _timestamp(segment) or state.ts_recent
             state.rcv_nxt = (state.rcv_nxt + len(data) - skip) & _MASK
         if taken:
             self.host.settle_acknowledgements(self)
@@ -586,6 +587,16 @@ class End:
 
 def ip_of(source: bytes, destination: bytes, segment: bytes, options: bytes, identification: int, good: bool) -> bytes:
     return wire.ip_packet(source, destination, segment, options=options, identification=identification, good=good)
+
+
+def _timestamp(segment: bytes) -> int:
+    """The timestamp value of a segment, 0 without one."""
+    at, end = 20, (segment[12] >> 4) * 4
+    while at < end:
+        if segment[at] == wire.TIMESTAMPS:
+            return int.from_bytes(segment[at + 2 : at + 6], "big")
+        at += 1 if segment[at] in (wire.END_OF_OPTIONS, wire.NO_OPERATION) else max(segment[at + 1], 2)
+    return 0
 
 
 def _seq(segment: bytes) -> int:

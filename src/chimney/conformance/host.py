@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from chimney.ndis.capabilities import OidRequest
 from chimney.ndis.driver import Protocol
 from chimney.ndis.handle import INITIATING, OFFLOADED, OffloadHandle
 from chimney.ndis.state import NeighborCached, ProtocolOffloadBlockList, walk
-from chimney.ndis.status import Status, StatusIndication, TcpOffloadEvent, UploadReason
+from chimney.ndis.status import Status, StatusIndication, TcpConstFlags, TcpOffloadEvent, UploadReason
 
 if TYPE_CHECKING:
     from chimney.conformance.world import Side
@@ -120,7 +121,12 @@ class Host(Protocol):
 
     def settle_acknowledgements(self, end: End) -> None:
         """Acknowledge what the host's own stack has received, before an initiate (initiate.host.flush-ack)."""
-        sent = end.peer.segment(0, ack=end.delegated.rcv_nxt - end.peer.iss & 0xFFFFFFFF, push=False)
+        state, options = end.delegated, b""
+        if end.const.flags & TcpConstFlags.TIMESTAMP_ENABLED:
+            options = struct.pack("!BBII", wire.TIMESTAMPS, 10, state.ts_time, state.ts_recent)
+        offset = state.snd_nxt - end.iss & 0xFFFFFFFF
+        acknowledged = state.rcv_nxt - end.peer.iss & 0xFFFFFFFF
+        sent = end.peer.segment(offset, ack=acknowledged, push=False, options=options)
         end.side.port.send(end.peer.frame(sent), [], 0, 0, 0, False)
 
     def free_handed_over(self, net_buffer_list: NetBufferList) -> None:

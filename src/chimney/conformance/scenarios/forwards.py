@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chimney.conformance import wire
 from chimney.conformance.scenario import scenario
-from chimney.conformance.steps import arrived, exchange, pattern
+from chimney.conformance.steps import arrived, exchange, pattern, send
 from chimney.conformance.world import World
 from chimney.ndis.status import Status
 
@@ -78,15 +78,16 @@ def forwards_that_come_back(world: World) -> None:
     a, b = world.connect()
     exchange(a, b, 200)
     b.reading = 0
-    # The segment came on another interface: the link loses it, and the host has it.
-    world.network.drop_if = lambda name, frame: name == "a"
-    data = pattern(a, 600)
-    a.send(data)
-    world.poll()
+    # The segments came on another interface: the link loses them, and the host has them.
+    lost: list[bytes] = []
+    world.network.drop_if = lambda name, frame: lost.append(frame) is None and name == "a"
+    for size in (200, 400):
+        send(a, size)
+        world.poll()
     world.network.drop_if = None
-    returned = b.forward(b.segment(400, data[200:], ack=200), b.segment(200, data[:200], ack=200, push=False))
+    returned = b.forward(*[packet.payload for packet in map(wire.read_packet, reversed(lost)) if packet is not None])
     b.terminate()
     assert {nbl.status for nbl in returned} == {Status.UPLOAD_IN_PROGRESS}
     b.initiate()
-    world.run(until=lambda: arrived(b) and len(a.host.took("send")) == 2)
+    world.run(until=lambda: arrived(b) and len(a.host.took("send")) == 3)
     exchange(a, b, 300)
