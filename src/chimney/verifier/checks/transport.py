@@ -1,0 +1,162 @@
+"""What TCP demands of every segment that a target sends: acknowledgements, windows, Nagle, timestamps (16.6, 14.9)."""
+
+from __future__ import annotations
+
+from chimney.ndis.crossing import Crossing, Kind, Stage
+from chimney.ndis.state import PathCached, TcpCached, TcpConst, TcpDelegated
+from chimney.ndis.status import TcpCachedFlags, TcpConstFlags
+from chimney.verifier.books import ObjectBook, Operation
+from chimney.verifier.check import Checks, enter, packet
+from chimney.verifier.checks.headers import settled
+from chimney.verifier.packets import ACK, FIN, IPV6, RST, SYN, Packet
+from chimney.verifier.streams import Stream, distance
+
+# TCP's options take 40 bytes at most: what is this much smaller than the MSS is small whatever it carries.
+_LARGEST_OPTIONS = 40
+
+
+class Core(Checks):
+    """Acknowledgement and window of each segment, and what it may carry."""
+
+    RULES = ("tcp.rfc.core", "tcp.nagle")
+
+    @packet
+    def sent(self, packet: Packet) -> None:
+        book = packet.book
+        if not packet.tcp or book is None or book.stream is None:
+            return
+        if packet.incoming:
+            if packet.acts:
+                self._heard(packet, book, book.stream)
+            return
+        if packet.sent and not packet.flags & (RST | SYN):
+            self._acknowledges(packet, book, book.stream)
+            if packet.payload_length:
+                self._fits_the_window(packet, book, book.stream)
+                self._small(packet, book, book.stream)
+
+    def _heard(self, packet: Packet, book: ObjectBook, stream: Stream) -> None:
+        """How far the peer lets us go."""
+        if not packet.flags & ACK or packet.flags & (RST | SYN):
+            return
+        const = book.const
+        assert isinstance(const, TcpConst)
+        scale = const.snd_wind_scale if const.flags & TcpConstFlags.WINDOW_SCALING_ENABLED else 0
+        edge = stream.send.position(packet.ack) + (packet.window << scale)
+        stream.facts["edge"] = max(self._edge(stream), edge)
+
+    def _edge(self, stream: Stream) -> int:
+        edge: int = stream.facts.get("edge", stream.delegated.snd_wnd)
+        return edge
+
+    def _acknowledges(self, packet: Packet, book: ObjectBook, stream: Stream) -> None:
+        receive = stream.receive
+        acknowledged = receive.position(packet.ack)
+        self.check(
+            "tcp.rfc.core",
+            bool(packet.flags & ACK) and acknowledged <= receive.next,
+            lambda: f"it acknowledges {acknowledged} bytes, {receive.next} have arrived in sequence",
+            packet,
+        )
+        const = book.const
+        assert isinstance(const, TcpConst)
+        scale = const.rcv_wind_scale if const.flags & TcpConstFlags.WINDOW_SCALING_ENABLED else 0
+        edge = acknowledged + (packet.window << scale)
+        before: int = stream.facts.get("right edge", edge)
+        stream.facts["right edge"] = max(edge, before)
+        # Rounding to the scale may take up to one unit off.
+        self.check(
+            "tcp.rfc.core",
+            edge + (1 << scale) >= before or acknowledged < receive.acknowledged,
+            lambda: f"the right edge of the window moves back from {before} to {edge} (RFC 9293, 3.8.6)",
+            packet,
+        )
+
+    def _fits_the_window(self, packet: Packet, book: ObjectBook, stream: Stream) -> None:
+        start = stream.send.position(packet.seq)
+        end = start + packet.payload_length
+        edge = self._edge(stream)
+        probe = packet.payload_length == 1
+        again = end <= max(stream.facts.get("sent before", 0), stream.send.handed_over)
+        stream.facts["sent before"] = max(stream.facts.get("sent before", 0), end)
+        self.check(
+            "tcp.rfc.core",
+            end <= edge or probe or again,
+            lambda: f"bytes up to {end}, the peer's window ends at {edge}",
+            packet,
+        )
+
+    def _small(self, packet: Packet, book: ObjectBook, stream: Stream) -> None:
+        cached, const, path = book.cached, book.const, book.parent
+        if not isinstance(cached, TcpCached) or not isinstance(const, TcpConst) or path is None or not settled(book):
+            return
+        if not cached.flags & TcpCachedFlags.NAGLING_ENABLED or not isinstance(path.cached, PathCached):
+            return
+        start = stream.send.position(packet.seq)
+        new = start >= stream.facts.get("nagle", stream.send.handed_over)
+        stream.facts["nagle"] = max(stream.facts.get("nagle", 0), start + packet.payload_length)
+        headers = 60 if packet.ethertype == IPV6 else 40
+        whole = min(const.remote_mss, path.cached.path_mtu - headers) - _LARGEST_OPTIONS
+        closing = bool(packet.flags & FIN) or stream.graceful is not None
+        remainder = packet.payload_length % packet.gso_size if packet.gso_size else packet.payload_length
+        if new and not closing and packet.payload_length > 1:
+            in_flight = start + packet.payload_length - remainder - stream.send.acked
+            self.check(
+                "tcp.nagle",
+                not 0 < remainder < whole or in_flight <= 0,
+                lambda: f"a new segment of {remainder} bytes while {in_flight} are in flight",
+                packet,
+            )
+
+
+class Timestamps(Checks):
+    """One timestamp clock for each connection, through every hand-over."""
+
+    RULES = ("ts.delta", "ts.host-delta")
+
+    @packet
+    def sent(self, packet: Packet) -> None:
+        stamps = packet.timestamps if packet.tcp and packet.sent and not packet.incoming else None
+        if stamps is None or packet.book is None or packet.book.stream is None:
+            return
+        stream = packet.book.stream
+        last: int = stream.facts.get("tsval", stream.delegated.ts_time)
+        self.check(
+            "ts.delta",
+            distance(stamps[0], last) >= 0,
+            lambda: f"the timestamp goes back from {last} to {stamps[0]}",
+            packet,
+        )
+        stream.facts["tsval"] = stamps[0]
+
+    @enter(Kind.TERMINATE_COMPLETE)
+    def terminated(self, crossing: Crossing) -> None:
+        operation = crossing.notes
+        if not crossing.boundary.bottom or not isinstance(operation, Operation):
+            return
+        for block, item in zip(operation.after, operation.objects, strict=True):
+            if item is None or item.stream is None or not isinstance(block.delegated, TcpDelegated):
+                continue
+            last = item.stream.facts.get("tsval")
+            if last is not None and block.status == 0:
+                back = distance(block.delegated.ts_time, last)
+                text = f"TsTime {block.delegated.ts_time}, {-back} ticks before the last timestamp on the wire"
+                self.check("ts.delta", back >= 0, text, crossing, item)
+                self.verifier.facts.setdefault("ts", {})[item.stream.flow] = block.delegated.ts_time
+
+    @enter(Kind.INITIATE, stage=Stage.CALL)
+    def again(self, crossing: Crossing) -> None:
+        operation = crossing.notes
+        if not crossing.boundary.top or not isinstance(operation, Operation):
+            return
+        for block, item in zip(operation.before, operation.objects, strict=True):
+            if item is None or item.stream is None or not isinstance(block.delegated, TcpDelegated):
+                continue
+            const = item.const
+            last = self.verifier.facts.get("ts", {}).get(item.stream.flow)
+            if last is None or not isinstance(const, TcpConst):
+                continue
+            if const.flags & TcpConstFlags.TIMESTAMP_ENABLED and item.stream.period:
+                back = distance(block.delegated.ts_time, last)
+                text = f"TsTime {block.delegated.ts_time}, {-back} ticks before what the last upload brought"
+                self.check("ts.host-delta", back >= 0, text, crossing, item)
