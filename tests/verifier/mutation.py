@@ -43,15 +43,16 @@ class Mutant:
         return f"{self.rule}-{self.kind.__name__}"
 
     def world_options(self):
-        """What puts the mutant in its place."""
+        """What puts the mutant in its place: before the scenario's own target, if it has one."""
         kind = self.kind
         made = dict(self.options)
         if issubclass(kind, Link):
-            made["link"] = lambda side, link: kind(link) if self.is_on(side.number) else link
+            made["link"] = lambda side, link: kind(link) if self.is_on(side.index) else link
         elif issubclass(kind, Host):
             made["host"] = lambda name: (kind if self.is_on(int(name.split()[-1])) else Host)(name)
         elif issubclass(kind, Miniport):
-            made["target"] = lambda side: kind(soft_target(side)) if self.is_on(side.number) else soft_target(side)
+            real = self.options.get("target") or SCENARIOS[self.scenario].options.get("target", soft_target)
+            made["target"] = lambda side: kind(real(side)) if self.is_on(side.index) else real(side)
         elif issubclass(kind, Library):
             made["library"] = kind()
         elif issubclass(kind, (Binding, MiniportHandle)):

@@ -80,7 +80,12 @@ def forwards_that_come_back(world: World) -> None:
     b.reading = 0
     # The segments came on another interface: the link loses them, and the host has them.
     lost: list[bytes] = []
-    world.network.drop_if = lambda name, frame: lost.append(frame) is None and name == "a"
+
+    def divert(name: str, frame: bytes) -> bool:
+        lost.append(frame)
+        return name == "a"
+
+    world.network.drop_if = divert
     for size in (200, 400):
         send(a, size)
         world.poll()
