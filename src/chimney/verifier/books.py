@@ -593,6 +593,8 @@ class Books:
         operation = crossing.notes
         if isinstance(operation, Operation) and operation in self.of(crossing).operations:
             self._close(operation)
+            if operation.above is not None:
+                operation.above.parts.remove(operation)
             for item, fresh in zip(operation.objects, operation.new, strict=True):
                 if fresh and item is not None:
                     item.ended = True

@@ -8,7 +8,7 @@ from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.errors import Misuse
 from chimney.ndis.state import TcpConst
 from chimney.ndis.status import Status
-from chimney.verifier.books import BoundaryBook, ObjectBook, Request
+from chimney.verifier.books import BoundaryBook, ObjectBook, Operation, Request
 from chimney.verifier.check import Checks, enter, finish, leave, packet
 from chimney.verifier.packets import ACK, FIN, PSH, RST, SYN, Packet
 from chimney.verifier.streams import Stream
@@ -83,18 +83,36 @@ class SendCalls(Checks):
                 self._ended(crossing, book, entry.request, entry.view.status)
 
     def _ended(self, crossing: Crossing, book: BoundaryBook, request: Request, status: int) -> None:
-        """A send that ends without a reason has been refused."""
+        """A send that ends without a reason has been refused. An RST may be told of afterwards (A4)."""
+        stream = request.stream
         if status == Status.SUCCESS:
             return
-        stream = request.stream
-        reason = stream.failed or stream.leaving or stream.abort_event is not None or book.uploading_all is not None
-        self.check(
-            "send.accept-all",
-            reason,
-            lambda: f"the send ends with {name(status)}, and nothing has happened to its connection",
-            crossing,
-            stream,
-        )
+        if stream.failed or stream.leaving or stream.abort_event is not None or book.uploading_all is not None:
+            self.exercise("send.accept-all")
+        elif status == Status.REQUEST_ABORTED:
+            stream.facts.setdefault("aborted send", crossing)
+        else:
+            self._refused(crossing, stream, status)
+
+    def _refused(self, crossing: Crossing, stream: Stream, status: int) -> None:
+        message = f"the send ends with {name(status)}, and nothing has happened to its connection"
+        self.check("send.accept-all", False, message, crossing, stream)
+
+    @enter(Kind.TERMINATE, stage=Stage.HANDLER)
+    def terminated(self, crossing: Crossing) -> None:
+        if crossing.boundary.bottom and isinstance(crossing.notes, Operation):
+            for stream in crossing.notes.streams():
+                self._unexplained(stream)
+
+    def _unexplained(self, stream: Stream) -> None:
+        crossing = stream.facts.pop("aborted send", None)
+        if crossing is not None and not stream.failed and stream.abort_event is None:
+            self._refused(crossing, stream, Status.REQUEST_ABORTED)
+
+    @finish
+    def finished(self) -> None:
+        for stream in self.books.streams.values():
+            self._unexplained(stream)
 
 
 def _hosts_own_fault(raised: BaseException, stream: Stream) -> bool:
