@@ -30,6 +30,17 @@ def graceful_close(world: World) -> None:
     assert a.delegated.state is State.TIME_WAIT and b.delegated.state is State.CLOSED
 
 
+@scenario(delay_us=1000)
+def fin_behind_data_in_flight(world: World) -> None:
+    """A FIN in a segment of its own does not wait for the acknowledgement of the data before it."""
+    a, b = world.connect()
+    b.reading = 1000
+    send(a, 500)
+    world.run(duration=200)
+    a.disconnect()
+    world.run(until=lambda: b.peer_closed and arrived(b))
+
+
 @scenario(delay_us=100)
 def requests_at_the_end(world: World) -> None:
     """FIN finds a partly filled non-push request and empty ones; requests posted after the event have no state."""

@@ -253,16 +253,19 @@ def lists_of_several_connections(world: World) -> None:
     hosts.return_lists()
 
 
-@scenario(delay_us=2000, bandwidth=20_000_000, queue_bytes=30_000, config=TargetConfig(send_backlog=True))
+@scenario(delay_us=10_000, gro=True, config=TargetConfig(send_backlog=True))
 def backlog(world: World) -> None:
     """The preferred send backlog grows and shrinks with the congestion window, and the host keeps to it."""
     a, b = world.connect()
-    b.reading = 50_000
+    b.reading = 100_000
     [block] = a.query("delegated")
     a.backlog = block.delegated.send_backlog_size  # type: ignore[union-attr]
-    for _ in range(20):
+    for turn in range(16):
+        world.network.loss = 0.2 if turn in (8, 9) else 0.0
         outstanding = sum(nbl.data_length() for nbl in a.pending("send"))
-        if outstanding < a.backlog:
-            send(a, 15_000)
-        world.run(duration=100_000)
+        while outstanding < a.backlog:
+            send(a, 50_000)
+            outstanding += 50_000
+        world.run(duration=60_000)
     world.run(until=lambda: arrived(b))
+    assert len(a.host.took("INDICATE_SEND_BACKLOG_CHANGE")) >= 2
