@@ -116,6 +116,7 @@ class Fins(Checks):
         if packet.incoming:
             self._arrived(packet, stream)
         else:
+            stream.facts["blocked"] = not packet.sent
             self._left(packet, stream)
 
     # Data that comes after our FIN
