@@ -8,10 +8,11 @@ from chimney.conformance import wire
 from chimney.conformance.scenario import scenario
 from chimney.conformance.steps import arrived, exchange, send
 from chimney.conformance.world import Side, World
-from chimney.intermediate import PassThrough
+from chimney.intermediate import LowerEdge, PassThrough, UpperEdge
 from chimney.ndis.capabilities import DevicePowerState, Encapsulation, Oid, OidRequest, Switch, TcpConnectionOffload
 from chimney.ndis.errors import Misuse
-from chimney.ndis.status import Status, StatusIndication, UploadReason
+from chimney.ndis.registration import Registration
+from chimney.ndis.status import Status, UploadReason
 from chimney.target import SoftTarget, TargetConfig
 
 _OK = Status.SUCCESS
@@ -297,13 +298,25 @@ _MEDIA_STATE = 0x40010017
 """NDIS_STATUS_LINK_STATE (public header *ndis.h*): 1 in the buffer: connected."""
 
 
+class _SilentUpperEdge(UpperEdge):
+    def set_options(self, registration: Registration) -> None:
+        """Registers nothing."""
+
+
+class _SilentLowerEdge(LowerEdge):
+    def set_options(self, registration: Registration) -> None:
+        """Registers nothing."""
+        self.owner.lower_bound()
+
+
 class _Silent(PassThrough):
     """Passes capabilities on, but has no chimney entry points of its own."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.upper.set_options = lambda registration: None  # type: ignore[method-assign]
-        self.lower.set_options = lambda registration: self.lower_bound()  # type: ignore[method-assign]
+        self.upper = _SilentUpperEdge(f"{name} (upper edge)", self, 0)
+        self.lower = _SilentLowerEdge(f"{name} (lower edge)", self, 0)
+        self.uppers, self.lowers = [self.upper], [self.lower]
 
 
 @scenario(drivers=[_Silent])
@@ -333,4 +346,3 @@ def a_driver_that_forbids_offload(world: World) -> None:
     assert side.binding.hardware_capabilities is None
     assert side.oid(OidRequest(Oid.TCP_CONNECTION_OFFLOAD_CURRENT_CONFIG)) == Status.NOT_SUPPORTED
     assert side.enable() == Status.NOT_SUPPORTED
-    assert StatusIndication.OFFLOAD_RESUME
