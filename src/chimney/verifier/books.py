@@ -710,6 +710,8 @@ class Books:
         if status == Status.SUCCESS and crossing.nbl is not None:
             book.lent[id(crossing.nbl)] = (crossing.nbl, crossing, stream)
             consumed = sum(view.length for view in crossing.nbls)
+        elif status == Status.OFFLOAD_DATA_NOT_ACCEPTED:
+            consumed = 0
         if stream is not None and crossing.boundary.bottom:
             stream.receive.deliver(consumed)
 
@@ -747,6 +749,7 @@ class Books:
         packet.stream = stream
         packet.book = stream.bottom
         if packet.incoming:
+            packet.expected = stream.receive.next
             if packet.acts and stream.terminate is None:
                 stream.segment_in(packet.seq, packet.ack, packet.flags, packet.payload(), packet)
         elif packet.sent:

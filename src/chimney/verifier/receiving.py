@@ -1,4 +1,4 @@
-"""What a target still owes the host of one connection's received bytes: the delivery algorithm (13.2), seen from outside.
+"""What a target still owes the host of one connection's received bytes: the delivery algorithm (13.2), from outside.
 
 What has reached the target is known from its link, as an upper bound: it may not have looked yet, or have had no
 window. What it has acknowledged on the wire is certain.
@@ -10,8 +10,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from chimney.ndis.capabilities import TcpConnectionOffloadParameters
-from chimney.ndis.crossing import Crossing
-from chimney.verifier.books import Completed, Request
+from chimney.ndis.crossing import Crossing, Kind
+from chimney.verifier.books import Books, Completed, Request
 from chimney.verifier.relations import view_bytes
 from chimney.verifier.streams import Stream
 
@@ -71,6 +71,13 @@ class Receiving:
     unacknowledged: Owed | None = None
 
     @property
+    def interval(self) -> int | None:
+        """The push timer's length (us) when the connection was offloaded; None if nobody has set it."""
+        if self.parameters is None or not self.parameters.ticks_per_second:
+            return None
+        return self.parameters.tcp_push_ticks * 1_000_000 // self.parameters.ticks_per_second
+
+    @property
     def certain(self) -> int:
         """How far the target has the bytes without doubt: it has acknowledged them, or they were handed over."""
         return min(self.stream.receive.acknowledged, self.stream.receive.available)
@@ -85,6 +92,8 @@ class Receiving:
     @property
     def ordinary(self) -> Request | None:
         """The oldest open request with room."""
+        if self.head is None:
+            return None
         return next((r for r in self.requests if r.completed is None and r.length > r.prefilled), None)
 
     @property
@@ -113,8 +122,9 @@ class Receiving:
                 self.arrivals[-1] = (self.seen, self.arrivals[-1][1])
             else:
                 self.arrivals.append((self.seen, at))
-            self.arrived_inside = self.upcall is not None
             self.fresh = True
+            if self.upcall is not None:
+                self.arrived_inside = True
         if push and position + length > receive.delivered:
             self.pushes.append((position + length, at))
         elif push:
@@ -132,6 +142,44 @@ class Receiving:
 def receiving(stream: Stream) -> Receiving | None:
     """What is known of the connection's receiving, None before its first request, segment or indication."""
     found: Receiving | None = stream.facts.get("receiving")
+    return found
+
+
+def receiving_of(books: Books, stream: Stream) -> Receiving:
+    """What is known of the connection's receiving, from now on."""
+    found = receiving(stream)
+    if found is None:
+        item = stream.bottom
+        parameters = None if item is None else books.of(item.boundary).parameters
+        found = stream.facts["receiving"] = Receiving(stream, parameters)
+        # What was handed over is not indicated before a request is posted (initiate.buffered.wait).
+        found.blocked = stream.receive.handed_over > 0
+        found.seen = found.posted_with = stream.receive.handed_over
+    return found
+
+
+def push_interval(books: Books, state: Receiving) -> int | None:
+    """The push timer's length (us), None if it is not known for sure: never set, or changed meanwhile."""
+    item = state.stream.bottom
+    parameters = None if item is None else books.of(item.boundary).parameters
+    return state.interval if parameters is state.parameters else None
+
+
+def receives(entries: list[Completed]) -> list[tuple[Completed, Request, int]]:
+    """The receives among the lists of a completion above a target: each with its request, and the position of its
+    first byte.
+    """
+    starts: dict[int, int] = {}
+    for entry in entries:
+        if entry.request is not None and entry.request.kind is Kind.RECEIVE:
+            stream = entry.request.stream
+            starts[id(stream)] = starts.get(id(stream), stream.receive.delivered) - len(entry.delivered)
+    found = []
+    for entry in entries:
+        if entry.request is not None and entry.request.kind is Kind.RECEIVE:
+            key = id(entry.request.stream)
+            found.append((entry, entry.request, starts[key]))
+            starts[key] += len(entry.delivered)
     return found
 
 
