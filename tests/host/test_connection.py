@@ -418,3 +418,56 @@ def test_nothing_to_transfer_is_refused(connection, data):
 def test_a_buffer_to_fill_must_be_writable(connection):
     with pytest.raises(ValueError, match="writable"):
         connection.post_receive(memoryview(b"constant"))
+
+
+def prefer(stack, backlog):
+    """The target says how many send bytes it would like to have."""
+    event = TcpOffloadEvent.INDICATE_SEND_BACKLOG_CHANGE
+    stack.target.handle.tcp_offload_event_handler(stack.target.tcp_handle, int(event), backlog)
+
+
+def test_sends_wait_until_the_target_wants_more(stack, connection):
+    connection.offload()
+    prefer(stack, 10)
+    done = []
+    sends = [connection.post_send(b"sixsix", order(done)) for _ in range(5)]
+    connection.shutdown()
+    assert len(stack.target.sends) == 2, "the second makes it enough"
+    stack.target.complete_send()
+    assert len(stack.target.sends) == 1, "nothing is posted from within an upcall"
+    stack.poll()
+    assert len(stack.target.sends) == 2 and not stack.target.disconnects
+    prefer(stack, 1000)
+    stack.poll()
+    assert len(stack.target.sends) == 4
+    assert [flags for _, flags in stack.target.disconnects] == [DisconnectFlags.GRACEFUL_CLOSE], "behind the last send"
+    for _ in range(4):
+        stack.target.complete_send()
+    assert done == sends
+
+
+def test_sends_that_waited_for_the_target_go_on_in_the_kernel(stack, connection):
+    connection.offload()
+    prefer(stack, 1)
+    sends = [connection.post_send(data) for data in (b"one ", b"two ", b"three")]
+    shutdown = connection.shutdown()
+    connection.upload()
+    for _ in range(4):
+        stack.poll()
+    assert bytes(stack.kernel.outgoing) == b"one two three" and all(send.done for send in sends)
+    assert shutdown.done and stack.kernel.shut and not stack.target.disconnects
+
+
+def test_an_abort_ends_sends_that_waited_for_the_target(stack, connection):
+    connection.offload()
+    prefer(stack, 1)
+    sends = [connection.post_send(data) for data in (b"posted", b"waits", b"waits, too")]
+    stack.during_poll += [
+        connection.abort,
+        lambda: stack.target.complete_send(Status.REQUEST_ABORTED, 0),
+        stack.target.complete_disconnect,
+    ]
+    for _ in range(4):
+        stack.poll()
+    assert all(send.done and send.error is not None for send in sends)
+    assert not stack.target.sends and not stack.kernel.outgoing

@@ -21,6 +21,7 @@ _GIVEN_BACK = frozenset({Status.UPLOAD_IN_PROGRESS, Status.REQUEST_UPLOAD, Statu
 _DISCONNECT = int(TcpOffloadEvent.INDICATE_DISCONNECT)
 _ABORT = int(TcpOffloadEvent.INDICATE_ABORT)
 _RETRIEVE = int(TcpOffloadEvent.INDICATE_RETRIEVE)
+_BACKLOG = int(TcpOffloadEvent.INDICATE_SEND_BACKLOG_CHANGE)
 
 
 class ChimneyPath:
@@ -28,7 +29,7 @@ class ChimneyPath:
 
     ``initiated`` is the status of the TCP node once the initiate has completed (None before); ``terminated`` the
     completed tree's TCP block. ``unread_below`` counts handed-over receive bytes that the application has not taken
-    yet.
+    yet. ``outstanding`` send bytes are with the target, which prefers ``backlog`` (0: it has not said).
     """
 
     def __init__(self, connection: Any, edge: HostEdge, path: PathRecord) -> None:
@@ -40,8 +41,15 @@ class ChimneyPath:
         self.bytes_sent = 0
         self.bytes_received = 0
         self.unread_below = 0
+        self.backlog = 0
+        self.outstanding = 0
         self.peer_closed = False
         self.reset = False
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether the target has as many send bytes as it prefers (send.backlog.hint)."""
+        return 0 < self.backlog <= self.outstanding
 
     # State operations
 
@@ -49,6 +57,7 @@ class ChimneyPath:
         """NdisInitiateOffload; ``chained`` carries the send data that came out of the kernel."""
         delegated = taken.delegated
         lists = [self._wrap(request) for request in chained]
+        self.outstanding = sum(nbl.data_length() for nbl in lists)
         chain = link(lists)
         if lists:
             delegated.send_data_head, delegated.send_data_tail = lists[0], lists[-1]
@@ -110,7 +119,9 @@ class ChimneyPath:
 
     def post_send(self, request: SendRequest) -> None:
         """NdisOffloadTcpSend of what the request still has to send."""
-        self.edge.binding.offload_tcp_send(self.record.handle, self._wrap(request))
+        nbl = self._wrap(request)
+        self.outstanding += request.length - request.bytes_transferred
+        self.edge.binding.offload_tcp_send(self.record.handle, nbl)
 
     def post_receive(self, request: ReceiveRequest) -> None:
         """NdisOffloadTcpReceive, unless the stream has ended already."""
@@ -147,12 +158,15 @@ class ChimneyPath:
 
     def send_complete(self, request: SendRequest, nbl: NetBufferList) -> None:
         """A send came back: done, or to be gone on with by the kernel, or lost with its connection."""
+        self.outstanding -= request.length - request.bytes_transferred
         request.bytes_transferred += nbl.tcp_offload_bytes_transferred
         self.bytes_sent += nbl.tcp_offload_bytes_transferred
         request.net_buffer_list = None
         status = nbl.status
         if status == _SUCCESS:
             self.connection.send_done(request)
+            if self.backlog:
+                self.connection.feed_soon()
         elif status in _GIVEN_BACK:
             if status == _REQUEST_UPLOAD:
                 self.connection.upload_soon(UploadReason.UPLOAD_REQUESTED)
@@ -203,6 +217,9 @@ class ChimneyPath:
         elif event_type == _ABORT:
             self.reset = True
             self.connection.upload_soon(None)
+        elif event_type == _BACKLOG:
+            self.backlog = information
+            self.connection.feed_soon()
         elif event_type == _RETRIEVE:
             reason = UploadReason(information)
             if reason.mandatory:

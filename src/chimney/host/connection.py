@@ -80,6 +80,10 @@ class Connection:
         self._plan: Plan | None = None
         self._taken: TakenState | None = None
         self._kept: list[KeptSegment] = []
+        # Sends that the target need not have yet, and whether the shutdown waits behind them (send.backlog.hint).
+        self._later: deque[SendRequest] = deque()
+        self._shutdown_waits = False
+        self._feeding = False
         self._info = ConnectionInfo(Owner.KERNEL.value)
         self._carried_before = (0, 0)
 
@@ -114,8 +118,11 @@ class Connection:
         self.sends.append(request)
         if self.owner is Owner.TARGET:
             assert self.chimney is not None and self._adapter is not None
-            self.chimney.post_send(request)
-            self._services.flush_soon(self._adapter)
+            if self._later or self.chimney.has_enough:
+                self._later.append(request)
+            else:
+                self.chimney.post_send(request)
+                self._services.flush_soon(self._adapter)
         elif self.owner is Owner.KERNEL:
             self._services.wake(self._kernel_path.run)
         return request
@@ -155,8 +162,11 @@ class Connection:
             self._services.wake(lambda: self._complete_later(request))
         elif self.owner is Owner.TARGET:
             assert self.chimney is not None and self._adapter is not None
-            self.chimney.post_disconnect(request, DisconnectFlags.GRACEFUL_CLOSE)
-            self._services.flush_soon(self._adapter)
+            if self._later:
+                self._shutdown_waits = True
+            else:
+                self.chimney.post_disconnect(request, DisconnectFlags.GRACEFUL_CLOSE)
+                self._services.flush_soon(self._adapter)
         elif self.owner is Owner.KERNEL:
             self._services.wake(self._kernel_path.run)
         return request
@@ -311,14 +321,43 @@ class Connection:
 
     def _post_everything(self) -> None:
         assert self.chimney is not None
-        for send in self.sends:
-            if send.net_buffer_list is None:
-                self.chimney.post_send(send)
+        self._later.extend(send for send in self.sends if send.net_buffer_list is None)
+        self._post_later()
         for receive in list(self.receives):
             if receive.net_buffer_list is None and not receive.done:
                 self.chimney.post_receive(receive)
         if self.shutdown_request is not None and not self.shutdown_request.done:
-            self.chimney.post_disconnect(self.shutdown_request, DisconnectFlags.GRACEFUL_CLOSE)
+            if self._later:
+                self._shutdown_waits = True
+            else:
+                self.chimney.post_disconnect(self.shutdown_request, DisconnectFlags.GRACEFUL_CLOSE)
+
+    def feed_soon(self) -> None:
+        """The target may want more sends: not from within its upcall, which may be within a send call of ours
+        (send.host.serialized).
+        """
+        if self._later and not self._feeding:
+            self._feeding = True
+            self._services.wake(self._feed)
+
+    def _feed(self) -> bool:
+        self._feeding = False
+        if self.owner is Owner.TARGET and self._later and self.error is None:
+            assert self.chimney is not None and self._adapter is not None
+            self._post_later()
+            if self._shutdown_waits and not self._later and self.shutdown_request is not None:
+                self._shutdown_waits = False
+                self.chimney.post_disconnect(self.shutdown_request, DisconnectFlags.GRACEFUL_CLOSE)
+            self._services.flush_soon(self._adapter)
+        return False
+
+    def _post_later(self) -> None:
+        """Post what has waited, as long as the target has not enough."""
+        assert self.chimney is not None
+        while self._later and not self.chimney.has_enough:
+            request = self._later.popleft()
+            if not request.done:
+                self.chimney.post_send(request)
 
     def _upload(self) -> None:
         if self.owner is not Owner.TARGET:
@@ -328,6 +367,8 @@ class Connection:
         started = time.perf_counter()
         self._info.retransmits += self._adapter.retransmitted(self._plan.flow)
         self.owner = Owner.UPLOADING
+        self._later.clear()
+        self._shutdown_waits = False
         self._adapter.edge.keepers[self._plan.flow] = self.keep
         self.chimney.terminate()
         self._adapter.flush()
@@ -364,8 +405,10 @@ class Connection:
         self._leave_adapter()
         if last:
             self._kernel.inject(last)
-        if given.reset and self._abort_request is None:
-            self.fail(ConnectionResetError("the peer reset the connection while it was offloaded"))
+        if given.reset:
+            # After an abort of ours, what had not been posted yet ends as the rest has.
+            reset = ConnectionResetError("the peer reset the connection while it was offloaded")
+            self.fail(reset if self._abort_request is None or self.error is None else self.error)
         self._resume_kernel_path()
 
     def _leave_adapter(self) -> None:
