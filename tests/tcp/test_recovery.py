@@ -239,6 +239,19 @@ def test_a_late_acknowledgement_takes_the_time_out_back():
     assert peer.conn.cwnd >= 20 * MSS and peer.conn.stats.spurious_recoveries == 1
 
 
+def test_a_time_out_taken_back_leaves_to_be_sent_what_was_to_be_sent():
+    """Bytes that were handed over as possibly sent are not under way, although SND.MAX is behind them."""
+    config = Config(snd_wscale=8)
+    peer = Peer(config, cwnd=2 * MSS, ssthresh=2 * MSS, snd_wnd=10_000_000, snd_nxt=2 * MSS, snd_max=9 * MSS)
+    peer.conn.send(memoryview(bytes(9 * MSS)))
+    while not peer.conn.stats.timeouts:
+        sent = peer.wait()
+    stamp = sent[0].ts[0]
+    peer.give(0, 2 * MSS, window=39062, ts=(5, stamp - 1))
+    assert peer.conn.stats.spurious_recoveries == 1
+    assert peer.take()[0].seq == 2 * MSS
+
+
 def test_reordering_is_taken_back_when_the_duplicates_are_reported():
     peer = sender(20)
     peer.give(0, 0, window=39062, sack=[(FULL, 5 * FULL)])

@@ -53,6 +53,7 @@ cdef class Sender:
     cdef public long long override_at
     cdef public long long last_sent
     cdef bint _cwnd_limited
+    cdef long long _reacted_at
     cdef long long _timed_end
     cdef long long _timed_at
 
@@ -78,7 +79,7 @@ cdef class Sender:
     cdef object _update_window(self, long long wnd, long long now)
 
     cdef object _enter_recovery(self, long long now)
-    @cython.locals(count="long long")
+    @cython.locals(count="long long", before="long long")
     cpdef bint on_timer(self, long long now) except -1
     cdef object _go_back(self)
     cdef object _undo(self)

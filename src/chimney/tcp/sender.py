@@ -71,6 +71,7 @@ class Sender:
         self.override_at = _NEVER
         self.last_sent = now
         self._cwnd_limited = False
+        self._reacted_at = 0
         self._timed_end = -1
         self._timed_at = 0
         self._resume_timer(tcb.retransmit_left_us if tcb.state != State.FIN_WAIT_2 else -1, now)
@@ -183,7 +184,8 @@ class Sender:
         self.recovery.on_advance(ack, self.nxt, acked)
         if self.undo.is_proved_by_echo(segment):
             self._undo()
-            self.nxt = self.max
+            # What had been under way still is; what was to be sent again even before that has not been.
+            self.nxt = max(self.nxt, self._reacted_at)
             self.recovery.reset()
         congestion = self.congestion
         if self.recovery.phase != _FAST:
@@ -239,6 +241,7 @@ class Sender:
     def _enter_recovery(self, now: int) -> None:
         """RFC 6675, 5, step 4; RFC 6582, 3.2, step 2."""
         self.statistics.fast_retransmits += 1
+        self._reacted_at = self.nxt
         self.congestion.on_loss(self.nxt - self.una, now)
         self.recovery.enter(self.una, self.nxt, self.max)
         self._timed_end = -1
@@ -265,10 +268,12 @@ class Sender:
         self.statistics.timeouts += 1
         self.congestion.on_timeout(self.nxt - self.una, now, count == 1)
         self.recovery.on_timeout(self.una, self.max, count)
+        before = self.nxt
         self.nxt = self.una
         self._timed_end = -1
         self.tail.stop()
         if count == 1:
+            self._reacted_at = before
             self.undo.expect(False, self.use_timestamps)
         self.timer.start(now, self.rtt.backed_off(count))
         return True

@@ -271,15 +271,21 @@ class HandedOverOnTheWire(Checks):
             return
         facts = stream.facts
         if packet.incoming:
-            # From now on there may be a reason to send again.
+            # From now on there may be a reason to send again, or not to.
             facts["patience"] = 0
+            send = stream.send
+            if send.next < send.handed_over and any(
+                send.position(left) <= max(send.next, send.acked) < send.position(right)
+                for left, right in packet.sack_blocks
+            ):
+                facts["resent"] = True
             return
         if not packet.sent or not packet.payload_length or packet.flags & (SYN | RST):
             return
         start = stream.send.position(packet.seq)
         end = start + packet.payload_length
         self._in_flight(packet, stream, start)
-        self._resent(packet, stream, start)
+        self._resent(packet, stream, start, end)
         self._unsent(packet, stream, start, end)
 
     def _in_flight(self, packet: Packet, stream: Stream, start: int) -> None:
@@ -297,9 +303,9 @@ class HandedOverOnTheWire(Checks):
                 self.exercise("initiate.senddata.inflight")
             stream.facts["in flight"] = True
 
-    def _resent(self, packet: Packet, stream: Stream, start: int) -> None:
+    def _resent(self, packet: Packet, stream: Stream, start: int, end: int) -> None:
         send = stream.send
-        if send.next >= send.handed_over or "resent" in stream.facts or start < send.next:
+        if send.next >= send.handed_over or "resent" in stream.facts or end <= send.next:
             return
         stream.facts["resent"] = True
         first = max(send.next, send.acked)
