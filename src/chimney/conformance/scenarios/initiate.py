@@ -183,10 +183,10 @@ def handed_over_sends(world: World) -> None:
         net_buffer_list(pieces[3] + pieces[4], pieces[5] + pieces[6]),
         net_buffer_list(pieces[7] + pieces[8], pieces[9]),
     ]
-    a.delegated.snd_nxt += 1000
-    a.delegated.snd_max += 1800
+    a.delegated.snd_nxt = a.delegated.snd_nxt + 1000 & 0xFFFFFFFF
+    a.delegated.snd_max = a.delegated.snd_max + 1800 & 0xFFFFFFFF
     # The first 600 bytes had arrived, the acknowledgement is on its way.
-    b.delegated.rcv_nxt += 600
+    b.delegated.rcv_nxt = b.delegated.rcv_nxt + 600 & 0xFFFFFFFF
     b.received += data[:600]
     b.reading = 5000
     b.initiate(), a.initiate()
@@ -203,8 +203,8 @@ def handed_over_in_flight(world: World) -> None:
     data = pattern(a, 1000)
     a.application += data
     a.unfinished = [net_buffer_list(data)]
-    a.delegated.snd_nxt += 1000
-    a.delegated.snd_max += 1000
+    a.delegated.snd_nxt = a.delegated.snd_nxt + 1000 & 0xFFFFFFFF
+    a.delegated.snd_max = a.delegated.snd_max + 1000 & 0xFFFFFFFF
     a.delegated.retransmit.count, a.delegated.retransmit.timeout_delta = 1, 250
     a.delegated.s_rtt, a.delegated.rtt_var = 8 * 10, 4 * 5
     b.reading = 5000

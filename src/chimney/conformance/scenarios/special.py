@@ -145,7 +145,7 @@ def sent_again_at_once(world: World) -> None:
     data = pattern(a, 1200)
     a.application += data
     a.unfinished = [net_buffer_list(data[:500]), net_buffer_list(data[500:])]
-    a.delegated.snd_max += 800
+    a.delegated.snd_max = a.delegated.snd_max + 800 & 0xFFFFFFFF
     b.reading = 3000
     b.initiate(), a.initiate()
     send(a, 900)
