@@ -181,7 +181,7 @@ class Connection:
             self._services.hand_over(self, self._upload)
         else:
             self._kernel.abort()
-        self.fail(ConnectionAbortedError("the application aborted the connection"))
+        self.fail(_aborted())
 
     def _check_open(self, call: str) -> None:
         if self.owner is Owner.APPLICATION:
@@ -405,10 +405,11 @@ class Connection:
         self._leave_adapter()
         if last:
             self._kernel.inject(last)
-        if given.reset:
-            # After an abort of ours, what had not been posted yet ends as the rest has.
-            reset = ConnectionResetError("the peer reset the connection while it was offloaded")
-            self.fail(reset if self._abort_request is None or self.error is None else self.error)
+        if given.reset and self._abort_request is None:
+            self.fail(ConnectionResetError("the peer reset the connection while it was offloaded"))
+        elif given.reset:
+            # What had not been posted yet ends as the rest has.
+            self.fail(_aborted())
         self._resume_kernel_path()
 
     def _leave_adapter(self) -> None:
@@ -567,6 +568,10 @@ class Connection:
             self._services.poll(None)
         if request.error is not None:
             raise request.error
+
+
+def _aborted() -> ConnectionAbortedError:
+    return ConnectionAbortedError("the application aborted the connection")
 
 
 def _flat(data: bytes | bytearray | memoryview, call: str) -> memoryview:
