@@ -3,7 +3,7 @@
 import pytest
 
 from chimney.ndis import Status, net_buffer_list
-from chimney.ndis.buffers import link
+from chimney.ndis.buffers import iterate, link
 from chimney.ndis.errors import Misuse
 from chimney.ndis.library import MiniportHandle
 from chimney.target import TargetConfig
@@ -328,3 +328,36 @@ def test_the_window_closes_on_refused_data_and_opens_again(world, ends):
     requests = b.receive(*[100_000] * 6)
     world.run(until=lambda: len(b.host.took("receive")) == len(requests))
     world.run(until=lambda: a.host.took("send"))
+
+
+def test_filled_requests_and_one_that_is_pushed_complete_in_one_call(world, ends):
+    a, b = ends
+    calls = []
+    complete = b.host.tcp_offload_receive_complete
+    b.host.tcp_offload_receive_complete = lambda head: (calls.append(len(list(iterate(head)))), complete(head))
+    requests = b.receive(2, 2, 100)
+    a.send(b"abcdef")
+    world.run()
+    assert b.host.took("receive") == [(nbl, SUCCESS, 2) for nbl, _ in requests] and calls == [3]
+
+
+def test_a_push_does_not_count_for_the_bytes_behind_it(world, ends):
+    _, b = ends
+    b.receive(10, push=False)
+    b.forward(b.segment(0, b"123456", push=True))
+    world.run(duration=1000)
+    [(second, _)] = b.receive(100)
+    b.forward(b.segment(6, b"7890123", push=False))
+    world.run(duration=400_000)
+    assert len(b.host.took("receive")) == 1
+    world.run(duration=200_000)
+    assert b.host.took("receive")[1:] == [(second, SUCCESS, 3)]
+
+
+def test_a_terminate_ends_what_a_push_would_have_completed(world, ends):
+    a, b = ends
+    a.send(b"hello")
+    world.run()
+    [(nbl, _)] = b.receive(100)
+    b.terminate()
+    assert b.host.took("receive") == [(nbl, int(Status.UPLOAD_IN_PROGRESS), 5)]

@@ -28,7 +28,7 @@ cdef class Delivery:
     cdef public long long head_filled
     cdef public object buffered
     cdef public long long buffered_bytes
-    cdef public bint pushed
+    cdef public long long pushed_to
     cdef public bint blocked
     cdef public bint quiet
     cdef public long refusal
@@ -49,11 +49,13 @@ cdef class Delivery:
     @cython.locals(length="long long", taken="long long")
     cpdef arrive(self, object view, bint push, long long now)
     cpdef run(self, long long now)
+    cpdef settle(self)
+    cdef _run(self, bint pushes)
     cpdef on_timer(self, long long now)
     cpdef fail(self, long status)
     cpdef NetBufferList take_buffered(self)
     @cython.locals(head=NetBufferList)
-    cdef _partly_filled(self, long long now)
+    cdef bint _is_pushed(self) except -1
     @cython.locals(early="long long")
     cdef _end_stream(self)
     @cython.locals(taken="long long")

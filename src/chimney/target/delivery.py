@@ -42,6 +42,7 @@ class Delivery:
     stream_ended     the peer's FIN is in sequence; `end_indicated` once the host has been told.
     delivered        bytes that have left, to whichever side, since the offload; `consumed` of them are not reported
                      to the engine yet.
+    pushed_to        where the last PSH stood, counted like ``delivered``.
     push_at          when the push timer expires, NEVER if it is stopped.
     pool, lent       the chimney indication pool, and those of its NetBufferLists that are with the host.
     completed        requests that have been completed; `indications` that have been made, since the offload.
@@ -66,7 +67,7 @@ class Delivery:
         self.head_filled = 0
         self.buffered: deque[memoryview] = deque()
         self.buffered_bytes = 0
-        self.pushed = False
+        self.pushed_to = 0
         self.blocked = False
         self.quiet = False
         self.refusal = 0
@@ -90,7 +91,8 @@ class Delivery:
                 self._keep(view)
             net_buffer_list = net_buffer_list.next
         # The application could have read it at any time: nothing is gained by waiting for the push timer.
-        self.pushed = self.blocked = self.buffered_bytes > 0
+        self.pushed_to = self.buffered_bytes
+        self.blocked = self.buffered_bytes > 0
 
     def post(self, net_buffer_list: NetBufferList | None) -> None:
         """Queue requests; `run` serves them. Raises Misuse for memory that cannot be filled."""
@@ -114,8 +116,8 @@ class Delivery:
             return
         if self.push_at != NEVER:
             self.push_at = now + self.push_us
-        # A push counts until all the bytes before it have been delivered.
-        self.pushed = push or (self.pushed and (self.head_filled > 0 or self.buffered_bytes > 0))
+        if push:
+            self.pushed_to = self.delivered + self.buffered_bytes + length
         taken = 0
         if self.requests and not self.buffered_bytes and not self.quiet and not self.bounce:
             taken = self._fill(view)
@@ -124,6 +126,19 @@ class Delivery:
 
     def run(self, now: int) -> None:
         """Carry the algorithm to its end: complete, indicate, until nothing more can be done without the host."""
+        self._run(True)
+        if self.head_filled and self.requests and not self.quiet and not self.requests[0].tcp_receive_no_push:
+            # It was not pushed.
+            if self.push_at == NEVER:
+                self.push_at = now + self.push_us
+
+    def settle(self) -> None:
+        """The same for a connection that goes back: a partly filled request is not completed for a push any more
+        (recv.complete.upload).
+        """
+        self._run(False)
+
+    def _run(self, pushes: bool) -> None:
         if self.quiet:
             return
         if self.bounce:
@@ -131,6 +146,9 @@ class Delivery:
             return
         while True:
             self._place()
+            if pushes and self._is_pushed():
+                # Together with those that are full (delivery.combine).
+                self._finish_head(_SUCCESS)
             if self._first_full is not None:
                 self.push_at = NEVER
                 self._complete_full()
@@ -143,8 +161,6 @@ class Delivery:
                 return
             else:
                 break
-        if self.head_filled and self.requests:
-            self._partly_filled(now)
 
     def on_timer(self, now: int) -> None:
         """The push timer, if it has expired: complete a partly filled request in push mode (delivery.timer)."""
@@ -175,16 +191,11 @@ class Delivery:
         self._drop(self.buffered_bytes)
         return nbl
 
-    def _partly_filled(self, now: int) -> None:
-        if self.requests[0].tcp_receive_no_push:
-            return
-        if self.pushed:
-            self.push_at = NEVER
-            self._finish_head(_SUCCESS)
-            self._complete_full()
-            self.run(now)
-        elif self.push_at == NEVER:
-            self.push_at = now + self.push_us
+    def _is_pushed(self) -> bool:
+        """Whether the first request is partly filled, in push mode, and holds bytes up to a PSH or more."""
+        if not self.head_filled or not self.requests or self.buffered_bytes:
+            return False
+        return not self.requests[0].tcp_receive_no_push and self.pushed_to > self.delivered - self.head_filled
 
     def _end_stream(self) -> None:
         """The peer has finished and every byte is delivered: end what waits for more (A10), and tell the host once."""

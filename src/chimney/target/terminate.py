@@ -166,7 +166,7 @@ def _give_back(target: SoftTarget, tcp: TcpObject, block: MiniportOffloadBlockLi
         sending.refusal = delivery.refusal = aborted
     else:
         # What is acknowledged or delivered already ends as it would have ended without the terminate.
-        delivery.run(now)
+        delivery.settle()
         sending.complete()
     status = aborted if sending.refusal == aborted else int(Status.UPLOAD_IN_PROGRESS)
     _fail_receives(tcp, status)
