@@ -15,6 +15,7 @@ from chimney.target import TargetConfig
 _OK = Status.SUCCESS
 _PARTIAL = Status.OFFLOAD_PARTIAL_SUCCESS
 _FAILED = Status.FAILURE
+_MASK = 0xFFFFFFFF
 
 
 def _shaped(ends: list[End]) -> list[End]:
@@ -220,7 +221,7 @@ def handed_over_receives(world: World) -> None:
     a, b = world.ends()
     data = pattern(a, 900)
     a.application += data
-    a.delegated = delegated(0, snd_una=a.delegated.snd_una + 900 & 0xFFFFFFFF)
+    a.delegated = delegated(0, snd_una=a.delegated.snd_una + 900 & _MASK)
     a.delegated.snd_nxt = a.delegated.snd_max = a.delegated.snd_una
     b.delegated.rcv_nxt = a.delegated.snd_una
     b.delegated.buffered_data = net_buffer_list(bytearray(data[:500]), bytearray(data[500:]))
