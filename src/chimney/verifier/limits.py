@@ -15,9 +15,11 @@ _NO_MAC = bytes(6)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one target; None: not known. ``mac`` is its interface's own address, ``interface_vlans`` the VLANs that
-    it is a member of (empty: none are configured), ``path_mtu`` and ``initial_rcv_wnd`` the largest that it takes, in
-    bytes. ``short_of`` are the codes of what has run short; ``no_copies``: there is no memory for BufferedData.
+    """Limits of one target; None: not known. ``announced``: somebody has told of them.
+
+    ``mac`` is its interface's own address, ``interface_vlans`` the VLANs that it is a member of (empty: none are
+    configured), ``path_mtu`` and ``initial_rcv_wnd`` the largest that it takes, in bytes. ``short_of`` are the codes of
+    what has run short; ``no_copies``: there is no memory for BufferedData.
     """
 
     neighbors: int | None = None
@@ -32,6 +34,7 @@ class Limits:
     path_mtu: int | None = None
     short_of: frozenset[Status] = frozenset()
     no_copies: bool = False
+    announced: bool = True
 
     def standing_in_the_way(self, book: BoundaryBook, block: BlockView, item: ObjectBook) -> set[Status]:
         """The codes that an initiate of this object may fail with, by what is offloaded besides it."""

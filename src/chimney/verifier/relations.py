@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from chimney.ndis.crossing import BlockView, Crossing, NblView
 from chimney.verifier.books import Layer, ObjectBook, Operation
 from chimney.verifier.packets import Packet, parse
-from chimney.verifier.streams import Stream
 
 
 def within(crossing: Crossing, outer: Crossing | None) -> bool:
@@ -85,8 +84,3 @@ def ordinary_packets(crossing: Crossing) -> Iterator[tuple[Packet, NblView]]:
         packet = Packet(crossing.number, crossing.at, crossing.boundary.miniport.name, True)
         parse(packet, memoryview(view_bytes((view,), 256)))
         yield packet, view
-
-
-def flow_of(stream: Stream) -> tuple[bytes, int, bytes, int]:
-    """Local address and port, remote address and port."""
-    return stream.flow

@@ -16,6 +16,8 @@ from chimney.verifier.streams import Stream, distance
 _REMEMBERED = 256
 _COMPARED = 1 << 16
 _POISON = 0xDB
+_STALE_US = 1_000_000
+"""After so long at the host a connection's sequence numbers may have come round."""
 
 
 class BufferedDataDown(Checks):
@@ -25,8 +27,8 @@ class BufferedDataDown(Checks):
 
     def __init__(self, verifier: Any) -> None:
         super().__init__(verifier)
-        # What came back from the stay before: RcvNxt, how much was undelivered, and the last bytes of it.
-        self._returned: dict[tuple[bytes, int, bytes, int], tuple[int, int, bytes]] = {}
+        # What came back from the stay before: when, RcvNxt, how much was undelivered, and the last bytes of it.
+        self._returned: dict[tuple[bytes, int, bytes, int], tuple[int, int, int, bytes]] = {}
         self._given: dict[int, NetBufferList] = {}
 
     @enter(Kind.INITIATE)
@@ -49,12 +51,12 @@ class BufferedDataDown(Checks):
         delegated: TcpDelegated,
         views: tuple[NblView, ...],
         item: ObjectBook,
-        known: tuple[int, int, bytes],
+        known: tuple[int, int, int, bytes],
     ) -> None:
-        rcv_nxt, undelivered, tail = known
+        at, rcv_nxt, undelivered, tail = known
         ahead = distance(delegated.rcv_nxt, rcv_nxt)
         length = sum(view.length for view in views)
-        if not length or ahead < 0:
+        if not length or ahead < 0 or crossing.at > at + _STALE_US:
             return
         # It ends at RcvNxt, and does not reach back to what has been delivered.
         self.check(
@@ -125,7 +127,7 @@ class BufferedDataDown(Checks):
                 views = tuple(view_list(delegated.buffered_data))
                 length = sum(view.length for view in views)
                 tail = view_bytes(views, length) if length <= _COMPARED else b""
-                self._returned[item.stream.flow] = delegated.rcv_nxt, length, tail
+                self._returned[item.stream.flow] = crossing.at, delegated.rcv_nxt, length, tail
         while len(self._returned) > _REMEMBERED:
             del self._returned[next(iter(self._returned))]
 

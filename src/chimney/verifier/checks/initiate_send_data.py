@@ -16,6 +16,8 @@ from chimney.verifier.violation import name
 
 _REMEMBERED = 1024
 _COMPARED = 4096
+_STALE_US = 1_000_000
+"""After so long at the host a connection's sequence numbers may have come round."""
 
 
 class HandedOverSends(Checks):
@@ -25,8 +27,8 @@ class HandedOverSends(Checks):
 
     def __init__(self, verifier: Any) -> None:
         super().__init__(verifier)
-        # What came back from the stay before: SndUna, and the bytes from there on.
-        self._returned: dict[tuple[bytes, int, bytes, int], tuple[int, bytes]] = {}
+        # What came back from the stay before: when, SndUna, and the bytes from there on.
+        self._returned: dict[tuple[bytes, int, bytes, int], tuple[int, int, bytes]] = {}
 
     @enter(Kind.INITIATE)
     def initiate(self, crossing: Crossing) -> None:
@@ -76,9 +78,9 @@ class HandedOverSends(Checks):
         known = None if item.stream is None else self._returned.pop(item.stream.flow, None)
         if known is None:
             return
-        una, before = known
+        at, una, before = known
         skip = distance(delegated.snd_una, una)
-        if not 0 <= skip < len(before):
+        if not 0 <= skip < len(before) or crossing.at > at + _STALE_US:
             return
         now = view_bytes(block.chain, _COMPARED)
         length = min(len(now), len(before) - skip)
@@ -100,7 +102,7 @@ class HandedOverSends(Checks):
                 continue
             if isinstance(block.delegated, TcpDelegated):
                 first = view_bytes(block.chain, _COMPARED)
-                self._returned[item.stream.flow] = block.delegated.snd_una, first
+                self._returned[item.stream.flow] = crossing.at, block.delegated.snd_una, first
         while len(self._returned) > _REMEMBERED:
             del self._returned[next(iter(self._returned))]
 

@@ -25,6 +25,7 @@ _RULES = {
     Status.OFFLOAD_VLAN_ENTRIES: "initiate.vlan.no-resources",
     Status.OFFLOAD_VLAN_MISMATCH: "initiate.vlan.mismatch",
 }
+_UNKNOWN = Limits(announced=False)
 
 
 class InitiateStatus(Checks):
@@ -74,7 +75,7 @@ class InitiateStatus(Checks):
                 unsure.add(id(block))
 
     def _limits(self, book: BoundaryBook) -> Limits:
-        limits = self.verifier.limits.get(book.boundary.miniport.name, Limits())
+        limits = self.verifier.limits.get(book.boundary.miniport.name, _UNKNOWN)
         if book.capabilities is not None:
             # What was reported last: a resume may have changed it.
             limits = replace(limits, connections=book.capabilities.tcp_connection_offload_capacity)
@@ -94,8 +95,7 @@ class InitiateStatus(Checks):
         if item.layer is Layer.NEIGHBOR:
             self._vlan(crossing, block, item, book, limits)
         offloaded = status in OFFLOADED
-        special = limits.short_of or limits.no_copies or item.layer is not Layer.TCP or limits.initial_rcv_wnd
-        if offloaded and not special:
+        if offloaded and not limits.announced:
             return
         reasons = limits.standing_in_the_way(book, before, item)
         right = status in reasons or (not tried and status == Status.FAILURE)
@@ -142,13 +142,13 @@ class InitiateStatus(Checks):
             return
         vlans = limits.interface_vlans
         if not const.vlan_id or (vlans is not None and (not vlans or const.vlan_id in vlans)):
-            scarce = Status.OFFLOAD_VLAN_ENTRIES in limits.standing_in_the_way(book, block, item)
-            right = block.status != Status.OFFLOAD_VLAN_MISMATCH and (
-                block.status != Status.OFFLOAD_VLAN_ENTRIES or scarce or (const.vlan_id and limits.vlans is None)
-            )
+            right = block.status != Status.OFFLOAD_VLAN_MISMATCH
+            if block.status == Status.OFFLOAD_VLAN_ENTRIES:
+                scarce = block.status in limits.standing_in_the_way(book, block, item)
+                right = scarce or bool(const.vlan_id and limits.vlans is None)
             self.check(
                 "initiate.vlan.acceptable",
-                bool(right),
+                right,
                 lambda: f"VLAN {const.vlan_id} was refused with {name(block.status)}",
                 crossing,
                 item,
