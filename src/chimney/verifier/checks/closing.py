@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.state import TcpConst
 from chimney.ndis.status import DisconnectFlags
-from chimney.verifier.books import ObjectBook
+from chimney.verifier.books import ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, finish, packet
 from chimney.verifier.packets import ACK, FIN, RST, Packet
 from chimney.verifier.streams import FIN_SENT, Stream
@@ -160,7 +160,7 @@ class Fins(Checks):
     @enter(Kind.TERMINATE)
     def taken_back(self, crossing: Crossing) -> None:
         operation = crossing.notes
-        if crossing.boundary.bottom:
+        if crossing.boundary.bottom and isinstance(operation, Operation):
             for stream in operation.streams():
                 self._overdue(stream, crossing)
 

@@ -222,6 +222,7 @@ class Afterwards(Checks):
                 self._expected[key] = (count - 1, packet)
 
     def _kept(self, flow: Flow, key: Key) -> None:
+        self.exercise("terminate.segments.not-back")
         kept = self._during.setdefault(flow, set())
         if len(kept) < _REMEMBERED:
             kept.add(key)
@@ -229,20 +230,20 @@ class Afterwards(Checks):
             del self._during[next(iter(self._during))]
 
     def _overdue(self) -> None:
-        """The oldest that has not come up in time; one at a time, for they come in this order."""
+        """The oldest that has not come up in time; they come in this order."""
         key, (_, packet) = next(iter(self._expected.items()))
         if self.verifier.clock() - packet.at > _PROMPT_US:
-            del self._expected[key]
-            message = "a segment of a connection that is being terminated does not come up the ordinary path"
-            self.check("terminate.segments", False, message, packet)
+            self._missing(key, packet)
+
+    def _missing(self, key: tuple[Flow, Key], packet: Packet) -> None:
+        del self._expected[key]
+        message = "a segment of a connection that is being terminated does not come up the ordinary path"
+        self.check("terminate.segments", False, message, packet)
 
     @finish
     def ended(self) -> None:
-        while self._expected:
-            before = len(self._expected)
-            self._overdue()
-            if len(self._expected) == before:
-                return
+        for key, (_, packet) in list(self._expected.items()):
+            self._missing(key, packet)
 
     @enter(Kind.FORWARD)
     def forwarded(self, crossing: Crossing) -> None:
