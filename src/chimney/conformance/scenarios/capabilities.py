@@ -48,7 +48,7 @@ def a_second_next_hop(world: World) -> None:
         end.abort()
 
 
-@scenario(delay_us=20_000)
+@scenario(delay_us=200_000)
 def a_long_way(world: World) -> None:
     """Round trips of many ticks are measured, reported and handed over; one that nothing was measured of comes back."""
     a, b = world.connect()
