@@ -17,16 +17,13 @@ def _wait(world: World, seconds: float = 2) -> None:
         world.run(duration=100_000)
 
 
-def _unpushed(end: End, *sizes: int, push: bool = False) -> bytes:
-    """Segments for ``end`` without PSH, as if its peer had sent them."""
+def _unpushed(end: End, *sizes: int) -> None:
+    """Segments for ``end`` without PSH, as if its peer had sent them; the peer itself does not know of them."""
     peer = end.peer
-    at = len(peer.application)
-    data = pattern(peer, sum(sizes))
-    peer.application += data
     for size in sizes:
-        end.arrives(at, data[:size], push=push)
-        at, data = at + size, data[size:]
-    return data
+        data = pattern(peer, size)
+        end.arrives(len(peer.application), data, push=False)
+        peer.application += data
 
 
 @scenario(delay_us=100, config=TargetConfig(push_ticks=4000))
@@ -43,16 +40,6 @@ def requests_in_their_time(world: World) -> None:
     b.receive(500)
     send(a, 100)
     _wait(world)
-    # Nothing is pushed: the timer, which every segment starts anew, and which an expiry without data leaves alone.
-    b.receive(1000)
-    _wait(world, 5)
-    assert len(b.host.took("receive")) == 5
-    _unpushed(b, 100)
-    _wait(world, 3)
-    _unpushed(b, 100)
-    _wait(world, 3)
-    assert len(b.host.took("receive")) == 5
-    _wait(world, 3)
     # A non-push request waits for its last byte.
     b.receive(300, push=False)
     send(a, 200)
@@ -64,6 +51,16 @@ def requests_in_their_time(world: World) -> None:
     b.receive(50)
     send(a, 200)
     _wait(world)
+    # Nothing is pushed: the timer, which every segment starts anew, and which an expiry without data leaves alone.
+    b.receive(1000)
+    _wait(world, 5)
+    assert len(b.host.took("receive")) == 10
+    _unpushed(b, 100)
+    _wait(world, 3)
+    _unpushed(b, 100)
+    _wait(world, 3)
+    assert len(b.host.took("receive")) == 10
+    _wait(world, 3)
     assert arrived(b) and len(b.host.took("receive")) == 11
 
 
@@ -117,7 +114,7 @@ def indications_with_requests(world: World) -> None:
     # Much has been refused: it is indicated in pieces nevertheless.
     send(a, 20_000)
     _wait(world)
-    b.host.answer = lambda data: min(len(data), 300)
+    b.host.answer = lambda data: 100
     b.receive(0)
     _wait(world)
     b.host.answer = len
@@ -135,12 +132,19 @@ def segments_within_upcalls(world: World) -> None:
     data = pattern(a, 1000)
     a.application += data
 
-    def more(subject: object) -> None:
-        b.host.on.clear()
-        at = len(b.received) if b.host.took("receive")[1:] else 100
-        b.forward(b.segment(at, data[at : at + 400]))
+    def forward(what: str, at: int) -> None:
+        def once(subject: object) -> None:
+            b.host.on.clear()
+            b.forward(b.segment(at, data[at : at + 200]))
 
-    b.receive(100, 100)
-    b.host.on["receive"] = more
-    b.arrives(0, data[:100])
+        b.host.on[what] = once
+
+    b.receive(200, 200)
+    forward("receive", 200)
+    b.arrives(0, data[:200])
+    b.host.answer = len
+    forward("indicate", 600)
+    b.arrives(400, data[400:600])
+    b.arrives(800, data[800:])
     _wait(world, 1)
+    assert arrived(b)
