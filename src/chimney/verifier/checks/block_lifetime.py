@@ -7,6 +7,7 @@ blocks turn into ones that tell when they are touched.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from copy import copy
@@ -41,17 +42,22 @@ _DECOYS = 256
 _OURS = ("chimney.verifier", "dataclasses", "copy", "copyreg", "reprlib")
 
 
-_report: dict[int, Callable[[str], None]] = {}
-"""By the id of a structure that has been given back: whom to tell. Entries go with the structure (`_forget`)."""
+_report: dict[int, tuple[weakref.ref[TreeLifetimeChecks], str, str]] = {}
+"""By the id of a structure that has been given back: whom to tell, the completion, and whose it was. Entries go with
+the structure, and keep nobody alive.
+"""
 
 
 def _tripping(base: type) -> type:
     """A class like ``base``, whose instances tell when they are touched."""
 
     def touched(self: Any, name: str) -> None:
-        tell = _report.get(id(self))
-        if tell is not None and not name.startswith("__") and _from_outside():
-            tell(f"{base.__name__}.{name}")
+        entry = _report.get(id(self))
+        if entry is not None and not name.startswith("__") and _from_outside():
+            checks, function, culprit = entry
+            listening = checks()
+            if listening is not None:
+                listening.touched(f"{base.__name__}.{name}", function, culprit)
 
     def read(self: Any, name: str) -> Any:
         touched(self, name)
@@ -162,18 +168,19 @@ class TreeLifetimeChecks(Checks):
         lent = self._lent.pop(id(crossing.root), None)
         if lent is None or crossing.raised is not None:
             return
-        function = crossing.function
-        culprit = crossing.boundary.miniport.name
-
-        def tell(what: str) -> None:
-            self.check("bl.lifetime", False, f"{what} is used after {function}", crossing, culprit=culprit)
-
         self.exercise("bl.lifetime")
+        entry = weakref.ref(self), crossing.function, crossing.boundary.miniport.name
         for item in [*walk(lent.root), *(mine for _, mine in lent.structures)]:
             kind = _TRIPPING.get(type(item))
             if kind is not None:
                 item.__class__ = kind
-                _report[id(item)] = tell
+                _report[id(item)] = entry
+
+    def touched(self, what: str, function: str, culprit: str) -> None:
+        """A driver has used something that it has given back."""
+        running = self.verifier.running
+        where = running[-1] if running else None
+        self.check("bl.lifetime", False, f"{what} is used after {function}", where, culprit=culprit)
 
     @enter(Kind.SEND_COMPLETE)
     def sends_completed(self, crossing: Crossing) -> None:
