@@ -31,6 +31,7 @@ from chimney.ndis.status import (
     TcpOffloadEvent,
     UploadReason,
 )
+from chimney.verifier.addressing import foreign_address, foreign_vlan, neighbor_of
 from chimney.verifier.layers import relate
 from chimney.verifier.packets import Packet
 from chimney.verifier.streams import ReceiveBook, SendBook, Stream, chain_bytes
@@ -750,6 +751,8 @@ class Books:
         packet.book = stream.bottom
         if packet.incoming:
             packet.expected = stream.receive.next
+            neighbor = neighbor_of(packet.book)
+            packet.acts = packet.acts and not foreign_vlan(packet, neighbor) and not foreign_address(packet, neighbor)
             if packet.acts and stream.terminate is None:
                 stream.segment_in(packet.seq, packet.ack, packet.flags, packet.payload(), packet)
         elif packet.sent:

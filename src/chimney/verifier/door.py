@@ -42,6 +42,7 @@ class WatchedLink(Link):
                 True,
                 vlan=frame.vlan,
                 gso_size=frame.gso_size,
+                interface=self.mac,
             )
             parse(packet, frame.data)
             packet.checksum_ok = frame.checksum_ok or checksums_hold(frame.data)
@@ -69,6 +70,7 @@ class WatchedLink(Link):
             False,
             vlan=vlan,
             gso_size=gso_size,
+            interface=self.mac,
             parts=list(payload),
             sent=False,
         )

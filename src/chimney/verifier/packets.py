@@ -36,7 +36,8 @@ class Packet:
     the tag's control information or -1. ``parts`` is the payload, ``payload_length`` bytes in all; a super-segment's
     wire segments come from `segments`. ``book`` is the offloaded connection it belongs to, if there is one; ``stream``
     the last one of its addresses and ports.
-    ``sent`` False: the link had no room, or failed.
+    ``sent`` False: the link had no room, or failed. ``expected`` is the position that was next when it arrived,
+    ``interface`` the link's own address. ``acts`` False: a target may not take it.
     """
 
     number: int
@@ -75,6 +76,8 @@ class Packet:
     stream: Stream | None = None
     book: TcpBook | None = None
     acts: bool = True
+    expected: int = 0
+    interface: bytes = b""
 
     @property
     def timestamps(self) -> tuple[int, int] | None:

@@ -65,7 +65,7 @@ class Headers(Checks):
         const, cached = neighbor.const, neighbor.cached
         if not isinstance(const, NeighborConst) or not isinstance(cached, NeighborCached):
             return
-        own = const.dl_source_address if any(const.dl_source_address) else self._interface(packet)
+        own = const.dl_source_address if any(const.dl_source_address) else packet.interface
         right = packet.destination_mac == cached.dl_destination_address and own in (packet.source_mac, b"")
         self.check(
             "tcp.headers",
@@ -86,9 +86,6 @@ class Headers(Checks):
             lambda: f"tag {packet.vlan:#06x}; VLAN {const.vlan_id} and priority {priority} make {tag:#06x}",
             packet,
         )
-
-    def _interface(self, packet: Packet) -> bytes:
-        return next((link.mac for link in self.verifier.links if link.name == packet.link), b"")
 
     def _ip(self, packet: Packet, cached: TcpCached) -> None:
         right = packet.hops == cached.ttl_or_hop_limit and packet.traffic_class == cached.tos_or_traffic_class
@@ -121,9 +118,9 @@ class Headers(Checks):
         if stream is None:
             return
         scale = const.rcv_wind_scale if flags & TcpConstFlags.WINDOW_SCALING_ENABLED else 0
-        largest = max(cached.initial_rcv_wnd, stream.delegated.rcv_wnd, *book.facts.setdefault("windows", [0]))
+        largest = max(cached.initial_rcv_wnd, stream.delegated.rcv_wnd, *book.facts.setdefault("headers: windows", [0]))
         if settled(book) and not packet.flags & RST:
-            book.facts["windows"] = [max(largest, cached.initial_rcv_wnd)]
+            book.facts["headers: windows"] = [max(largest, cached.initial_rcv_wnd)]
             self.check(
                 "tcp.options.flags",
                 packet.window << scale <= largest + (1 << scale),
