@@ -308,7 +308,7 @@ class LinkShim(Link):
             before = segment.build()
             for made in self.incoming(segment):
                 data = made.build()
-                if made is segment and data == before:
+                if made is segment and data == before and made.vlan == frame.vlan:
                     taken.append(frame)
                 else:
                     taken.append(Frame(memoryview(bytearray(data)), made.vlan, True))
