@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from chimney.conformance.end import MACS
+from chimney.conformance.handshake import MACS
 from chimney.conformance.scenarios import SCENARIOS
 from chimney.conformance.steps import arrived, send
 from chimney.conformance.world import World

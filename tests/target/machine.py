@@ -2,7 +2,8 @@
 
 from functools import partial
 
-from chimney.conformance.end import CONST_FLAGS, IPV4, IPV6, ISS, MACS, SCALE, WINDOW, End, delegated
+from chimney.conformance.end import End
+from chimney.conformance.handshake import CONST_FLAGS, IPV4, IPV6, ISS, MACS, SCALE, WINDOW, delegated
 from chimney.conformance.host import Host
 from chimney.conformance.world import Side
 from chimney.conformance.world import World as AnyWorld

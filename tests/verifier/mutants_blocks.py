@@ -2,7 +2,7 @@
 
 from copy import copy
 
-from chimney.conformance.end import MACS
+from chimney.conformance.handshake import MACS
 from chimney.intermediate import PassThrough
 from chimney.ndis.handle import OffloadHandle
 from chimney.ndis.library import Binding

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from chimney.conformance import trees, wire
+from chimney.conformance.handshake import CONST_FLAGS, IPV4, IPV6, ISS, MACS, SCALE, WINDOW, delegated
 from chimney.link.base import NO_VLAN, Flow
 from chimney.ndis.buffers import NetBuffer, NetBufferList, iterate, link, net_buffer_list
 from chimney.ndis.handle import IDLE, INITIATING, OFFLOADED, TERMINATING, OffloadHandle
@@ -22,7 +23,6 @@ from chimney.ndis.state import (
     TcpCached,
     TcpConst,
     TcpDelegated,
-    TimerRemainder,
     walk,
 )
 from chimney.ndis.status import (
@@ -31,20 +31,12 @@ from chimney.ndis.status import (
     Status,
     TcpCachedFlags,
     TcpConnectionState,
-    TcpConstFlags,
 )
 
 if TYPE_CHECKING:
     from chimney.conformance.world import Side
     from chimney.target.objects import TcpObject
 
-MACS = (b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02")
-IPV4 = (b"\x0a\0\0\x01", b"\x0a\0\0\x02")
-IPV6 = (b"\xfd" + bytes(14) + b"\x01", b"\xfd" + bytes(14) + b"\x02")
-ISS = (0xFFFFFF00, 0x7FFFFF00)
-WINDOW = 1 << 18
-SCALE = 7
-CONST_FLAGS = TcpConstFlags.TIMESTAMP_ENABLED | TcpConstFlags.SACK_ENABLED | TcpConstFlags.WINDOW_SCALING_ENABLED
 Part = bytes | bytearray | memoryview | list[bytes] | tuple[bytes, ...]
 
 _MASK = 0xFFFFFFFF
@@ -54,35 +46,6 @@ _SHUT = {
     TcpConnectionState.ESTABLISHED: TcpConnectionState.FIN_WAIT_1,
     TcpConnectionState.CLOSE_WAIT: TcpConnectionState.LAST_ACK,
 }
-
-
-def delegated(side: int, **changes: Any) -> TcpDelegated:
-    """The state right after the handshake, as one side has it."""
-    mine, theirs = ISS[side], ISS[1 - side]
-    values: dict[str, Any] = {
-        "state": TcpConnectionState.ESTABLISHED,
-        "rcv_nxt": theirs,
-        "rcv_wnd": WINDOW,
-        "snd_una": mine,
-        "snd_nxt": mine,
-        "snd_max": mine,
-        "snd_wnd": WINDOW,
-        "max_snd_wnd": WINDOW,
-        "send_wl1": theirs,
-        "c_wnd": 14600,
-        "ss_thresh": 0x7FFFFFFF,
-        "s_rtt": 0,
-        "rtt_var": 0,
-        "ts_recent": 1,
-        "ts_recent_age": 0,
-        "ts_time": 1,
-        "total_rt": 0,
-        "dup_ack_count": 0,
-        "snd_wnd_probe_count": 0,
-        "keep_alive": TimerRemainder(),
-        "retransmit": TimerRemainder(),
-    }
-    return TcpDelegated(**(values | changes))
 
 
 @dataclass(slots=True, eq=False)

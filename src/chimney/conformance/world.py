@@ -7,7 +7,8 @@ from typing import Any
 from typing import Protocol as Structural
 
 from chimney.conformance import trees, wire
-from chimney.conformance.end import MACS, End
+from chimney.conformance.end import End
+from chimney.conformance.handshake import MACS
 from chimney.conformance.host import Host
 from chimney.intermediate import FaultyDriver, PassThrough
 from chimney.link.base import NEVER, NO_VLAN, Flow, Frame, Link, Statistics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from chimney.conformance import wire
-from chimney.conformance.end import IPV4, MACS
+from chimney.conformance.handshake import IPV4, MACS
 from chimney.conformance.scenario import scenario
 from chimney.conformance.steps import arrived, exchange, hand_over, pattern, send
 from chimney.conformance.world import World

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from chimney.conformance import trees
-from chimney.conformance.end import End, delegated
+from chimney.conformance.end import End
+from chimney.conformance.handshake import delegated
 from chimney.conformance.scenario import scenario
 from chimney.conformance.steps import arrived, exchange, pattern, send
 from chimney.conformance.world import World

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from chimney.conformance import trees
-from chimney.conformance.end import MACS, WINDOW, End
+from chimney.conformance.end import End
+from chimney.conformance.handshake import MACS, WINDOW
 from chimney.conformance.scenario import scenario
 from chimney.conformance.steps import arrived, exchange, pattern, send
 from chimney.conformance.targets import OtherTarget

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chimney.conformance.end import delegated
+from chimney.conformance.handshake import delegated
 from chimney.conformance.scenario import scenario
 from chimney.conformance.steps import arrived, exchange, hand_over, pattern, send
 from chimney.conformance.world import World
