@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,7 @@ class CapabilityChecks(Checks):
         self._reported: dict[int, TcpConnectionOffload | None] = {}
         self._paused: set[int] = set()
         self._owners: dict[int, Boundary] = {}
+        self._connections: Counter[int] = Counter()
 
     def _at(self, boundary: Boundary) -> _Enabled:
         return self._enabled.setdefault(boundary.number, _Enabled())
@@ -165,8 +167,9 @@ class CapabilityChecks(Checks):
             return
         book = self.books.of(crossing)
         news = [item for item, fresh in zip(operation.objects, operation.new, strict=True) if item and fresh]
-        if book.capabilities is not None and any(item.layer is Layer.TCP and item.offloaded for item in news):
-            count = len(book.offloaded(Layer.TCP))
+        added = sum(item.layer is Layer.TCP and item.offloaded for item in news)
+        count = self._connections[crossing.boundary.number] = self._connections[crossing.boundary.number] + added
+        if book.capabilities is not None and added:
             capacity = book.capabilities.tcp_connection_offload_capacity
             self.check(
                 "cap.capacity",
@@ -174,6 +177,13 @@ class CapabilityChecks(Checks):
                 f"{count} connections are offloaded, of {capacity} possible",
                 crossing,
             )
+
+    @enter(Kind.TERMINATE_COMPLETE)
+    def uploaded(self, crossing: Crossing) -> None:
+        operation = crossing.notes
+        if crossing.boundary.bottom and isinstance(operation, Operation):
+            gone = [item for item in operation.objects if item and item.layer is Layer.TCP and item.ended]
+            self._connections[crossing.boundary.number] -= len(gone)
 
     @enter(Kind.OID)
     def asked(self, crossing: Crossing) -> None:
