@@ -78,7 +78,8 @@ class ObjectBook:
 
     ``const`` and ``cached`` are copies of what the host gave last (``cached`` after a successful update). ``cell`` is
     the lower driver's value once offloaded. ``operations`` are the state operations of it that are open. ``offloaded``
-    until its terminate has completed. ``requests`` are its open ones by the id of their list. ``stream`` is set for
+    until its terminate has completed. ``requests`` are its open ones by the id of their list, ``orders`` counts
+    those of each kind. ``stream`` is set for
     connections, the same object at every boundary; ``above`` is this object at the boundary above.
     """
 
@@ -97,6 +98,7 @@ class ObjectBook:
     operations: list[Operation] = field(default_factory=list)
     dependents: list[ObjectBook] = field(default_factory=list)
     requests: dict[int, Request] = field(default_factory=dict)
+    orders: dict[Kind, int] = field(default_factory=dict)
     stream: Stream | None = None
     above: ObjectBook | None = None
     initiate_returned: bool = False
@@ -257,7 +259,6 @@ class BoundaryBook:
         self.parameters: TcpConnectionOffloadParameters | None = None
         self.paused: Crossing | None = None
         self.uploading_all: Crossing | None = None
-        self.orders: dict[tuple[int, Kind], int] = {}
         self.facts: dict[str, Any] = {}
 
     def take(self, nbl: NetBufferList) -> Request | None:
@@ -404,8 +405,8 @@ class Books:
                 view.nbl.status = POISON
 
     def _request(self, book: BoundaryBook, kind: Kind, view: NblView, item: ObjectBook, crossing: Crossing) -> Request:
-        order = book.orders.get((id(item), kind), 0)
-        book.orders[(id(item), kind)] = order + 1
+        order = item.orders.get(kind, 0)
+        item.orders[kind] = order + 1
         request = Request(kind, view.nbl, book.boundary, item, crossing, view, order)
         if id(view.nbl) not in book.requests:
             book.requests[id(view.nbl)] = item.requests[id(view.nbl)] = request

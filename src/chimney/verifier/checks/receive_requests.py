@@ -169,7 +169,7 @@ class ReceiveBalance(Checks):
                 request = book.done.get(id(view.nbl))
                 if request is not None and request.returned_in_chain and request.kind is Kind.RECEIVE:
                     self._strayed(crossing, "a NetBufferListChain")
-            if block.status == Status.SUCCESS and book.orders.get((id(item), Kind.RECEIVE), 0):
+            if block.status == Status.SUCCESS and item.orders.get(Kind.RECEIVE, 0):
                 self._left(crossing, item.stream, book.open_requests(item, Kind.RECEIVE))
 
     def _left(self, crossing: Crossing, stream: Stream, requests: list[Request]) -> None:

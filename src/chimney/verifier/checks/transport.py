@@ -43,10 +43,10 @@ class Core(Checks):
         assert isinstance(const, TcpConst)
         scale = const.snd_wind_scale if const.flags & TcpConstFlags.WINDOW_SCALING_ENABLED else 0
         edge = stream.send.position(packet.ack) + (packet.window << scale)
-        stream.facts["edge"] = max(self._edge(stream), edge)
+        stream.facts["transport: edge"] = max(self._edge(stream), edge)
 
     def _edge(self, stream: Stream) -> int:
-        edge: int = stream.facts.get("edge", stream.delegated.snd_wnd)
+        edge: int = stream.facts.get("transport: edge", stream.delegated.snd_wnd)
         return edge
 
     def _acknowledges(self, packet: Packet, book: ObjectBook, stream: Stream) -> None:
@@ -62,8 +62,8 @@ class Core(Checks):
         assert isinstance(const, TcpConst)
         scale = const.rcv_wind_scale if const.flags & TcpConstFlags.WINDOW_SCALING_ENABLED else 0
         edge = acknowledged + (packet.window << scale)
-        before: int = stream.facts.get("right edge", edge)
-        stream.facts["right edge"] = max(edge, before)
+        before: int = stream.facts.get("transport: right edge", edge)
+        stream.facts["transport: right edge"] = max(edge, before)
         # Rounding to the scale may take up to one unit off.
         self.check(
             "tcp.rfc.core",
@@ -77,8 +77,8 @@ class Core(Checks):
         end = start + packet.payload_length
         edge = self._edge(stream)
         probe = packet.payload_length == 1
-        again = end <= max(stream.facts.get("sent before", 0), stream.send.handed_over)
-        stream.facts["sent before"] = max(stream.facts.get("sent before", 0), end)
+        again = end <= max(stream.facts.get("transport: sent before", 0), stream.send.handed_over)
+        stream.facts["transport: sent before"] = max(stream.facts.get("transport: sent before", 0), end)
         self.check(
             "tcp.rfc.core",
             end <= edge or probe or again,
@@ -93,8 +93,8 @@ class Core(Checks):
         if not cached.flags & TcpCachedFlags.NAGLING_ENABLED or not isinstance(path.cached, PathCached):
             return
         start = stream.send.position(packet.seq)
-        new = start >= stream.facts.get("nagle", stream.send.handed_over)
-        stream.facts["nagle"] = max(stream.facts.get("nagle", 0), start + packet.payload_length)
+        new = start >= stream.facts.get("transport: nagle", stream.send.handed_over)
+        stream.facts["transport: nagle"] = max(stream.facts.get("transport: nagle", 0), start + packet.payload_length)
         headers = 60 if packet.ethertype == IPV6 else 40
         whole = min(const.remote_mss, path.cached.path_mtu - headers) - _LARGEST_OPTIONS
         closing = bool(packet.flags & FIN) or stream.graceful is not None
@@ -120,14 +120,14 @@ class Timestamps(Checks):
         if stamps is None or packet.book is None or packet.book.stream is None:
             return
         stream = packet.book.stream
-        last: int = stream.facts.get("tsval", stream.delegated.ts_time)
+        last: int = stream.facts.get("transport: tsval", stream.delegated.ts_time)
         self.check(
             "ts.delta",
             distance(stamps[0], last) >= 0,
             lambda: f"the timestamp goes back from {last} to {stamps[0]}",
             packet,
         )
-        stream.facts["tsval"] = stamps[0]
+        stream.facts["transport: tsval"] = stamps[0]
 
     @enter(Kind.TERMINATE_COMPLETE)
     def terminated(self, crossing: Crossing) -> None:
@@ -137,7 +137,7 @@ class Timestamps(Checks):
         for block, item in zip(operation.after, operation.objects, strict=True):
             if item is None or item.stream is None or not isinstance(block.delegated, TcpDelegated):
                 continue
-            last = item.stream.facts.get("tsval")
+            last = item.stream.facts.get("transport: tsval")
             if last is not None and block.status == 0:
                 back = distance(block.delegated.ts_time, last)
                 text = f"TsTime {block.delegated.ts_time}, {-back} ticks before the last timestamp on the wire"
