@@ -83,7 +83,7 @@ def test_scenarios_do_not_notice_delays_merges_and_splits(name, monkeypatch):
     world = scenario.play(clock=clock, observer=verifier, drivers=troubled(name))
     verifier.finish()
     assert [str(violation) for violation in verifier.violations] == []
-    assert [driver.call_entries for side in world.sides for driver in side.drivers] == [0] * 6
+    assert not any(driver.call_entries for side in world.sides for driver in side.drivers)
 
 
 def transfer(world, pairs, rounds, chance, meanwhile=lambda number: None):
