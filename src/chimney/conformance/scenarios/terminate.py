@@ -271,10 +271,16 @@ def a_link_without_room(world: World) -> None:
 
 @scenario(delay_us=100, config=TargetConfig(ticks_per_second=100, delayed_ack_ticks=4, push_ticks=50))
 def coarse_ticks(world: World) -> None:
-    """A hundred ticks in a second instead of a thousand."""
+    """A hundred ticks in a second instead of a thousand; and then ten."""
     a, b = world.connect()
     exchange(a, b, 2000)
     hand_over(a, b)
+    exchange(a, b, 2000)
+    a.terminate()
+    assert a.side.enable(ticks_per_second=10, tcp_delayed_ack_ticks=1, tcp_push_ticks=5) == Status.SUCCESS
+    a.delegated.s_rtt //= 10
+    a.delegated.rtt_var //= 10
+    a.initiate()
     exchange(a, b, 2000)
 
 
