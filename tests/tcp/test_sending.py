@@ -66,6 +66,17 @@ def test_nagle_holds_a_small_segment_while_data_is_outstanding(nagle):
     assert [s.length for s in peer.take()] == ([5] if nagle else [])
 
 
+@pytest.mark.parametrize("nagle", [False, True])
+def test_nagle_holds_what_the_window_makes_small(nagle):
+    """Also where it ends with a send, or is half of the largest window there ever was."""
+    peer = Peer(Config(timestamps=False, nagle=nagle), snd_wnd=FULL + 700, max_snd_wnd=FULL + 700)
+    peer.conn.send(data(FULL + 700))
+    peer.conn.send(data(5000))
+    assert [s.length for s in peer.take()] == ([FULL] if nagle else [FULL, 700])
+    peer.give(0, FULL, window=1400)
+    assert sum(s.length for s in peer.take()) == (1400 if nagle else 700)
+
+
 def test_nagle_does_not_hold_the_last_segment_before_a_fin():
     peer = Peer(Config(timestamps=False, nagle=True))
     peer.conn.send(data(10))

@@ -382,8 +382,10 @@ class Sender:
             return length
         if length > self.mss:
             return length if length == data and not self._nagle_holds() else length - tail
+        if self._nagle_holds() and self.una < self.max and not again:
+            return 0
         if length == data:
-            return 0 if self._nagle_holds() and self.una < self.max and not again else length
+            return length
         return length if not cwnd_binds and self._window_suffices(start, length, now) else 0
 
     def _train_may_grow(self, length: int) -> bool:
@@ -397,7 +399,7 @@ class Sender:
         )
 
     def _nagle_holds(self) -> bool:
-        """RFC 9293, 3.7.4: a last, small segment waits while anything is unacknowledged; not if a FIN follows it."""
+        """RFC 9293, 3.7.4: a small segment waits while anything is unacknowledged; not if a FIN follows it."""
         return self.nagle and self.fin_length == 0
 
     def _window_suffices(self, start: int, length: int, now: int) -> bool:
