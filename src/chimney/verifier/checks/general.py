@@ -315,7 +315,7 @@ def _sampled(piece: memoryview, value: int) -> int:
     if size <= _SAMPLES * _SAMPLE:
         return crc32(piece, value)
     # A request of gigabytes goes up and down with every hand-over.
-    step = (size - _SAMPLE) // (_SAMPLES - 1)
-    for at in range(0, step * _SAMPLES, step):
+    for number in range(_SAMPLES):
+        at = (size - _SAMPLE) * number // (_SAMPLES - 1)
         value = crc32(piece[at : at + _SAMPLE], value)
     return value
