@@ -65,3 +65,22 @@ def aborted_after_all(world: World) -> None:
     b.abort()
     world.run(duration=3_000_000)
     assert arrived(b) or sends[0].status == Status.REQUEST_ABORTED
+
+
+@scenario(delay_us=100, bandwidth=10_000_000, send_buffer=6000)
+def terminate_waits_for_the_link(world: World) -> None:
+    """The acknowledgement that a terminate owes has to wait; what arrives until then goes up the ordinary path."""
+    a, b = world.connect()
+    c, d = world.connect(2000)
+    a.reading = d.reading = 20_000
+    send(b, 300)
+    world.run(duration=500)
+    # Another connection fills the link, and this one owes an acknowledgement.
+    send(c, 14_000)
+    world.poll()
+    a.side.start("terminate_offload", a.terminate_tree())
+    send(b, 700)
+    world.run(until=lambda: bool(a.host.took("terminate")))
+    assert a.kept, "a segment arrived during the terminate"
+    a.initiate()
+    world.run(until=lambda: arrived(a, d))
