@@ -206,6 +206,17 @@ def test_the_same_seed_makes_the_same_trouble():
     assert run(1) == run(1) != run(2)
 
 
+def test_it_can_be_told_to_behave():
+    rig, driver = make(Faults(delay=1.0, out_of_memory=1.0, refuse={2}, upload=1.0))
+    driver.behave()
+    [a] = lists()
+    for _ in range(3):
+        handle, *_ = rig.offload()
+        rig.post("send", handle, a)
+        rig.target.complete("send", a)
+        assert rig.host.log == [("send", a)] and driver.pending == 0
+
+
 def test_pause_upload_all_and_resume_are_told_above():
     rig, driver = make()
     handles = rig.offload()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 
 from chimney.intermediate.base import IntermediateDriver
@@ -68,17 +68,17 @@ class Trigger:
     """Says each time whether something happens, and counts how often it did."""
 
     def __init__(self, when: When, chance: random.Random) -> None:
-        self._when = when
+        self.when = when
         self._chance = chance
         self.asked = 0
         self.happened = 0
 
     def __call__(self) -> bool:
         self.asked += 1
-        if isinstance(self._when, Collection):
-            happens = self.asked in self._when
+        if isinstance(self.when, Collection):
+            happens = self.asked in self.when
         else:
-            happens = self._when > 0 and self._chance.random() < self._when
+            happens = self.when > 0 and self._chance.random() < self.when
         self.happened += happens
         return happens
 
@@ -142,6 +142,12 @@ class FaultyDriver(IntermediateDriver):
         for kept in self.kept:
             kept.due = _AT_ONCE
         self._let_go()
+
+    def behave(self) -> None:
+        """Make no trouble any more, and let everything go up: for the end of a test."""
+        for kind in fields(self.triggers):
+            getattr(self.triggers, kind.name).when = 0.0
+        self.release()
 
     @property
     def connections(self) -> list[OffloadEntry]:
