@@ -40,10 +40,13 @@ class AbortsWithData(HostShim):
 
 @mutant("disconnect.host.no-reissue", scenario="abort-after-an-upload-request")
 class AsksAgain(HostShim):
+    again = False
+
     def tcp_offload_disconnect_complete(self, net_buffer_list):
         end = net_buffer_list.protocol_reserved.end
         super().tcp_offload_disconnect_complete(net_buffer_list)
-        if net_buffer_list.status == Status.UPLOAD_IN_PROGRESS and not end.reset:
+        if net_buffer_list.status == Status.UPLOAD_IN_PROGRESS and not end.reset and not self.again:
+            self.again = True
             self.offload_tcp_disconnect(end.handle, net_buffer_list, GRACEFUL)
 
 
