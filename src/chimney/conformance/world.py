@@ -81,6 +81,7 @@ def limits_of(config: TargetConfig, link: Link, short_of: str = "") -> Limits:
         path_mtu=config.max_path_mtu or link.mtu,
         short_of=frozenset({codes[short_of]} if short_of in codes else ()),
         no_copies=short_of == "buffered data",
+        no_segments=short_of == "segment",
     )
 
 

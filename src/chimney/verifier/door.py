@@ -13,6 +13,7 @@ class WatchedLink(Link):
 
     report(packet) is called with a frame received before the target sees it, and with one sent once the link has
     answered; polled(name) whenever the target asks for frames: it has dealt with those before, most likely.
+    ``lost``: it could not be read the last time.
     """
 
     def __init__(self, link: Link, next_number: Callable[[], int], clock: Callable[[], int]) -> None:
@@ -22,6 +23,7 @@ class WatchedLink(Link):
         self.polled: Callable[[str], None] = lambda name: None
         self._number = next_number
         self._clock = clock
+        self.lost = False
 
     def fileno(self) -> int:
         return self.inner.fileno()
@@ -33,7 +35,10 @@ class WatchedLink(Link):
 
     def receive(self, limit: int) -> list[Frame]:
         self.polled(self.name)
+        # Until it has been read.
+        self.lost = True
         frames = self.inner.receive(limit)
+        self.lost = False
         for frame in frames:
             packet = Packet(
                 self._number(),

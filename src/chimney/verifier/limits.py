@@ -19,7 +19,8 @@ class Limits:
 
     ``mac`` is its interface's own address, ``interface_vlans`` the VLANs that it is a member of (empty: none are
     configured), ``path_mtu`` and ``initial_rcv_wnd`` the largest that it takes, in bytes. ``short_of`` are the codes of
-    what has run short; ``no_copies``: there is no memory for BufferedData.
+    what has run short; ``no_copies``: there is no memory for BufferedData; ``no_segments``: none for segments that
+    arrive.
     """
 
     neighbors: int | None = None
@@ -34,6 +35,7 @@ class Limits:
     path_mtu: int | None = None
     short_of: frozenset[Status] = frozenset()
     no_copies: bool = False
+    no_segments: bool = False
     announced: bool = True
 
     def standing_in_the_way(self, book: BoundaryBook, block: BlockView, item: ObjectBook) -> set[Status]:

@@ -14,6 +14,7 @@ from chimney.ndis.errors import Misuse
 from chimney.ndis.registration import Registration
 from chimney.ndis.status import Status, UploadReason
 from chimney.target import SoftTarget, TargetConfig
+from chimney.verifier.checks.upload_requests import LINK_STATE
 
 _OK = Status.SUCCESS
 _TCP, _IP = Oid.TCP4_OFFLOAD_STATS, Oid.IP4_OFFLOAD_STATS
@@ -215,10 +216,10 @@ def short_of_memory_for_segments(world: World) -> None:
     """The target has no memory for what arrives, and asks for the connection's upload."""
     a, b = world.connect()
     b.reading = 1000
-    b.side.target.allocate = lambda what: what != "segment"
+    b.side.runs_short_of("segment")
     send(a, 500)
     world.run(until=lambda: not b.offloaded)
-    b.side.target.allocate = None
+    b.side.runs_short_of("")
     b.initiate()
     world.run(until=lambda: arrived(b))
 
@@ -287,15 +288,12 @@ def media_loss(world: World) -> None:
     b.reading = 2000
     for lost in (True, False):
         side = world.sides[0]
-        side.target.handle.indicate_status_ex(_MEDIA_STATE, int(lost))
+        target = getattr(side.target, "inner", side.target)
+        target.handle.indicate_status_ex(LINK_STATE, int(lost))
         world.network.drop_if = (lambda name, frame: True) if lost else None
         send(a, 1000)
         world.run(duration=700_000)
     world.run(until=lambda: arrived(b))
-
-
-_MEDIA_STATE = 0x40010017
-"""NDIS_STATUS_LINK_STATE (public header *ndis.h*): 1 in the buffer: connected."""
 
 
 class _SilentUpperEdge(UpperEdge):

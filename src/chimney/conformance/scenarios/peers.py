@@ -70,6 +70,8 @@ def segments_in_time_wait(world: World) -> None:
     a.arrives(1000, flags=SYN, push=False)
     b.arrives(1, b"late", ack=1)
     assert len(a.host.ordinary) == len(b.host.ordinary) == 1
+    # However long the hosts take.
+    world.run(duration=2_000_000)
     a.host.obedient = b.host.obedient = True
     world.run(until=lambda: not a.offloaded and not b.offloaded)
 
