@@ -154,7 +154,7 @@ class WaitsForTheUpcall(_Disconnects):
     flags = ABORTIVE
 
     def due_at(self):
-        return self.kept[0][0] + 3_000_000 if self.kept else NEVER
+        return self.kept[0][0] + 8_000_000 if self.kept else NEVER
 
     def tcp_offload_disconnect(self, offload_context, net_buffer_list, flags):
         status = super().tcp_offload_disconnect(offload_context, net_buffer_list, flags)

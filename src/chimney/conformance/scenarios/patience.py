@@ -28,7 +28,7 @@ def acknowledged_after_all(world: World) -> None:
     packet = read_packet(diverted[0])
     assert packet is not None
     b.forward(packet.payload)
-    world.run(duration=3_000_000)
+    world.run(duration=8_000_000)
     world.network.drop_if = None
     a.reading = 1000
     a.disconnect()
@@ -61,7 +61,7 @@ def aborted_after_all(world: World) -> None:
     a.receive(500)
     world.run(duration=10)
     a.arrives(0, flags=RST | ACK, push=False)
-    world.run(duration=3_000_000)
+    world.run(duration=8_000_000)
     b.abort()
     world.run(duration=3_000_000)
     assert arrived(b) or sends[0].status == Status.REQUEST_ABORTED

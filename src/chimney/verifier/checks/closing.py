@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _UPCALLS = (Kind.RECEIVE_INDICATE, Kind.EVENT, Kind.RECEIVE_COMPLETE)
 # How long a target may be kept from its work without having waited for something that it must not wait for.
-_PROMPT_US = 1_000_000
-_LINGER_US = 100_000
+_PROMPT_US = 5_000_000
+_LINGER_US = 200_000
 
 
 class Resets(Checks):

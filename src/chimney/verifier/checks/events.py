@@ -16,7 +16,7 @@ from chimney.verifier.violation import name
 if TYPE_CHECKING:
     from chimney.verifier.verifier import Verifier
 
-_PROMPT_US = 1_000_000
+_PROMPT_US = 5_000_000
 _UNSENT_US = 5_000_000
 # The host's "as soon as possible": other operations have to end first, and a program may be busy.
 _SOON_US = 60_000_000

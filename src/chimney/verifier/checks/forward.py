@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from chimney.ndis.crossing import BlockView, Crossing, Kind, NblView, Stage
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Flow = tuple[bytes, int, bytes, int]
 _REMEMBERED = 256
-_PROMPT_US = 1_000_000
+_PROMPT_US = 5_000_000
 
 
 class Forwards(Checks):
@@ -38,6 +38,7 @@ class Forwards(Checks):
     def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
         self._sums: dict[int, int] = {}
+        self._ordinary: dict[Flow, dict[Key, bool]] = {}
 
     @packet
     def arrived(self, packet: Packet) -> None:
@@ -46,10 +47,7 @@ class Forwards(Checks):
         if not packet.incoming or stream is None or stream.bottom is None or not packet.acts:
             return
         if stream.bottom.offloaded and not stream.leaving:
-            taken: dict[Key, bool] = stream.facts.setdefault("segments taken", {})
-            taken[key_of_packet(packet)] = True
-            if len(taken) > _REMEMBERED:
-                del taken[next(iter(taken))]
+            _remember(stream.facts.setdefault("segments taken", {}), key_of_packet(packet), True)
 
     @enter(Kind.ORDINARY_RECEIVE)
     def passed_up(self, crossing: Crossing) -> None:
@@ -57,9 +55,11 @@ class Forwards(Checks):
             return
         for view in crossing.nbls:
             found = parse_ordinary(view.nbl)
-            stream = self.books.streams.get(found.flow) if found is not None else None
-            if found is not None and stream is not None:
-                stream.facts.get("segments taken", {}).pop(found.key, None)
+            if found is not None:
+                # Moved to the end: what has been quiet for long is forgotten first.
+                keys = self._ordinary.pop(found.flow, {})
+                _remember(keys, found.key, True)
+                _remember(self._ordinary, found.flow, keys)
 
     @enter(Kind.FORWARD)
     def called(self, crossing: Crossing) -> None:
@@ -101,9 +101,10 @@ class Forwards(Checks):
             stream,
         )
         if segment is not None:
+            known = segment.key in self._ordinary.get(stream.flow, ())
             self.check(
                 "forward.when",
-                segment.key not in stream.facts.get("segments taken", ()),
+                known or segment.key not in stream.facts.get("segments taken", ()),
                 "the target has received this segment itself",
                 crossing,
                 stream,
@@ -143,6 +144,13 @@ class Forwards(Checks):
             request.stream,
             culprit=crossing.boundary.protocol.name,
         )
+
+
+def _remember(kept: dict[Any, Any], key: object, value: object) -> None:
+    """Add to what is kept, and forget the oldest of too many."""
+    kept[key] = value
+    if len(kept) > _REMEMBERED:
+        del kept[next(iter(kept))]
 
 
 def _header_in_first_mdl(view: NblView, length: int) -> bool:

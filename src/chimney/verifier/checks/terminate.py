@@ -242,8 +242,8 @@ class Afterwards(Checks):
 
     @finish
     def ended(self) -> None:
-        for key, (_, packet) in list(self._expected.items()):
-            self._missing(key, packet)
+        for key, (_, late) in list(self._expected.items()):
+            self._missing(key, late)
 
     @enter(Kind.FORWARD)
     def forwarded(self, crossing: Crossing) -> None:
