@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.state import TcpCached
 from chimney.verifier.books import ObjectBook, Request
-from chimney.verifier.check import Checks, enter, leave, polled
+from chimney.verifier.check import Checks, enter, finish, leave, polled
 from chimney.verifier.check import packet as on_packet
 from chimney.verifier.packets import ACK, RST, Packet
 from chimney.verifier.receiving import (
@@ -230,6 +230,11 @@ class Overdue(Checks):
             state = None if item is None or item.stream is None else receiving(item.stream)
             if state is not None and "door" in state.stream.facts:
                 self._watch(state.stream.facts["door"], state)
+
+    @finish
+    def ended(self) -> None:
+        """Requests keep their owners alive."""
+        self._doors.clear()
 
 
 def _is_silent(item: ObjectBook) -> bool:

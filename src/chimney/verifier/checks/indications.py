@@ -39,6 +39,9 @@ class _Recent:
     def forget(self, boundary: int, nbl: NetBufferList) -> None:
         self._known.pop((boundary, id(nbl)), None)
 
+    def clear(self) -> None:
+        self._known.clear()
+
     def get(self, boundary: int, nbl: NetBufferList) -> str:
         known = self._known.get((boundary, id(nbl)))
         return "" if known is None else known[1]
@@ -138,6 +141,7 @@ class Verdicts(Checks):
                         crossing,
                         stream,
                     )
+        self._kept_below.clear()
 
 
 class Returns(Checks):
@@ -187,3 +191,7 @@ class Returns(Checks):
                     f"a returned list comes up by {crossing.function}",
                     crossing,
                 )
+
+    @finish
+    def ended(self) -> None:
+        self._returned.clear()

@@ -266,6 +266,8 @@ class ReceiveLists(Checks):
                         request.stream,
                         culprit=request.boundary.miniport.name,
                     )
+        self._missing.clear()
+        self._raised = None
 
 
 def _permitted(entries: list[Completed]) -> tuple[str, ...]:
