@@ -11,6 +11,8 @@ cdef class ChimneyPath:
     cdef public long long bytes_sent
     cdef public long long bytes_received
     cdef public long long unread_below
+    cdef public long long backlog
+    cdef public long long outstanding
     cdef public bint peer_closed
     cdef public bint reset
     cpdef post_send(self, SendRequest request)
