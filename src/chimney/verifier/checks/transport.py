@@ -93,8 +93,9 @@ class Core(Checks):
         if not cached.flags & TcpCachedFlags.NAGLING_ENABLED or not isinstance(path.cached, PathCached):
             return
         start = stream.send.position(packet.seq)
-        new = start >= stream.facts.get("transport: nagle", stream.send.handed_over)
-        stream.facts["transport: nagle"] = max(stream.facts.get("transport: nagle", 0), start + packet.payload_length)
+        sent: int = stream.facts.get("transport: nagle", stream.send.handed_over)
+        new = start >= sent
+        stream.facts["transport: nagle"] = max(sent, start + packet.payload_length)
         headers = 60 if packet.ethertype == IPV6 else 40
         whole = min(const.remote_mss, path.cached.path_mtu - headers) - _LARGEST_OPTIONS
         closing = bool(packet.flags & FIN) or stream.graceful is not None
