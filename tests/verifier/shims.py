@@ -293,9 +293,13 @@ class LinkShim(Link):
     def send(self, header, payload, csum_start, csum_offset, gso_size, gso_ipv6, vlan=NO_VLAN):
         if not self.inner.writable():
             return self.inner.send(header, payload, csum_start, csum_offset, gso_size, gso_ipv6, vlan)
-        for frame in wire_segments(header, payload, csum_start, csum_offset, gso_size, gso_ipv6):
-            for segment in self.outgoing(Segment(frame, vlan)):
-                self.emit(segment)
+        frames = wire_segments(header, payload, csum_start, csum_offset, gso_size, gso_ipv6)
+        made = [segment for frame in frames for segment in self.outgoing(Segment(frame, vlan))]
+        if [(segment.build(), segment.vlan) for segment in made] == [(bytes(frame), vlan) for frame in frames]:
+            # Nothing has changed: in one piece, as it was to be sent.
+            return self.inner.send(header, payload, csum_start, csum_offset, gso_size, gso_ipv6, vlan)
+        for segment in made:
+            self.emit(segment)
         return True
 
     def receive(self, limit):

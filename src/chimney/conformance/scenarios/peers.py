@@ -7,7 +7,7 @@ from chimney.conformance.steps import arrived, exchange, hand_over, pattern, sen
 from chimney.conformance.wire import ACK, SYN
 from chimney.conformance.world import World
 from chimney.ndis.state import TimerRemainder
-from chimney.ndis.status import Status, TcpCachedFlags, TcpConnectionState, UploadReason
+from chimney.ndis.status import Status, TcpCachedFlags, TcpConnectionState, TcpConstFlags, UploadReason
 from chimney.target import TargetConfig
 
 State = TcpConnectionState
@@ -208,6 +208,47 @@ def other_thresholds(world: World) -> None:
     for size in (100, 200):
         send(a, size)
         world.run(duration=200_000)
+
+
+@scenario(delay_us=1000, config=TargetConfig(ack_frequency=3, delayed_ack_ticks=3000))
+def patient_acknowledgements(world: World) -> None:
+    """Three segments are acknowledged at once, one after three seconds; and nobody is there who sends them again."""
+    _, b = world.ends()
+    b.initiate()
+    for offset in range(0, 300, 100):
+        b.arrives(offset, bytes(100), push=False)
+    sent = [_frames_of(world, "b")]
+    for duration in (2_000_000, 3_500_000):
+        if len(sent) > 1:
+            b.arrives(300, bytes(100), push=False)
+        world.run(duration=duration)
+        sent.append(_frames_of(world, "b"))
+    b.arrives(400, bytes(100), push=False)
+    world.run(duration=2_900_000)
+    sent.append(_frames_of(world, "b"))
+    assert sent == [1, 1, 2, 2]
+
+
+def _frames_of(world: World, name: str) -> int:
+    return sum(sender == name for _, sender, _ in world.wire)
+
+
+@scenario(delay_us=1000, config=TargetConfig(duplicate_ack_threshold=5))
+def duplicates_by_hand(world: World) -> None:
+    """A segment is sent again when its fifth duplicate acknowledgement has come, and not before."""
+    a, _ = world.ends()
+    a.const.flags = TcpConstFlags.WINDOW_SCALING_ENABLED
+    a.initiate()
+    send(a, 12_000)
+    world.run(duration=3000)
+    sent = []
+    for _ in range(6):
+        a.arrives(0, ack=1460, push=False)
+        sent.append(_frames_of(world, "a"))
+    world.run(duration=1_000_000)
+    a.arrives(0, ack=12_000, push=False)
+    # What the limit lets through besides is new.
+    assert sent[5] > sent[4], sent
 
 
 @scenario(delay_us=500, config=TargetConfig(nce_stale_ticks=2000))
