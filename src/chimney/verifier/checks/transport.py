@@ -13,6 +13,7 @@ from chimney.verifier.streams import Stream, distance
 
 # TCP's options take 40 bytes at most: what is this much smaller than the MSS is small whatever it carries.
 _LARGEST_OPTIONS = 40
+_PROBE_US = 500
 
 
 class Core(Checks):
@@ -100,11 +101,19 @@ class Core(Checks):
         whole = min(const.remote_mss, path.cached.path_mtu - headers) - _LARGEST_OPTIONS
         closing = bool(packet.flags & FIN) or stream.graceful is not None
         remainder = packet.payload_length % packet.gso_size if packet.gso_size else packet.payload_length
+        quiet = packet.at - stream.facts.get("transport: data at", packet.at)
+        stream.facts["transport: data at"] = packet.at
         if new and not closing and packet.payload_length > 1:
             in_flight = start + packet.payload_length - remainder - stream.send.acked
+            small = 0 < remainder < whole and in_flight > 0
+            # One segment after a silence asks for the fate of the others: a tail loss probe (RFC 8985, 7.3).
+            probed: int = stream.facts.get("transport: probed", -1)
+            if small and quiet >= _PROBE_US and probed != stream.send.acked:
+                stream.facts["transport: probed"] = stream.send.acked
+                return
             self.check(
                 "tcp.nagle",
-                not 0 < remainder < whole or in_flight <= 0,
+                not small,
                 lambda: f"a new segment of {remainder} bytes while {in_flight} are in flight",
                 packet,
             )
