@@ -1,0 +1,280 @@
+"""The timers and counters of acknowledgements: when to send them, and how many duplicates tell of a loss (13.3, 13.4).
+
+A live target may be kept from its work for long: lateness counts only after a second look, and by much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from chimney.ndis.crossing import Crossing, Kind, Stage
+from chimney.ndis.state import CachedState, PathCached, TcpConst
+from chimney.ndis.status import TcpConstFlags
+from chimney.verifier.books import Operation
+from chimney.verifier.check import Checks, enter, packet, polled
+from chimney.verifier.checks.headers import settled
+from chimney.verifier.overdue import Debt, Debts
+from chimney.verifier.packets import ACK, FIN, URG, Packet
+from chimney.verifier.streams import Stream, distance
+from chimney.verifier.timing import covers, is_at_work, is_plain, microseconds, parameters_of
+
+if TYPE_CHECKING:
+    from chimney.verifier.verifier import Verifier
+
+_PATIENCE_US = 500_000
+# Well below any retransmission timeout, which would hide that a fast retransmission is missing.
+_FAST_US = 100_000
+_AT_ONCE_US = 5_000
+_PROBE_GAP_US = 1_000
+_LARGEST_HEADERS = 100
+
+
+@dataclass(slots=True, eq=False)
+class _Owed:
+    """What has arrived and is not acknowledged: ``segments`` of it, up to ``next``."""
+
+    debt: Debt
+    next: int
+    segments: int = 0
+
+
+class DelayedAcknowledgements(Checks):
+    """TcpAckFrequency and TcpDelayedAckTicks."""
+
+    RULES = ("timer.delack",)
+
+    def __init__(self, verifier: Verifier) -> None:
+        super().__init__(verifier)
+        self._debts = Debts()
+
+    @enter(Kind.INITIATE, stage=Stage.HANDLER)
+    def offloaded(self, crossing: Crossing) -> None:
+        if crossing.boundary.bottom and isinstance(crossing.notes, Operation):
+            for stream in crossing.notes.streams():
+                parameters_of(self.books, stream)
+
+    @packet
+    def seen(self, packet: Packet) -> None:
+        self._debts.passed(packet)
+        stream = None if packet.book is None else packet.book.stream
+        if stream is None or not packet.tcp:
+            return
+        if is_plain(packet):
+            self._arrived(packet, stream)
+        elif not packet.incoming and packet.sent and packet.flags & ACK:
+            self._acknowledged(packet, stream)
+
+    def _arrived(self, packet: Packet, stream: Stream) -> None:
+        receive = stream.receive
+        owed: _Owed | None = stream.facts.get("delayed ack")
+        if owed is None:
+            debt = Debt(stream, "", _PATIENCE_US)
+            start = min(receive.position(packet.seq), receive.next) if packet.payload_length else receive.next
+            owed = stream.facts["delayed ack"] = _Owed(debt, max(start, receive.acknowledged))
+        grown = receive.next > owed.next
+        owed.next = receive.next
+        parameters = parameters_of(self.books, stream)
+        if not grown:
+            return
+        if parameters is None or not is_at_work(stream) or not receive.exact or packet.flags & URG:
+            owed.segments = 0
+            owed.debt.settle()
+            return
+        count = -(-packet.payload_length // packet.gso_size) if packet.gso_size else 1
+        owed.segments += max(1, count)
+        delay = microseconds(parameters.tcp_delayed_ack_ticks, parameters)
+        if owed.segments >= parameters.tcp_ack_frequency:
+            owed.debt.what = f"{owed.segments} segments have arrived ({parameters.tcp_ack_frequency} may wait)"
+            due = packet.at
+        else:
+            owed.debt.what = f"a segment has arrived long ago (the timer has {delay} us)"
+            due = packet.at + delay
+        if due < owed.debt.due:
+            self._debts.owe(owed.debt, packet.link, due)
+
+    def _acknowledged(self, packet: Packet, stream: Stream) -> None:
+        owed: _Owed | None = stream.facts.get("delayed ack")
+        if owed is None or not owed.segments:
+            return
+        if stream.receive.position(packet.ack) >= owed.next:
+            self.exercise("timer.delack")
+        # It has spoken: what it has not acknowledged by now it may not have processed, or not taken.
+        owed.segments = 0
+        owed.debt.settle()
+
+    @polled
+    def looked(self, link: str) -> None:
+        for debt in self._debts.polled(link, self.verifier.clock(), len(self.books.streams)):
+            stream = debt.stream
+            if is_at_work(stream) and stream.receive.acknowledged < stream.receive.next:
+                text = f"{debt.what}, and no acknowledgement has been sent"
+                self.check("timer.delack", False, text, stream.bottom, stream)
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """What is in flight from ``una`` to ``high``, and what the peer says about it.
+
+    ``dups`` counts the duplicate acknowledgements that certainly are, ``hints`` all that may be taken for one;
+    ``recover`` is how far all had been sent when something was sent again; ``probed``: by a tail loss probe, maybe.
+    """
+
+    debt: Debt
+    una: int
+    high: int
+    dups: int = 0
+    hints: int = 0
+    recover: int = 0
+    recoveries: int = 0
+    progress_at: int = 0
+    heard_at: int = 0
+    posted_at: int = 0
+    probed: bool = False
+    window: int = -1
+    path: CachedState | None = None
+    ts: int | None = None
+    blocks: frozenset[tuple[int, int]] = field(default_factory=frozenset)
+
+
+class FastRetransmissions(Checks):
+    """TcpDuplicateAckThreshold."""
+
+    RULES = ("timer.dupack",)
+
+    def __init__(self, verifier: Verifier) -> None:
+        super().__init__(verifier)
+        self._debts = Debts()
+
+    @enter(Kind.SEND, stage=Stage.HANDLER)
+    def posted(self, crossing: Crossing) -> None:
+        if crossing.boundary.bottom and crossing.notes:
+            flight = crossing.notes[0].stream.facts.get("flight")
+            if flight is not None:
+                flight.posted_at = crossing.at
+
+    @packet
+    def seen(self, packet: Packet) -> None:
+        self._debts.passed(packet)
+        item = packet.book
+        stream = None if item is None else item.stream
+        if item is None or stream is None or not packet.tcp:
+            return
+        flight: _Flight | None = stream.facts.get("flight")
+        if flight is None:
+            send = stream.send
+            before = send.handed_over
+            debt = Debt(stream, "", _FAST_US)
+            # Until what was handed over is acknowledged, nothing can be said.
+            flight = stream.facts["flight"] = _Flight(debt, min(send.acked, before), before, recover=before)
+            flight.progress_at = flight.posted_at = packet.at
+        if item.parent is not None and flight.path is not item.parent.cached:
+            # What does not fit the path any more is sent again, too.
+            flight.path = item.parent.cached
+            flight.probed = True
+        if packet.incoming:
+            if is_plain(packet) and packet.flags & ACK:
+                self._heard(packet, stream, flight)
+            else:
+                flight.probed = True
+        elif packet.payload_length or packet.flags & FIN:
+            self._sent(packet, stream, flight)
+
+    def _heard(self, packet: Packet, stream: Stream, flight: _Flight) -> None:
+        flight.heard_at = packet.at
+        acked = stream.send.position(packet.ack)
+        stamps = packet.timestamps
+        old = stamps is not None and flight.ts is not None and distance(stamps[0], flight.ts) < 0
+        if stamps is not None and not old:
+            flight.ts = stamps[0]
+        blocks = frozenset(packet.sack_blocks)
+        if stream.send.acked > flight.una:
+            flight.una = stream.send.acked
+            flight.dups = flight.hints = 0
+            flight.blocks = frozenset()
+            flight.progress_at = packet.at
+            flight.probed = packet.window == 0
+            flight.debt.settle()
+            if flight.una >= flight.recover:
+                flight.recover = 0
+        elif acked == flight.una < flight.high:
+            flight.hints += 1
+            same = packet.window == flight.window and not packet.payload_length and not packet.flags & FIN
+            repeats = any(distance(end, packet.ack) <= 0 for _, end in blocks)
+            if same and not old and not repeats and (blocks - flight.blocks or not _has_sack(stream)):
+                flight.dups += 1
+                self._counted(packet, stream, flight)
+        flight.window = packet.window
+        if blocks:
+            # Segments with data need not repeat them.
+            flight.blocks = blocks
+
+    def _counted(self, packet: Packet, stream: Stream, flight: _Flight) -> None:
+        parameters = parameters_of(self.books, stream)
+        if parameters is None or flight.dups != parameters.tcp_duplicate_ack_threshold or packet.window == 0:
+            return
+        # After a recovery, a target may have seen that the network reorders, and wait for more.
+        if not flight.recover and not flight.recoveries and is_at_work(stream):
+            flight.debt.what = f"{flight.dups} duplicate acknowledgements have come, and nothing has been sent again"
+            self._debts.owe(flight.debt, packet.link, packet.at)
+
+    def _sent(self, packet: Packet, stream: Stream, flight: _Flight) -> None:
+        start = stream.send.position(packet.seq)
+        end = start + packet.payload_length + bool(packet.flags & FIN)
+        if packet.at - max(flight.heard_at, flight.posted_at, flight.progress_at) > _PROBE_GAP_US:
+            flight.probed = True
+        if start < flight.high and covers(packet, stream, flight.una):
+            self._again(packet, stream, flight)
+            flight.debt.settle()
+            flight.recover = flight.high
+        elif start < flight.high:
+            flight.probed = True
+        if flight.una >= flight.high:
+            flight.progress_at = packet.at
+        flight.high = max(flight.high, end)
+
+    def _again(self, packet: Packet, stream: Stream, flight: _Flight) -> None:
+        """The first unacknowledged segment is sent again."""
+        parameters = parameters_of(self.books, stream)
+        fast = packet.at - flight.heard_at < _AT_ONCE_US and packet.at - flight.progress_at < _FAST_US
+        if flight.recover or not flight.hints or not fast:
+            return
+        flight.recoveries += 1
+        if parameters is None or flight.probed or not is_at_work(stream) or not self._is_steady(stream):
+            return
+        threshold = parameters.tcp_duplicate_ack_threshold
+        told = self._is_told(stream, flight, threshold)
+        self.check(
+            "timer.dupack",
+            flight.hints >= threshold or told,
+            lambda: f"it is sent again after {flight.hints} duplicate acknowledgements; the threshold is {threshold}",
+            packet,
+            stream,
+        )
+
+    def _is_steady(self, stream: Stream) -> bool:
+        item = stream.bottom
+        path = None if item is None else item.parent
+        return item is not None and path is not None and all(map(settled, (item, path, path.parent)))
+
+    def _is_told(self, stream: Stream, flight: _Flight, threshold: int) -> bool:
+        """Whether the SACK option says as much as so many duplicates (RFC 6675, 4, IsLost)."""
+        item = stream.bottom
+        path = None if item is None else item.parent
+        if item is None or path is None or not isinstance(item.const, TcpConst):
+            return True
+        mtu = path.cached.path_mtu if isinstance(path.cached, PathCached) else 0
+        segment = max(1, min(item.const.remote_mss, mtu) - _LARGEST_HEADERS)
+        covered = sum(distance(end, start) for start, end in flight.blocks)
+        return covered > (threshold - 1) * segment or len(flight.blocks) >= threshold
+
+    @polled
+    def looked(self, link: str) -> None:
+        for debt in self._debts.polled(link, self.verifier.clock(), len(self.books.streams)):
+            if is_at_work(debt.stream) and self._is_steady(debt.stream):
+                self.check("timer.dupack", False, debt.what, debt.stream.bottom, debt.stream)
+
+
+def _has_sack(stream: Stream) -> bool:
+    item = stream.bottom
+    return item is not None and isinstance(item.const, TcpConst) and bool(item.const.flags & TcpConstFlags.SACK_ENABLED)
