@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from chimney.ndis.capabilities import OidRequest, TcpConnectionOffloadParameters
-from chimney.ndis.state import TcpCached, walk
+from chimney.ndis.state import TcpCached, TcpDelegated, walk
+from chimney.ndis.status import TcpCachedFlags, TcpConnectionState
+from chimney.target import TargetConfig
 from chimney.verifier.packets import ACK, RST
 from tests.verifier.mutation import mutant
 from tests.verifier.shims import LinkShim, TargetShim
@@ -123,3 +125,102 @@ class ProbesAllTheTime(TargetShim):
             timer = tcp.engine.sender.timer
             timer.count = min(timer.count, 1)
         return super().poll(now, limit)
+
+
+class WithOtherVariables(TargetShim):
+    """Reads other cached variables of connections than it is given."""
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.given = []
+
+    def change(self, cached):
+        raise NotImplementedError
+
+    def _read(self, block_list):
+        for block in walk(block_list):
+            if isinstance(block.cached, TcpCached):
+                self.given.append((block, block.cached))
+                block.cached = replace(block.cached)
+                self.change(block.cached)
+
+    def _give_back(self):
+        for block, cached in self.given:
+            block.cached = cached
+        self.given.clear()
+
+    def initiate_offload(self, block_list):
+        self._read(block_list)
+        super().initiate_offload(block_list)
+
+    def initiate_offload_complete(self, block_list):
+        self._give_back()
+        super().initiate_offload_complete(block_list)
+
+    def update_offload(self, block_list):
+        self._read(block_list)
+        super().update_offload(block_list)
+
+    def update_offload_complete(self, block_list):
+        self._give_back()
+        super().update_offload_complete(block_list)
+
+
+@mutant("timer.keepalive", scenario="keepalives")
+class AsksTooSoon(WithOtherVariables):
+    def change(self, cached):
+        cached.ka_timeout //= 4
+
+
+@mutant("timer.keepalive", scenario="keepalives")
+class AsksTooOften(WithOtherVariables):
+    def change(self, cached):
+        cached.ka_probe_count = 30
+
+
+@mutant("timer.keepalive", scenario="keepalives")
+class TrustsInSilence(WithOtherVariables):
+    def change(self, cached):
+        cached.flags = TcpCachedFlags(0)
+
+
+@mutant("timer.keepalive", scenario="updates-with-flags")
+class DoesNotBeginAnew(WithOtherVariables):
+    def change(self, cached):
+        cached.flags &= ~TcpCachedFlags.KEEP_ALIVE_RESTART
+
+
+@mutant("timer.fin-wait-2", scenario="fin-wait-2", config=TargetConfig(fin_wait_2_ticks=30_000))
+@mutant("timer.fin-wait-2", scenario="fin-wait-2", config=TargetConfig(fin_wait_2_ticks=300_000))
+class AnotherTwoMinutes(TargetShim):
+    """As configured, it is right in all things but one."""
+
+
+@mutant("timer.fin-wait-2", scenario="fin-wait-2")
+class HearsNoSignOfLife(LinkShim):
+    def incoming(self, segment):
+        return [] if segment.payload else [segment]
+
+
+@mutant("timer.fin-wait-2", scenario="fin-wait-2")
+class ForgetsToClose(TargetShim):
+    def terminate_offload_complete(self, block_list):
+        for block in walk(block_list):
+            if isinstance(block.delegated, TcpDelegated):
+                block.delegated.state = TcpConnectionState.FIN_WAIT_2
+        super().terminate_offload_complete(block_list)
+
+
+@mutant("timer.granularity", scenario="coarse-ticks")
+class HasTicksOfItsOwn(WithOtherParameters):
+    own = {"ticks_per_second": 1000}
+
+
+@mutant("timer.push", scenario="requests-in-their-time", side=1)
+class PushesSoon(WithOtherParameters):
+    own = {"tcp_push_ticks": 20}
+
+
+@mutant("timer.push", scenario="requests-in-their-time", side=1)
+class PushesLate(WithOtherParameters):
+    own = {"tcp_push_ticks": 30_000}

@@ -40,8 +40,8 @@ def is_plain(packet: Packet) -> bool:
 
 
 def is_fresh(packet: Packet, stream: Stream, after: int) -> bool:
-    """Whether a plain segment is acceptable without doubt: it begins at the position ``after``, that of the byte that was
-    expected next, and its timestamp is not old.
+    """Whether a plain segment is acceptable without doubt: it begins at the position ``after``, where the next byte was
+    expected, and its timestamp is not old.
     """
     stamps = packet.timestamps
     if stamps is not None:

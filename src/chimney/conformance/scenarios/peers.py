@@ -163,7 +163,9 @@ def keepalives(world: World) -> None:
     a.cached.flags = TcpCachedFlags.KEEP_ALIVE_ENABLED
     a.cached.ka_timeout, a.cached.ka_interval, a.cached.ka_probe_count = 4000, 1000, 3
     a.initiate(), b.initiate()
-    world.run(duration=13_000_000)
+    exchange(a, b, 100)
+    for _ in range(13):
+        world.run(duration=1_000_000)
     for _ in range(3):
         exchange(a, b, 100)
         world.run(duration=3_000_000)

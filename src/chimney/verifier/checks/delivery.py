@@ -99,6 +99,7 @@ class Causes(Checks):
         "delivery.indicated.refused",
         "indicate.keep-refused",
         "indicate.requests-first",
+        "timer.push",
     )
 
     @enter(Kind.RECEIVE_COMPLETE)
@@ -172,7 +173,7 @@ class Causes(Checks):
         last = max(state.arrival(span[1] - 1), request.posted.at)
         latest = crossing.at + interval // 4 - interval
         text = f"after the {{}} byte a partly filled request completes, without PSH; the push timer has {interval} us"
-        for rule in ("recv.push.complete-partial", "delivery.seg.partial"):
+        for rule in ("recv.push.complete-partial", "delivery.seg.partial", "timer.push"):
             self.check(rule, first <= latest, f"{crossing.at - first} us " + text.format("first"), crossing)
         if first <= latest:
             self.exercise("recv.push.timer-start")

@@ -67,6 +67,7 @@ class Overdue(Checks):
         "delivery.run-to-end",
         "indicate.keep-refused",
         "indicate.ack",
+        "timer.push",
     )
 
     def __init__(self, verifier: Verifier) -> None:
@@ -205,7 +206,7 @@ class Overdue(Checks):
         interval = push_interval(self.books, state)
         arrived = state.arrivals[-1][1] if state.arrivals else 0
         if interval is not None and now > max(since, arrived) + interval:
-            rules = ("recv.push.timer-start", "recv.modes", "delivery.timer", "delivery.run-to-end")
+            rules = ("recv.push.timer-start", "recv.modes", "delivery.timer", "delivery.run-to-end", "timer.push")
             return rules, text + f", after a push interval of {interval} us"
         return None
 
