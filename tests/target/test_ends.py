@@ -11,6 +11,7 @@ from chimney.ndis import (
     net_buffer_list,
 )
 from chimney.ndis.buffers import iterate, link
+from chimney.ndis.errors import Misuse
 from chimney.ndis.status import TcpConnectionState
 from chimney.target import TargetConfig
 from chimney.tcp.segment import parse_segment
@@ -435,3 +436,13 @@ def test_frames_after_a_terminate_take_the_ordinary_path_while_they_are_watched(
     b.side.target.unwatch(b.flow)
     world.run(duration=1_000_000)
     assert len(b.host.ordinary) == seen
+
+
+def test_a_host_that_asks_for_a_close_again_and_again_is_told_so(world):
+    a, _ = world.connect()
+    a.side.target.request_retrieve(a.flow, UploadReason.UPLOAD_REQUESTED)
+    a.host.obedient = False
+    a.host.on["disconnect"] = lambda nbl: a.disconnect()
+    a.disconnect()
+    with pytest.raises(Misuse, match=r"finish the close yourself.*disconnect.host.no-reissue"):
+        world.poll()

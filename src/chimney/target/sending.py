@@ -13,6 +13,7 @@ from chimney.ndis.status import Status
 from chimney.tcp.connection import Connection
 
 _SUCCESS = int(Status.SUCCESS)
+_ROUNDS = 1000
 
 
 class SendEntry:
@@ -119,12 +120,22 @@ class Sending:
 
     def fail_disconnects(self, status: int) -> None:
         """Complete an unfinished graceful disconnect; the sends must be out before (disconnect.graceful.sends-first).
+
+        Raises Misuse if the host never stops to ask for another one.
         """
         acked = self.engine.acked
-        while self.disconnects:
+        for _ in range(_ROUNDS):
+            if not self.disconnects:
+                return
             entry = self.disconnects.popleft()
             _finish(entry, acked, status)
             self.upcalls.tcp_offload_disconnect_complete(entry.nbl)
+        raise Misuse(
+            "MiniportTcpOffloadDisconnect",
+            "the host answers every disconnect that comes back with another one",
+            "finish the close yourself, when the connection has come back",
+            "disconnect.host.no-reissue",
+        )
 
     def _take(self, nbl: NetBufferList) -> SendEntry:
         """Give the list's bytes to the engine, the last of them to be pushed (send.psh); unless requests are refused.
