@@ -213,6 +213,16 @@ def test_what_the_kernel_does_not_take_goes_on_in_the_target(stack, connection):
     assert connection.info().uploads == 1
 
 
+def test_what_came_during_a_terminate_is_not_forwarded_to_the_target(stack, connection):
+    connection.offload()
+    connection.keep(KeptSegment(FLOW, bytes([0x45]) + bytes(39), 20))
+    stack.kernel.failures = [UploadFailed("the interface is down")]
+    stack.target.final = {"snd_una": ISS, "snd_max": ISS}
+    with pytest.raises(UploadFailed, match="down"):
+        connection.upload()
+    assert connection.offloaded and stack.target.forwards == []
+
+
 def test_a_connection_that_nobody_takes_ends_with_an_error(stack, connection):
     connection.offload()
     send = connection.post_send(b"x")

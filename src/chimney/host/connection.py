@@ -426,6 +426,8 @@ class Connection:
             self._lost(error)
             return
         delegated.send_data_head = delegated.send_data_tail = None
+        # What came during the terminate is not for the target (terminate.segments.not-back): the peer sends it again.
+        self._kept.clear()
         self.owner = Owner.OFFLOADING
         state = TakenState(self._taken.const, self._taken.cached, delegated, [], given.unread, (0, 0))
         if self._initiate(state, list(self.sends)) != Status.SUCCESS:
