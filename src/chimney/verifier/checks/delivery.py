@@ -23,6 +23,8 @@ from chimney.verifier.relations import view_bytes
 from chimney.verifier.streams import Stream
 
 _AT_ONCE_US = 20_000
+# A target may take the time before it reads, and read much at a time.
+_READ_US = 100_000
 
 
 class Arrivals(Checks):
@@ -171,7 +173,7 @@ class Causes(Checks):
         """No PSH: it must have been the timer, which a target may have read a little before we did."""
         first = max(state.arrival(span[0]), request.posted.at)
         last = max(state.arrival(span[1] - 1), request.posted.at)
-        latest = crossing.at + interval // 4 - interval
+        latest = crossing.at + max(interval // 4, _READ_US) - interval
         text = f"after the {{}} byte a partly filled request completes, without PSH; the push timer has {interval} us"
         for rule in ("recv.push.complete-partial", "delivery.seg.partial", "timer.push"):
             self.check(rule, first <= latest, f"{crossing.at - first} us " + text.format("first"), crossing)

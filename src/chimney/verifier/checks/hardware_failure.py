@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from chimney.ndis.crossing import BlockView, Crossing, Kind, Stage
 from chimney.ndis.status import Status, TcpOffloadEvent, UploadReason
 from chimney.verifier.books import Operation, Request
-from chimney.verifier.check import Checks, enter, packet, polled
+from chimney.verifier.check import Checks, enter, finish, packet, polled
 from chimney.verifier.checks.events import connection_of
 from chimney.verifier.overdue import Debt, Debts
 from chimney.verifier.packets import Packet
@@ -102,6 +102,11 @@ class HardwareFailures(Checks):
             failure: _Failure = debt.stream.facts[_LOST]
             if failure.taken_back is None:
                 self.check("hwfail.sequence", False, debt.what, failure.operation, debt.stream)
+
+    @finish
+    def ended(self) -> None:
+        """What is owed no more keeps nothing alive."""
+        self._debts = Debts()
 
     @enter(Kind.TERMINATE, stage=Stage.HANDLER)
     def taken_back(self, crossing: Crossing) -> None:

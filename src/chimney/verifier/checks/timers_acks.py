@@ -12,7 +12,7 @@ from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.state import CachedState, PathCached, TcpConst
 from chimney.ndis.status import TcpConstFlags
 from chimney.verifier.books import Operation
-from chimney.verifier.check import Checks, enter, packet, polled
+from chimney.verifier.check import Checks, enter, finish, packet, polled
 from chimney.verifier.checks.headers import settled
 from chimney.verifier.overdue import Debt, Debts
 from chimney.verifier.packets import ACK, FIN, URG, Packet
@@ -111,6 +111,11 @@ class DelayedAcknowledgements(Checks):
                 text = f"{debt.what}, and no acknowledgement has been sent"
                 self.check("timer.delack", False, text, stream.bottom, stream)
 
+    @finish
+    def ended(self) -> None:
+        """What is owed no more keeps nothing alive."""
+        self._debts = Debts()
+
 
 @dataclass(slots=True, eq=False)
 class _Flight:
@@ -181,8 +186,9 @@ class FastRetransmissions(Checks):
             self._sent(packet, stream, flight)
 
     def _heard(self, packet: Packet, stream: Stream, flight: _Flight) -> None:
-        flight.heard_at = packet.at
         acked = stream.send.position(packet.ack)
+        if not packet.payload_length or stream.send.acked > flight.una:
+            flight.heard_at = packet.at
         stamps = packet.timestamps
         old = stamps is not None and flight.ts is not None and distance(stamps[0], flight.ts) < 0
         if stamps is not None and not old:
@@ -273,6 +279,11 @@ class FastRetransmissions(Checks):
         for debt in self._debts.polled(link, self.verifier.clock(), len(self.books.streams)):
             if is_at_work(debt.stream) and self._is_steady(debt.stream):
                 self.check("timer.dupack", False, debt.what, debt.stream.bottom, debt.stream)
+
+    @finish
+    def ended(self) -> None:
+        """What is owed no more keeps nothing alive."""
+        self._debts = Debts()
 
 
 def _has_sack(stream: Stream) -> bool:

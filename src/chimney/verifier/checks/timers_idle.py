@@ -13,7 +13,7 @@ from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.state import TIMER_NOT_RUNNING, TcpCached, TcpDelegated
 from chimney.ndis.status import Status, TcpCachedFlags, TcpConnectionState, TcpOffloadEvent, UploadReason
 from chimney.verifier.books import ObjectBook, Operation
-from chimney.verifier.check import Checks, enter, packet, polled
+from chimney.verifier.check import Checks, enter, finish, packet, polled
 from chimney.verifier.checks.disconnect import peer_closed
 from chimney.verifier.checks.events import connection_of
 from chimney.verifier.checks.headers import settled
@@ -292,6 +292,11 @@ class IdleTimers(Checks):
                 idle: _Idle = stream.facts["idle"]
                 text = f"nothing happens, and there is no keepalive probe ({idle.count} have been sent)"
                 self.check("timer.keepalive", False, text, item, stream)
+
+    @finish
+    def ended(self) -> None:
+        """What is owed no more keeps nothing alive."""
+        self._debts = Debts()
 
     def _is_quiet(self, stream: Stream) -> bool:
         """Whether nothing is under way, and both sides may still send."""

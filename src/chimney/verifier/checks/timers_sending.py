@@ -14,7 +14,7 @@ from chimney.ndis.crossing import Crossing, Kind
 from chimney.ndis.state import NO_RETRANSMISSION_LIMIT, TcpCached
 from chimney.ndis.status import TcpCachedFlags, TcpOffloadEvent, UploadReason
 from chimney.verifier.books import ObjectBook, Operation
-from chimney.verifier.check import Checks, enter, packet, polled
+from chimney.verifier.check import Checks, enter, finish, packet, polled
 from chimney.verifier.checks.events import connection_of
 from chimney.verifier.checks.headers import settled
 from chimney.verifier.overdue import Debt, Debts
@@ -230,7 +230,7 @@ class Retransmissions(Checks):
         else:
             most = microseconds(cached.max_rt, parameters)
             text = f"the target gives up after {spent} us, {most} us is the limit"
-            ok = spent > most - _LEAST_TIMEOUT_US
+            ok = spent > most - _SLACK_US // 2
         self.check("timer.retransmit-limit", ok, text, crossing, stream)
 
     @enter(Kind.TERMINATE_COMPLETE)
@@ -254,6 +254,11 @@ class Retransmissions(Checks):
             else:
                 text = "a segment is neither sent again any more, nor has the upload been asked for"
                 self.check("timer.retransmit-limit", False, text, stream.bottom, stream)
+
+    @finish
+    def ended(self) -> None:
+        """What is owed no more keeps nothing alive."""
+        self._debts = Debts()
 
     # The closed window
 

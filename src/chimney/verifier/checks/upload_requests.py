@@ -118,6 +118,11 @@ class Refusals(Checks):
                 # Some came back in the chain.
                 self._late = {key: r for key, r in self._late.items() if r.completed is None}
 
+    @finish
+    def ended(self) -> None:
+        """Requests keep their owners alive."""
+        self._late.clear()
+
 
 class Manners(Checks):
     """Which connections are asked for, and that those that the host may keep go on."""
@@ -287,6 +292,11 @@ class Needs(Checks):
                 self.check(debt.what, False, f"{text}, and its upload is not asked for", stream.bottom, stream)
         self._listen(link, now)
 
+    @finish
+    def ended(self) -> None:
+        """What is owed no more keeps nothing alive."""
+        self._debts = Debts()
+
     def _listen(self, link: str, now: int) -> None:
         """A link that cannot be read has lost its medium, or its interface."""
         lost = any(watched.lost for watched in self.verifier.links if watched.name == link)
@@ -365,3 +375,4 @@ class UploadAll(Checks):
         for told, left in self._left.values():
             for item in left.values():
                 self.check("upload.all.host", False, "it has not been taken back since UPLOAD_ALL", told, item)
+        self._left.clear()
