@@ -156,9 +156,10 @@ class BlockView:
 class Crossing:
     """One call: its arguments as they were when it began; ``result`` or ``raised`` once it has ended.
 
-    ``parent`` is the call within which it was made; a HANDLER's parent is its CALL unless NDIS strayed. ``handle`` is
-    the OffloadHandle (CALL of a data request, indications), ``context`` the opaque value that a miniport's handler got,
-    ``nbl`` the head of the list and ``nbls`` all of it; ``root`` the tree and ``blocks`` its nodes in documents' order.
+    ``parent`` is the call within which it was made (until it has been seen to end; a HANDLER's is its CALL unless NDIS
+    strayed). ``handle`` is the OffloadHandle (CALL of a data request, indications), ``context`` the opaque value that a
+    miniport's handler got, ``nbl`` the head of the list and ``nbls`` all of it; ``root`` the tree and ``blocks`` its
+    nodes in documents' order.
     ``value`` is the status of an indication, event type, code, flags of a disconnect, or type of handlers asked for;
     ``information`` what came with it (event information, status buffer, OID request, registered table, capabilities).
     ``notes`` belongs to the observer.
@@ -244,7 +245,11 @@ class Observer:
             self.running.pop()
             crossing.ended = True
             crossing.ended_at = self.clock()
-            self.leave(crossing)
+            try:
+                self.leave(crossing)
+            finally:
+                # Whoever keeps a call would keep, through what it was made within, all that has ever happened.
+                crossing.parent = None
 
 
 def view_list(head: NetBufferList | None) -> Iterator[NblView]:

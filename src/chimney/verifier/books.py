@@ -57,6 +57,11 @@ OPERATION_COMPLETIONS = {
 OFFLOADED = (Status.SUCCESS, Status.OFFLOAD_PARTIAL_SUCCESS)
 
 
+_ENDED_STREAMS = 256
+_DONE_REQUESTS = 256
+_DONE_BYTES = 1 << 20
+
+
 class Layer(IntEnum):
     """The layer of a state object."""
 
@@ -161,8 +166,10 @@ class Request:
     """A send, receive, disconnect or forward at one boundary.
 
     ``view`` is the list as it was posted; ``order`` counts the requests of its kind on its connection at this boundary;
-    ``chained``: it came in an initiate's chain. ``start`` and ``end`` are its positions in the send stream. ``above``
-    and ``below`` are the same request at the next boundaries; ``serial`` counts all completions, 0 before its own.
+    ``inside`` has the numbers of the calls that it was posted within, ``reentrant`` says that a completion of its kind
+    for its connection at this boundary is among them. ``chained``: it came in an initiate's chain. ``start`` and
+    ``end`` are its positions in the send stream. ``above`` and ``below`` are the same request at the next boundaries;
+    ``serial`` counts all completions, 0 before its own.
     """
 
     kind: Kind
@@ -172,6 +179,8 @@ class Request:
     posted: Crossing
     view: NblView
     order: int
+    inside: tuple[int, ...] = ()
+    reentrant: bool = False
     chained: bool = False
     flags: int = 0
     start: int = 0
@@ -241,7 +250,8 @@ class Completed:
 class BoundaryBook:
     """What is known about one boundary.
 
-    ``objects`` by the id of the upper handle; ``requests`` the open ones by the id of their list; ``operations`` the
+    ``objects`` by the id of the upper handle; ``requests`` the open ones by the id of their list, ``done`` those that
+    have come back lately; ``operations`` the
     open state operations; ``lent`` the lists of accepted indications and BufferedData that are above, with the
     connection; ``parameters`` and ``capabilities`` as set and reported last; ``paused`` and ``uploading_all`` as
     indicated. ``facts`` is for the checks' own notes.
@@ -252,6 +262,7 @@ class BoundaryBook:
         self.objects: dict[int, ObjectBook] = {}
         self.requests: dict[int, Request] = {}
         self.done: dict[int, Request] = {}
+        self._done_bytes = 0
         self.operations: list[Operation] = []
         self.lent: dict[int, tuple[NetBufferList, Crossing, Stream | None]] = {}
         self.tables: list[object] = []
@@ -267,6 +278,22 @@ class BoundaryBook:
         if request is not None:
             request.book.requests.pop(id(nbl), None)
         return request
+
+    def finished(self, request: Request) -> None:
+        """A request has come back."""
+        # The id may have been another list's before.
+        self._done_bytes -= self._done_length(self.done.pop(id(request.nbl), None))
+        self.done[id(request.nbl)] = request
+        self._done_bytes += request.length
+
+    def forget_done(self) -> None:
+        """Let go of the oldest requests that have come back: they keep their owners' memory."""
+        while len(self.done) > _DONE_REQUESTS or (self.done and self._done_bytes > _DONE_BYTES):
+            self._done_bytes -= self._done_length(self.done.pop(next(iter(self.done))))
+
+    @staticmethod
+    def _done_length(request: Request | None) -> int:
+        return 0 if request is None else request.length
 
     def open_requests(self, book: ObjectBook, *kinds: Kind) -> list[Request]:
         """The connection's open requests of these kinds (all, if none are given), oldest first."""
@@ -284,6 +311,7 @@ class Books:
         self.boundaries: dict[int, BoundaryBook] = {}
         self.streams: dict[tuple[bytes, int, bytes, int], Stream] = {}
         self._completions = 0
+        self._ended: dict[int, Stream] = {}
 
     def of(self, where: Boundary | Crossing) -> BoundaryBook:
         """The book of a boundary."""
@@ -396,9 +424,14 @@ class Books:
         crossing.notes = []
         if item is None:
             return
+        inside = tuple(calls(crossing.parent))
+        numbers = tuple(call.number for call in inside)
+        reentrant = any(_completes(call, crossing.kind, item) for call in inside)
         for view in crossing.nbls:
             request = self._request(book, crossing.kind, view, item, crossing)
             request.flags = crossing.value
+            request.inside = numbers
+            request.reentrant = reentrant
             crossing.notes.append(request)
         if book.boundary.top:
             for view in crossing.nbls:
@@ -455,6 +488,7 @@ class Books:
     def _completed(self, crossing: Crossing) -> None:
         book = self.of(crossing)
         crossing.notes = []
+        book.forget_done()
         for view in crossing.nbls:
             request = book.take(view.nbl)
             entry = Completed(view, request)
@@ -465,12 +499,10 @@ class Books:
             else:
                 request.completed = crossing
                 request.serial = self._serial()
-                book.done[id(view.nbl)] = request
+                book.finished(request)
                 if book.boundary.bottom:
                     self._settle(request, entry)
             crossing.notes.append(entry)
-        while len(book.done) > 4096:
-            del book.done[next(iter(book.done))]
 
     def _serial(self) -> int:
         self._completions += 1
@@ -612,10 +644,22 @@ class Books:
         objects = self.of(item.boundary).objects
         if objects.get(id(item.handle)) is item:
             del objects[id(item.handle)]
-        if item.stream is not None and item.stream.bottom is item:
-            item.stream.bottom = None
+        stream = item.stream
+        if stream is not None:
+            if stream.bottom is item:
+                stream.bottom = None
+            if stream.bottom is None:
+                self._retire(stream)
         if item.parent is not None and item in item.parent.dependents:
             item.parent.dependents.remove(item)
+
+    def _retire(self, stream: Stream) -> None:
+        """What may still arrive for a connection that is not offloaded any more arrives soon."""
+        self._ended[id(stream)] = stream
+        if len(self._ended) > _ENDED_STREAMS:
+            oldest = self._ended.pop(next(iter(self._ended)))
+            if self.streams.get(oldest.flow) is oldest:
+                del self.streams[oldest.flow]
 
     def _operation_completed(self, crossing: Crossing) -> None:
         book = self.of(crossing)
@@ -663,16 +707,16 @@ class Books:
                 item.parent = parent
                 parent.dependents.append(item)
         elif operation.kind is Kind.TERMINATE:
+            book.forget_done()
             for view in block.chain:
                 request = book.take(view.nbl)
                 if request is not None:
                     request.completed = operation.completion
                     request.serial = self._serial()
                     request.returned_in_chain = True
-                    book.done[id(view.nbl)] = request
-                    stream = request.stream
+                    book.finished(request)
                     if item.boundary.bottom:
-                        stream.send.forget(request)
+                        request.stream.send.forget(request)
             if block.status == Status.SUCCESS:
                 item.offloaded = False
                 item.ended = True
@@ -758,6 +802,20 @@ class Books:
                 stream.segment_in(packet.seq, packet.ack, packet.flags, packet.payload(), packet)
         elif packet.sent:
             stream.packet_out(packet)
+
+
+def calls(crossing: Crossing | None) -> Iterator[Crossing]:
+    """A running call, and those that it runs within, outward."""
+    while crossing is not None:
+        yield crossing
+        crossing = crossing.parent
+
+
+def _completes(call: Crossing, kind: Kind, item: ObjectBook) -> bool:
+    """Whether ``call`` completes requests of this kind of a connection, at its boundary."""
+    if COMPLETIONS.get(call.kind) is not kind or call.stage is not Stage.CALL or call.boundary is not item.boundary:
+        return False
+    return any(entry.request is not None and entry.request.book is item for entry in call.notes)
 
 
 def _root(crossing: Crossing) -> OffloadBlockList:

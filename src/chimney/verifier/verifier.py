@@ -38,7 +38,6 @@ class Verifier(Observer):
 
     exercised   rule id -> how often there was something to check.
     violations  what was found, the first thousand; ``counts`` has all by rule.
-    facts       the checks' own notes.
     """
 
     def __init__(self, clock: Callable[[], int], mode: Mode = Mode.COUNT) -> None:
@@ -52,7 +51,6 @@ class Verifier(Observer):
         self.limits: dict[str, Limits] = {}
         self._history: deque[Crossing | Packet] = deque(maxlen=_HISTORY)
         self._hooks: dict[Any, list[Callable[..., None]]] = {}
-        self.facts: dict[str, Any] = {}
         self._finished = False
         for kind in all_checks():
             self._install(kind(self))

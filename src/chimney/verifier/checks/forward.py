@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 from chimney.ndis.crossing import BlockView, Crossing, Kind, NblView, Stage
@@ -11,6 +11,7 @@ from chimney.ndis.status import Status, TcpConstFlags
 from chimney.verifier.books import Completed, Layer, ObjectBook, Operation, Request, layer_of
 from chimney.verifier.check import Checks, enter, finish, leave, packet
 from chimney.verifier.packets import ACK, RST, SYN, Packet
+from chimney.verifier.recent import Recent
 from chimney.verifier.segments import Key, TcpSegment, key_of_packet, parse_ordinary, parse_segment
 from chimney.verifier.streams import Stream, distance
 from chimney.verifier.violation import name
@@ -38,7 +39,7 @@ class Forwards(Checks):
     def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
         self._sums: dict[int, int] = {}
-        self._ordinary: dict[Flow, dict[Key, bool]] = {}
+        self._ordinary: Recent[Flow, Recent[Key, bool]] = Recent(_REMEMBERED)
 
     @packet
     def arrived(self, packet: Packet) -> None:
@@ -47,7 +48,7 @@ class Forwards(Checks):
         if not packet.incoming or stream is None or stream.bottom is None or not packet.acts:
             return
         if stream.bottom.offloaded and not stream.leaving:
-            _remember(stream.facts.setdefault("segments taken", {}), key_of_packet(packet), True)
+            stream.facts.setdefault("segments taken", Recent(_REMEMBERED))[key_of_packet(packet)] = True
 
     @enter(Kind.ORDINARY_RECEIVE)
     def passed_up(self, crossing: Crossing) -> None:
@@ -57,9 +58,8 @@ class Forwards(Checks):
             found = parse_ordinary(view.nbl)
             if found is not None:
                 # Moved to the end: what has been quiet for long is forgotten first.
-                keys = self._ordinary.pop(found.flow, {})
-                _remember(keys, found.key, True)
-                _remember(self._ordinary, found.flow, keys)
+                keys = self._ordinary[found.flow] = self._ordinary.get(found.flow) or Recent(_REMEMBERED)
+                keys[found.key] = True
 
     @enter(Kind.FORWARD)
     def called(self, crossing: Crossing) -> None:
@@ -144,13 +144,6 @@ class Forwards(Checks):
             request.stream,
             culprit=crossing.boundary.protocol.name,
         )
-
-
-def _remember(kept: dict[Any, Any], key: object, value: object) -> None:
-    """Add to what is kept, and forget the oldest of too many."""
-    kept[key] = value
-    if len(kept) > _REMEMBERED:
-        del kept[next(iter(kept))]
 
 
 def _header_in_first_mdl(view: NblView, length: int) -> bool:
@@ -288,8 +281,8 @@ class Unprocessed(Checks):
 
     def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
-        self._returned: dict[Flow, list[tuple[int, TcpSegment]]] = {}
-        self._ended: dict[Flow, int] = {}
+        self._returned: Recent[Flow, list[tuple[int, TcpSegment]]] = Recent(_REMEMBERED)
+        self._ended: Recent[Flow, int] = Recent(_REMEMBERED)
 
     @enter(Kind.FORWARD_COMPLETE)
     def completed(self, crossing: Crossing) -> None:
@@ -303,11 +296,9 @@ class Unprocessed(Checks):
         segment = parse_segment(request.data())
         if segment is not None and segment.length and not segment.flags & (SYN | RST):
             flow = request.stream.flow
-            kept = self._returned.setdefault(flow, [])
+            kept = self._returned[flow] = self._returned.get(flow, [])
             if len(kept) < _REMEMBERED:
                 kept.append((status, segment))
-            while len(self._returned) > _REMEMBERED:
-                del self._returned[next(iter(self._returned))]
 
     @enter(Kind.TERMINATE_COMPLETE, stage=Stage.HANDLER)
     def taken_back(self, crossing: Crossing) -> None:
@@ -332,7 +323,7 @@ class Unprocessed(Checks):
         before = self._ended.pop(flow, None) if flow is not None else None
         if flow is None or before is None:
             return
-        kept = self._returned.pop(flow)
+        kept = self._returned.pop(flow, [])
         reached = lost = before
         for status, segment in sorted(kept, key=lambda entry: distance(entry[1].seq, before)):
             after = (segment.seq + segment.length) & 0xFFFFFFFF

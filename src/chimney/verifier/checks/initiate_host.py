@@ -11,6 +11,7 @@ from chimney.ndis.status import TcpCachedFlags, TcpConnectionState
 from chimney.verifier.books import ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, packet
 from chimney.verifier.packets import ACK, RST, SYN, Packet
+from chimney.verifier.recent import Recent
 from chimney.verifier.relations import open_initiate
 
 _IDLE_TIMER_STATES = frozenset({TcpConnectionState.ESTABLISHED, TcpConnectionState.CLOSE_WAIT})
@@ -135,7 +136,7 @@ class BeforeTheOffload(Checks):
 
     def __init__(self, verifier: Any) -> None:
         super().__init__(verifier)
-        self._flows: dict[tuple[bytes, int, bytes, int], _Before] = {}
+        self._flows: Recent[tuple[bytes, int, bytes, int], _Before] = Recent(_FLOWS)
 
     @packet
     def seen(self, packet: Packet) -> None:
@@ -145,14 +146,11 @@ class BeforeTheOffload(Checks):
             flow = (packet.destination, packet.destination_port, packet.source, packet.source_port)
         else:
             flow = (packet.source, packet.source_port, packet.destination, packet.destination_port)
-        known = self._flows.pop(flow, None) or _Before()
-        self._flows[flow] = known
+        known = self._flows[flow] = self._flows.get(flow) or _Before()
         if packet.flags & SYN:
             known.ip_options = packet.ip_options
         if not packet.incoming and packet.sent and packet.flags & (ACK | RST) == ACK:
             known.acknowledged = packet.ack
-        if len(self._flows) > _FLOWS:
-            del self._flows[next(iter(self._flows))]
 
     @enter(Kind.INITIATE)
     def initiate(self, crossing: Crossing) -> None:

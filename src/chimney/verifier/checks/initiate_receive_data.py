@@ -10,6 +10,7 @@ from chimney.ndis.state import TcpDelegated
 from chimney.ndis.status import Status
 from chimney.verifier.books import OFFLOADED, Layer, ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, finish, leave
+from chimney.verifier.recent import Recent
 from chimney.verifier.relations import nodes, view_bytes
 from chimney.verifier.streams import Stream, distance
 
@@ -28,7 +29,7 @@ class BufferedDataDown(Checks):
     def __init__(self, verifier: Any) -> None:
         super().__init__(verifier)
         # What came back from the stay before: when, RcvNxt, how much was undelivered, and the last bytes of it.
-        self._returned: dict[tuple[bytes, int, bytes, int], tuple[int, int, int, bytes]] = {}
+        self._returned: Recent[tuple[bytes, int, bytes, int], tuple[int, int, int, bytes]] = Recent(_REMEMBERED)
         self._given: dict[int, NetBufferList] = {}
 
     @enter(Kind.INITIATE)
@@ -128,8 +129,6 @@ class BufferedDataDown(Checks):
                 length = sum(view.length for view in views)
                 tail = view_bytes(views, length) if length <= _COMPARED else b""
                 self._returned[item.stream.flow] = crossing.at, delegated.rcv_nxt, length, tail
-        while len(self._returned) > _REMEMBERED:
-            del self._returned[next(iter(self._returned))]
 
 
 class BufferedDataDelivered(Checks):

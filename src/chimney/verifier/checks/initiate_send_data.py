@@ -10,6 +10,7 @@ from chimney.ndis.state import TcpDelegated
 from chimney.verifier.books import OFFLOADED, ObjectBook, Operation, Request
 from chimney.verifier.check import Checks, enter, finish, leave, packet
 from chimney.verifier.packets import RST, SYN, Packet
+from chimney.verifier.recent import Recent
 from chimney.verifier.relations import nodes, view_bytes
 from chimney.verifier.streams import FIN_SENT, Stream, distance
 from chimney.verifier.violation import name
@@ -28,7 +29,7 @@ class HandedOverSends(Checks):
     def __init__(self, verifier: Any) -> None:
         super().__init__(verifier)
         # What came back from the stay before: when, SndUna, and the bytes from there on.
-        self._returned: dict[tuple[bytes, int, bytes, int], tuple[int, int, bytes]] = {}
+        self._returned: Recent[tuple[bytes, int, bytes, int], tuple[int, int, bytes]] = Recent(_REMEMBERED)
 
     @enter(Kind.INITIATE)
     def initiate(self, crossing: Crossing) -> None:
@@ -103,8 +104,6 @@ class HandedOverSends(Checks):
             if isinstance(block.delegated, TcpDelegated):
                 first = view_bytes(block.chain, _COMPARED)
                 self._returned[item.stream.flow] = crossing.at, block.delegated.snd_una, first
-        while len(self._returned) > _REMEMBERED:
-            del self._returned[next(iter(self._returned))]
 
 
 def _holding(chain: Any) -> NetBufferList | None:
@@ -127,7 +126,7 @@ class ChainOutcome(Checks):
 
     def __init__(self, verifier: Any) -> None:
         super().__init__(verifier)
-        self._failed: dict[int, NetBufferList] = {}
+        self._failed: Recent[int, NetBufferList] = Recent(_REMEMBERED)
         self._seen: BaseException | None = None
 
     @enter(Kind.INITIATE_COMPLETE)
@@ -165,8 +164,6 @@ class ChainOutcome(Checks):
         )
         for view in chain:
             self._failed[id(view.nbl)] = view.nbl
-        while len(self._failed) > _REMEMBERED:
-            del self._failed[next(iter(self._failed))]
 
     @enter(Kind.SEND)
     def posted(self, crossing: Crossing) -> None:

@@ -99,16 +99,6 @@ class ReceiveCalls(Checks):
             )
 
 
-def _posted_within_completion(request: Request) -> bool:
-    """Whether a receive was posted from within a receive completion of its connection's target."""
-    at = request.posted.parent
-    while at is not None:
-        if at.kind is Kind.RECEIVE_COMPLETE and at.stage is Stage.CALL and at.boundary is request.boundary:
-            return any(entry.request is not None and entry.request.stream is request.stream for entry in at.notes)
-        at = at.parent
-    return False
-
-
 class ReceiveBalance(Checks):
     """Every receive comes back, by its completion function, and before its connection does."""
 
@@ -144,7 +134,7 @@ class ReceiveBalance(Checks):
     def _after_fin(self, crossing: Crossing, request: Request, status: int) -> None:
         stream = request.stream
         event = stream.disconnect_event
-        if event is None or request.posted.number < event.number or within(request.posted, event):
+        if event is None or request.posted.number < event.number or event.number in request.inside:
             return
         if stream.failed or stream.leaving or stream.abort_event is not None:
             return
@@ -181,7 +171,7 @@ class ReceiveBalance(Checks):
             stream,
         )
         for request in requests:
-            if _posted_within_completion(request):
+            if request.reentrant:
                 self.check(
                     "recv.complete.reentrant-post",
                     False,

@@ -11,6 +11,7 @@ from chimney.ndis.state import BACKLOG_UNSUPPORTED, TcpDelegated
 from chimney.ndis.status import DisconnectFlags, Status, TcpOffloadEvent
 from chimney.verifier.books import OFFLOADED, Completed, Layer, ObjectBook, Operation, Request
 from chimney.verifier.check import Checks, enter, finish, leave
+from chimney.verifier.recent import Recent
 from chimney.verifier.streams import Stream, distance
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ _GIVEN_BACK = (Status.UPLOAD_IN_PROGRESS, Status.REQUEST_UPLOAD, Status.UPLOAD_R
 _DATA = (Kind.SEND, Kind.DISCONNECT)
 # So much of what a host has to send itself is remembered, and so many aborted lists.
 _REMEMBERED = 1 << 16
+_FLOWS = 256
 _ABORTED = 32
 
 
@@ -71,7 +73,7 @@ class UnfinishedSends(Checks):
 
     def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
-        self._left: dict[Any, Left] = {}
+        self._left: Recent[Any, Left] = Recent(_FLOWS)
 
     # Down
 

@@ -10,6 +10,7 @@ from chimney.ndis.state import NeighborConst
 from chimney.verifier.books import REQUESTS, Layer, ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, finish, packet
 from chimney.verifier.packets import FIN, RST, Packet
+from chimney.verifier.recent import Recent
 from chimney.verifier.segments import Key, key_of_packet, parse_ordinary, parse_segment
 from chimney.verifier.streams import Stream
 
@@ -132,7 +133,7 @@ class LentLists(Checks):
 
     def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
-        self._back: dict[int, NetBufferList] = {}
+        self._back: Recent[int, NetBufferList] = Recent(_REMEMBERED)
 
     @enter(Kind.RECEIVE_RETURN)
     def returned(self, crossing: Crossing) -> None:
@@ -142,8 +143,6 @@ class LentLists(Checks):
             if lent is not None and lent[1].kind is Kind.TERMINATE_COMPLETE:
                 self.exercise("terminate.buffered.return")
                 self._back[id(view.nbl)] = view.nbl
-                if len(self._back) > _REMEMBERED:
-                    del self._back[next(iter(self._back))]
             elif lent is None and id(view.nbl) in self._back:
                 self.check("terminate.buffered.return", False, "a list of BufferedData is returned again", crossing)
 
@@ -166,7 +165,7 @@ class Afterwards(Checks):
     def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
         self._expected: dict[tuple[Flow, Key], tuple[int, Packet]] = {}
-        self._during: dict[Flow, set[Key]] = {}
+        self._during: Recent[Flow, set[Key]] = Recent(_REMEMBERED)
 
     @enter(Kind.TERMINATE_COMPLETE)
     def completed(self, crossing: Crossing) -> None:
@@ -223,11 +222,9 @@ class Afterwards(Checks):
 
     def _kept(self, flow: Flow, key: Key) -> None:
         self.exercise("terminate.segments.not-back")
-        kept = self._during.setdefault(flow, set())
+        kept = self._during[flow] = self._during.get(flow, set())
         if len(kept) < _REMEMBERED:
             kept.add(key)
-        if len(self._during) > _REMEMBERED:
-            del self._during[next(iter(self._during))]
 
     def _overdue(self) -> None:
         """The oldest that has not come up in time; they come in this order."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.state import PathCached, TcpCached, TcpConst, TcpDelegated
 from chimney.ndis.status import TcpCachedFlags, TcpConstFlags
@@ -9,11 +11,16 @@ from chimney.verifier.books import ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, packet
 from chimney.verifier.checks.headers import settled
 from chimney.verifier.packets import ACK, FIN, IPV6, RST, SYN, Packet
+from chimney.verifier.recent import Recent
 from chimney.verifier.streams import Stream, distance
+
+if TYPE_CHECKING:
+    from chimney.verifier.verifier import Verifier
 
 # TCP's options take 40 bytes at most: what is this much smaller than the MSS is small whatever it carries.
 _LARGEST_OPTIONS = 40
 _PROBE_US = 500
+_FLOWS = 1024
 
 
 class Core(Checks):
@@ -124,6 +131,11 @@ class Timestamps(Checks):
 
     RULES = ("ts.delta", "ts.host-delta")
 
+    def __init__(self, verifier: Verifier) -> None:
+        super().__init__(verifier)
+        # TsTime of the last upload.
+        self._uploaded: Recent[tuple[bytes, int, bytes, int], int] = Recent(_FLOWS)
+
     @packet
     def sent(self, packet: Packet) -> None:
         stamps = packet.timestamps if packet.tcp and packet.sent and not packet.incoming else None
@@ -152,7 +164,7 @@ class Timestamps(Checks):
                 back = distance(block.delegated.ts_time, last)
                 text = f"TsTime {block.delegated.ts_time}, {-back} ticks before the last timestamp on the wire"
                 self.check("ts.delta", back >= 0, text, crossing, item)
-                self.verifier.facts.setdefault("ts", {})[item.stream.flow] = block.delegated.ts_time
+                self._uploaded[item.stream.flow] = block.delegated.ts_time
 
     @enter(Kind.INITIATE, stage=Stage.CALL)
     def again(self, crossing: Crossing) -> None:
@@ -163,7 +175,7 @@ class Timestamps(Checks):
             if item is None or item.stream is None or not isinstance(block.delegated, TcpDelegated):
                 continue
             const = item.const
-            last = self.verifier.facts.get("ts", {}).get(item.stream.flow)
+            last = self._uploaded.get(item.stream.flow)
             if last is None or not isinstance(const, TcpConst):
                 continue
             if const.flags & TcpConstFlags.TIMESTAMP_ENABLED and item.stream.period:
