@@ -33,6 +33,7 @@ cdef class PacketLink(Link):
     cpdef list receive(self, long limit)
     @cython.locals(offsets=list, tail=Py_ssize_t, slot=Py_ssize_t)
     cpdef release(self)
+    cdef _give_up(self)
     cdef _map_ring(self, long slots, long largest_frame)
     cdef _bind(self)
     cdef bytes _ioctl(self, long request)

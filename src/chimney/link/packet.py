@@ -90,6 +90,7 @@ class PacketLink(Link):
                 error.errno, f"{name}: a packet socket needs CAP_NET_RAW (be root, here or in a user namespace)"
             ) from error
         self._socket = sock
+        self._map: mmap.mmap | None = None
         self._sendmsg = sock.sendmsg
         try:
             self._attach(bpf.reject_all())
@@ -101,11 +102,11 @@ class PacketLink(Link):
             self._map_ring(slots, largest_frame)
             self._bind()
         except LinkError:
-            sock.close()
+            self._give_up()
             raise
         except OSError as error:
             failure = self._failure(error)
-            sock.close()
+            self._give_up()
             raise failure from error
         self._poll = select.poll()
         self._poll.register(sock, select.POLLOUT)
@@ -269,14 +270,19 @@ class PacketLink(Link):
         self._count_drops()
         # The mapping holds a descriptor of its own: while someone keeps a frame the socket lives on, but hears nothing.
         self._attach(bpf.reject_all())
-        self._socket.close()
         self._lent = 0
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Give the socket and the ring back."""
+        self._socket.close()
         self._words = self._halves = self._ring = memoryview(b"")
-        try:
-            self._map.close()
-        except BufferError:
-            # Someone keeps a frame. Its memory goes with the last of them.
-            pass
+        if self._map is not None:
+            try:
+                self._map.close()
+            except BufferError:
+                # Someone keeps a frame. Its memory goes with the last of them.
+                pass
 
     def _map_ring(self, slots: int, largest_frame: int) -> None:
         slot_size = -(-(largest_frame + _SLOT_OVERHEAD) // 256) * 256
