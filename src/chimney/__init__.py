@@ -38,9 +38,11 @@ __all__ = [
     "ChimneyError",
     "Connection",
     "IntermediateDrivers",
+    "Layers",
     "NotOffloadable",
     "Stack",
     "StackConfig",
+    "Team",
     "UploadFailed",
     "Verifier",
     "__version__",
@@ -51,9 +53,11 @@ if TYPE_CHECKING:
         ChimneyError,
         Connection,
         IntermediateDrivers,
+        Layers,
         NotOffloadable,
         Stack,
         StackConfig,
+        Team,
         UploadFailed,
     )
     from chimney.verifier import Verifier

@@ -14,25 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from chimney.adapter import Assembly, InterfaceAdapter
 from chimney.host.connection import Connection, Owner
-from chimney.host.edge import HostEdge
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
-from chimney.host.kernel import Flow
 from chimney.host.linux import limits
 from chimney.host.linux.kernel_side import LinuxKernelSide
 from chimney.host.linux.timer import Timer, monotonic_us
 from chimney.host.services import Adapter
-from chimney.intermediate.passthrough import PassThrough
+from chimney.intermediate import IntermediateDrivers, Layers, PassThrough, Team
 from chimney.link import base as link_base
-from chimney.link.packet import PacketLink
-from chimney.ndis import driver as ndis_driver
-from chimney.ndis.capabilities import Oid, OidRequest, TcpConnectionOffloadParameters
-from chimney.ndis.driver import Miniport
-from chimney.ndis.library import Binding, bind
-from chimney.ndis.status import Status, StatusIndication
-from chimney.target import SoftTarget, TargetConfig
 from chimney.tcp import NEVER
 
 if TYPE_CHECKING:
@@ -42,21 +34,16 @@ __all__ = [
     "ChimneyError",
     "Connection",
     "IntermediateDrivers",
+    "Layers",
     "NotOffloadable",
     "Stack",
     "StackConfig",
+    "Team",
     "UploadFailed",
 ]
 
 _VERIFY = "CHIMNEY_VERIFY"
 _VERIFY_REPORT = "CHIMNEY_VERIFY_REPORT"
-
-Bind = Callable[[ndis_driver.Protocol, Miniport], Binding]
-
-# Frames read from the link before the engine sends: enough to acknowledge in bulk, few enough to stay in the cache.
-_BATCH = 32
-# Batches before the other adapters, the kernel's sockets and the caller have their turn.
-_TURN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,114 +60,12 @@ class StackConfig:
     push_ms: int = 10
 
 
-class IntermediateDrivers(Protocol):
-    """What stands between the host and a target, made when an adapter is."""
-
-    def __call__(self, device: str, below: Miniport, bind: Bind) -> Miniport:
-        """Bind drivers, lowest first, above ``below`` (the target on ``device``), and return the edge that the host is
-        to be bound to. ``bind(protocol, miniport)`` is `chimney.ndis.bind`, under the stack's verifier if it has one.
-        """
-        ...
-
-
-class PassThroughs:
-    """So many pass-through drivers above every target."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __call__(self, device: str, below: Miniport, bind: Bind) -> Miniport:
-        for number in range(self.count, 0, -1):
-            driver = PassThrough(f"pass-through {number} on {device}")
-            bind(driver.lower, below)
-            below = driver.upper
-        return below
-
-
-class InterfaceAdapter:
-    """One network interface: link, target, intermediate drivers, and the host's edge on top."""
-
-    def __init__(
-        self,
-        device: str,
-        drivers: IntermediateDrivers,
-        config: StackConfig,
-        upload_all: Callable[[InterfaceAdapter], None],
-        verifier: Verifier | None,
-    ) -> None:
-        self.device = device
-        self.paused = False
-        self._upload_all = upload_all
-        self.link = PacketLink(device)
-        self.target = SoftTarget(
-            f"target on {device}",
-            self.link if verifier is None else verifier.watch(self.link),
-            monotonic_us,
-            TargetConfig(max_cwnd=config.send_flight),
-        )
-        self.edge = HostEdge(f"host on {device}", self._status)
-        self.interest = select.EPOLLIN
-        self._bindings: list[Binding] = []
-
-        def bind_observed(protocol: ndis_driver.Protocol, miniport: Miniport) -> Binding:
-            self._bindings.append(bind(protocol, miniport, observer=verifier))
-            return self._bindings[-1]
-
-        bind_observed(self.edge, drivers(device, self.target, bind_observed))
-        self._set_parameters(TcpConnectionOffloadParameters(tcp_push_ticks=config.push_ms))
-
-    def _set_parameters(self, parameters: TcpConnectionOffloadParameters) -> None:
-        """What the target is to do with our connections; nothing may be offloaded before (cap.enable)."""
-        request = OidRequest(Oid.TCP_CONNECTION_OFFLOAD_PARAMETERS, parameters, set=True)
-        status = self.edge.binding.oid_request(request)
-        if status != Status.SUCCESS:
-            raise NotOffloadable(f"the target on {self.device} does not take its parameters: {Status(status).name}")
-
-    def _status(self, code: StatusIndication) -> None:
-        """Pause, upload-all and resume concern this adapter's connections alone (11.3)."""
-        if code == StatusIndication.OFFLOAD_RESUME:
-            self.paused = False
-        elif code in (StatusIndication.OFFLOAD_PAUSE, StatusIndication.UPLOAD_ALL):
-            self.paused = True
-        if code == StatusIndication.UPLOAD_ALL:
-            self._upload_all(self)
-
-    def watch(self, flow: Flow) -> None:
-        self.target.watch(_link_flow(flow))
-
-    def unwatch(self, flow: Flow) -> None:
-        self.target.unwatch(_link_flow(flow))
-
-    def run(self) -> None:
-        for _ in range(_TURN):
-            if not self.target.poll(monotonic_us(), _BATCH):
-                break
-
-    def drain(self) -> None:
-        left = self.link.pending()
-        while left > 0:
-            self.target.poll(monotonic_us(), min(left, _BATCH))
-            left -= _BATCH
-
-    def flush(self) -> None:
-        self.target.flush(monotonic_us())
-
-    def retransmitted(self, flow: Flow) -> int:
-        found = self.target.find(_link_flow(flow))
-        return 0 if found is None else int(found.retransmitted_segments)
-
-    def close(self) -> None:
-        for binding in reversed(self._bindings):
-            binding.close()
-        self.link.close()
-
-
 class Stack:
     """TCP chimney offload for the sockets of this process.
 
-    ``intermediate_drivers`` stand between the host and each target: so many pass-through drivers, or what
-    `IntermediateDrivers` makes. Use it as a context manager, or call `close`: every connection goes back into the
-    kernel. Not thread-safe: one thread, one stack.
+    ``intermediate_drivers`` stand between the host and each target: so many pass-through drivers, `Layers` of any kind,
+    a `Team` of several interfaces, or a function such as `IntermediateDrivers` describes. Use it as a context manager,
+    or call `close`: every connection goes back into the kernel. Not thread-safe: one thread, one stack.
 
     ``verifier`` watches every boundary and link. Without one, the environment's CHIMNEY_VERIFY (``abort``, ``warn`` or
     ``count``) makes one; `close` adds its findings to the file that CHIMNEY_VERIFY_REPORT names.
@@ -199,13 +84,14 @@ class Stack:
             send_flight=min(config.send_flight, limits.send_room()),
         )
         if isinstance(intermediate_drivers, int):
-            intermediate_drivers = PassThroughs(intermediate_drivers)
+            intermediate_drivers = Layers(*[PassThrough] * intermediate_drivers)
         self._drivers: IntermediateDrivers = intermediate_drivers
         self.verifier = verifier or _verifier_from_environment()
         self._epoll = select.epoll()
         self._timer = Timer()
         self._epoll.register(self._timer.fileno(), select.EPOLLIN)
         self._adapters: dict[str, InterfaceAdapter] = {}
+        self._assemblies: list[Assembly] = []
         self._connections: dict[int, Connection] = {}
         self._descriptors: dict[socket.socket, int] = {}
         self._interest: dict[int, int] = {}
@@ -274,6 +160,8 @@ class Stack:
                     self._timer.expired()
             for adapter in self._adapters.values():
                 adapter.run()
+            for assembly in self._assemblies:
+                assembly.poll()
             for _ in range(len(self._ready)):
                 run = self._ready.popleft()
                 if run():
@@ -295,9 +183,13 @@ class Stack:
                 connection.release()
             except Exception as error:
                 self._failures.append(error)
-        for adapter in self._adapters.values():
-            adapter.close()
         self._adapters.clear()
+        for assembly in self._assemblies:
+            try:
+                assembly.close()
+            except Exception as error:
+                self._failures.append(error)
+        self._assemblies.clear()
         self._timer.close()
         self._epoll.close()
         self._finish_verifier()
@@ -319,17 +211,31 @@ class Stack:
         """The adapter of a network interface, made if there is none yet: that takes some ten milliseconds, which a
         server can spend before its first connection. Raises NotOffloadable.
         """
-        found = self._adapters.get(device)
-        if found is None:
-            try:
-                found = InterfaceAdapter(device, self._drivers, self.config, self._upload_all, self.verifier)
-            except (OSError, link_base.LinkError) as error:
-                raise NotOffloadable(f"no packet tap on interface {device}: {error}") from error
-            self._adapters[device] = found
-            self._epoll.register(found.link.fileno(), found.interest)
+        found = self._adapters.get(device) or self._make_adapter(device)
         if found.paused:
             raise NotOffloadable(f"the target on {device} takes no connections at present; try again when it resumes")
         return found
+
+    def _make_adapter(self, device: str) -> InterfaceAdapter:
+        """The adapter of ``device``, and with it those of its team. Raises NotOffloadable."""
+        team = self._drivers.devices if isinstance(self._drivers, Team) else ()
+        devices = team if device in team else (device,)
+        try:
+            made = Assembly(
+                devices,
+                self._drivers,
+                self.config.send_flight,
+                self.config.push_ms,
+                self._upload_all,
+                self.verifier,
+            )
+        except (OSError, link_base.LinkError) as error:
+            raise NotOffloadable(f"no packet tap on interface {' or '.join(devices)}: {error}") from error
+        self._assemblies.append(made)
+        self._adapters |= made.adapters
+        for adapter in made.adapters.values():
+            self._epoll.register(adapter.link.fileno(), adapter.interest)
+        return made.adapters[device]
 
     def wake(self, run: Callable[[], bool]) -> None:
         self._ready.append(run)
@@ -406,13 +312,13 @@ class Stack:
                 connection.upload_soon(None)
 
     def _arm(self) -> None:
-        """Be woken when there is something to do: frames, room to send them, or a deadline."""
+        """Be woken when there is something to do: frames, room to send them, a driver's turn, or a deadline."""
         for adapter in self._adapters.values():
             interest = select.EPOLLIN | (select.EPOLLOUT if adapter.target.wants_write else 0)
             if interest != adapter.interest:
                 adapter.interest = interest
                 self._epoll.modify(adapter.link.fileno(), interest)
-        if self._ready:
+        if self._ready or any(assembly.pending for assembly in self._assemblies):
             self._timer.arm(0)
             return
         deadline = min((adapter.target.poll_at() for adapter in self._adapters.values()), default=NEVER)
@@ -432,7 +338,3 @@ def _verifier_from_environment() -> Verifier | None:
     except ValueError:
         modes = ", ".join(mode.value for mode in Mode)
         raise ChimneyError(f"{_VERIFY}={mode}: give one of {modes}, or leave it unset") from None
-
-
-def _link_flow(flow: Flow) -> link_base.Flow:
-    return link_base.Flow(flow.local_address, flow.local_port, flow.remote_address, flow.remote_port)

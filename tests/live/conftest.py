@@ -38,13 +38,14 @@ def state_of(sock):
 
 
 def receive(sock, size):
-    """Exactly `size` bytes, or an AssertionError. The socket's blocking mode stays: another thread may be sending."""
-    end = time.monotonic() + DEADLINE
+    """Exactly `size` bytes, or an AssertionError when nothing comes for long. The socket's blocking mode stays: another
+    thread may be sending.
+    """
     readable = select.poll()
     readable.register(sock, select.POLLIN)
     parts, left = [], size
     while left:
-        assert readable.poll(max(0, end - time.monotonic()) * 1000), f"{left} of {size} bytes did not come"
+        assert readable.poll(DEADLINE * 1000), f"{left} of {size} bytes did not come"
         part = sock.recv(min(left, 1 << 20), socket.MSG_DONTWAIT)
         assert part, f"the stream ended {left} bytes early"
         parts.append(part)

@@ -6,7 +6,6 @@ import select
 import signal
 import socket
 import struct
-import time
 
 import pytest
 
@@ -15,6 +14,7 @@ from chimney.host.linux import eligibility
 from chimney.host.linux.dump import TcpState, read_info
 from chimney.lab.firewall import Block, Loss, StatefulFirewall
 from chimney.ndis.status import StatusIndication
+from tests.live.traffic import Traffic, cycle
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 WAYS = pytest.mark.parametrize(
@@ -38,81 +38,6 @@ WAYS = pytest.mark.parametrize(
 def stack():
     with chimney.Stack(intermediate_drivers=2) as made:
         yield made
-
-
-class Traffic:
-    """Sends `outgoing` and collects what comes, with posts outstanding, until about `limit` bytes have come."""
-
-    def __init__(self, connection, outgoing, block=50_000):
-        self.connection = connection
-        self.outgoing = memoryview(outgoing)
-        self.block = block
-        self.incoming = bytearray()
-        self.ended = False
-        self.errors = []
-        self.at = 0
-        self.limit = 0
-        self.idle = [bytearray(block) for _ in range(3)]
-        for _ in range(3):
-            self._send()
-        self._post()
-
-    def _send(self):
-        part = self.outgoing[self.at : self.at + self.block]
-        if part:
-            self.at += len(part)
-            self.connection.post_send(part, self._sent)
-
-    def _sent(self, request):
-        if request.error is None:
-            self._send()
-        else:
-            self.errors.append(request.error)
-
-    def _post(self):
-        # A hand-over shall find receives pending, and the stream not at its end yet.
-        while self.idle and len(self.incoming) + (2 - len(self.idle)) * self.block < self.limit:
-            self.connection.post_receive(self.idle.pop(), self._received)
-
-    def _received(self, request):
-        if request.error is not None:
-            self.errors.append(request.error)
-        elif request.bytes_transferred:
-            self.incoming += request.view[: request.bytes_transferred]
-            self.idle.append(request.view)
-            self._post()
-        else:
-            self.ended = True
-
-    def more(self, stack, count):
-        """Until `count` more bytes have come."""
-        self.limit = len(self.incoming) + count
-        self._post()
-        self.until(stack, lambda: len(self.incoming) >= self.limit)
-
-    def rest(self, stack, size, limit=20.0):
-        """Until everything has come and gone."""
-        self.limit = float("inf")
-        self._post()
-        self.until(stack, lambda: len(self.incoming) == size and not self.connection.sends, limit)
-
-    def until(self, stack, condition, limit=20.0):
-        end = time.monotonic() + limit
-        while not condition():
-            assert time.monotonic() < end, (
-                f"no end after {limit} s: {len(self.incoming)} bytes in, {len(self.connection.sends)} sends pending, "
-                f"{self.connection.info()}, {self.errors}"
-            )
-            stack.poll(0.05)
-
-
-def cycle(stack, connection, traffic, times, step):
-    """Down and up `times` times, after about `step` received bytes each."""
-    for _ in range(times):
-        for move in (connection.offload, connection.upload):
-            traffic.more(stack, step)
-            move()
-            assert connection.hand_over_error is None
 
 
 @WAYS

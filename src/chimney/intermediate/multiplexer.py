@@ -1,8 +1,9 @@
 """A team driver: several upper edges (virtual miniports) over several adapters, one of which may stand in for another.
 
 A neighbor belongs to one adapter, and with it all paths and connections over it. Which one, is the team's choice: the
-active adapter alone (fail-over), or all that are usable in turn. To leave an adapter the team does what a target does
-to change its capabilities: pause, upload all, and when everything is back, resume on another one (11.3, 12.6).
+active adapter alone (fail-over), all that are usable in turn, or each virtual miniport's own. To leave an adapter the
+team does what a target does to change its capabilities: pause, upload all, and when everything is back, resume on
+another one (11.3, 12.6).
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ def least_loaded(team: Multiplexer, upper: UpperEdge, block: MiniportOffloadBloc
         if entry.lower in load:
             load[entry.lower] += 1
     return min(load, key=lambda lower: (load[lower], lower.index))
+
+
+def own_adapter(team: Multiplexer, upper: UpperEdge, block: MiniportOffloadBlockList) -> LowerEdge:
+    """Every virtual miniport has its own adapter, the one of the same number: there must be as many of either."""
+    return team.lowers[upper.index]
 
 
 class Multiplexer(IntermediateDriver):

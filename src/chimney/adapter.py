@@ -1,0 +1,173 @@
+"""A network interface as the stack runs it: link, target, intermediate drivers, and the host's edge on top.
+
+An `Assembly` holds the adapters that are made, run and closed together: those of a team, or a single one.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from chimney.host.edge import HostEdge
+from chimney.host.errors import NotOffloadable
+from chimney.host.kernel import Flow
+from chimney.host.linux.timer import monotonic_us
+from chimney.intermediate import IntermediateDriver, IntermediateDrivers, Team
+from chimney.link import base as link_base
+from chimney.link.packet import PacketLink
+from chimney.ndis.capabilities import Oid, OidRequest, TcpConnectionOffloadParameters
+from chimney.ndis.driver import Miniport, Protocol
+from chimney.ndis.library import Binding, bind
+from chimney.ndis.status import Status, StatusIndication
+from chimney.target import SoftTarget, TargetConfig
+
+if TYPE_CHECKING:
+    from chimney.verifier import Verifier
+
+# Frames read from the link before the engine sends: enough to acknowledge in bulk, few enough to stay in the cache.
+_BATCH = 32
+# Batches before the other adapters, the kernel's sockets and the caller have their turn.
+_TURN = 4
+
+
+class InterfaceAdapter:
+    """One network interface. Its target is in operation when `enable` has returned.
+
+    Raises OSError or LinkError if the interface cannot be tapped. Whoever made it closes ``link``.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        send_flight: int,
+        upload_all: Callable[[InterfaceAdapter], None],
+        verifier: Verifier | None,
+    ) -> None:
+        self.device = device
+        self.paused = False
+        self._upload_all = upload_all
+        self.link = PacketLink(device)
+        self.target = SoftTarget(
+            f"target on {device}",
+            self.link if verifier is None else verifier.watch(self.link),
+            monotonic_us,
+            TargetConfig(max_cwnd=send_flight),
+        )
+        self.edge = HostEdge(f"host on {device}", self._status)
+        self.interest = select.EPOLLIN
+
+    def enable(self, push_ms: int) -> None:
+        """Say what is to be done with our connections; nothing may be offloaded before (cap.enable).
+
+        Raises NotOffloadable.
+        """
+        parameters = TcpConnectionOffloadParameters(tcp_push_ticks=push_ms)
+        request = OidRequest(Oid.TCP_CONNECTION_OFFLOAD_PARAMETERS, parameters, set=True)
+        status = self.edge.binding.oid_request(request)
+        if status != Status.SUCCESS:
+            raise NotOffloadable(f"the target on {self.device} does not take its parameters: {Status(status).name}")
+
+    def _status(self, code: StatusIndication) -> None:
+        """Pause, upload-all and resume concern this adapter's connections alone (11.3)."""
+        if code == StatusIndication.OFFLOAD_RESUME:
+            self.paused = False
+        elif code in (StatusIndication.OFFLOAD_PAUSE, StatusIndication.UPLOAD_ALL):
+            self.paused = True
+        if code == StatusIndication.UPLOAD_ALL:
+            self._upload_all(self)
+
+    def watch(self, flow: Flow) -> None:
+        self.target.watch(_link_flow(flow))
+
+    def unwatch(self, flow: Flow) -> None:
+        self.target.unwatch(_link_flow(flow))
+
+    def run(self) -> None:
+        for _ in range(_TURN):
+            if not self.target.poll(monotonic_us(), _BATCH):
+                break
+
+    def drain(self) -> None:
+        left = self.link.pending()
+        while left > 0:
+            self.target.poll(monotonic_us(), min(left, _BATCH))
+            left -= _BATCH
+
+    def flush(self) -> None:
+        self.target.flush(monotonic_us())
+
+    def retransmitted(self, flow: Flow) -> int:
+        found = self.target.find(_link_flow(flow))
+        return 0 if found is None else int(found.retransmitted_segments)
+
+
+class Assembly:
+    """The adapters of ``devices``, and the drivers above them, which may be in common.
+
+    Raises OSError or LinkError if an interface cannot be tapped, NotOffloadable, and what the drivers raise; nothing
+    is left open then.
+    """
+
+    def __init__(
+        self,
+        devices: tuple[str, ...],
+        drivers: IntermediateDrivers,
+        send_flight: int,
+        push_ms: int,
+        upload_all: Callable[[InterfaceAdapter], None],
+        verifier: Verifier | None,
+    ) -> None:
+        self.adapters: dict[str, InterfaceAdapter] = {}
+        self._drivers: list[IntermediateDriver] = []
+        self._verifier = verifier
+        # What has been opened, closed in the reverse order: the bindings from the top down, then the links.
+        self._opened = ExitStack()
+        try:
+            for device in devices:
+                adapter = InterfaceAdapter(device, send_flight, upload_all, verifier)
+                self._opened.callback(adapter.link.close)
+                self.adapters[device] = adapter
+            for device, below in self._drivers_above(drivers).items():
+                self._bind(self.adapters[device].edge, below)
+            for adapter in self.adapters.values():
+                adapter.enable(push_ms)
+        except BaseException:
+            self.close()
+            raise
+
+    def _drivers_above(self, drivers: IntermediateDrivers) -> dict[str, Miniport]:
+        """Each device's edge for the host."""
+        targets: dict[str, Miniport] = {device: adapter.target for device, adapter in self.adapters.items()}
+        if len(targets) > 1:
+            assert isinstance(drivers, Team)
+            return drivers.together(targets, self._bind)
+        return {device: drivers(device, target, self._bind) for device, target in targets.items()}
+
+    def _bind(self, protocol: Protocol, miniport: Miniport) -> Binding:
+        binding = bind(protocol, miniport, observer=self._verifier)
+        self._opened.callback(binding.close)
+        driver = protocol.driver
+        if isinstance(driver, IntermediateDriver) and driver not in self._drivers:
+            self._drivers.append(driver)
+        return binding
+
+    @property
+    def pending(self) -> bool:
+        """Whether a driver keeps something back until it has its next turn."""
+        return any(driver.pending for driver in self._drivers)
+
+    def poll(self) -> None:
+        """Give the drivers that keep something back their turn, the lowest first."""
+        for driver in self._drivers:
+            if driver.pending:
+                driver.poll()
+
+    def close(self) -> None:
+        """Close the bindings, and then the links; harmless when repeated. Raises Misuse of what is not given back."""
+        self._opened.close()
+
+
+def _link_flow(flow: Flow) -> link_base.Flow:
+    return link_base.Flow(flow.local_address, flow.local_port, flow.remote_address, flow.remote_port)
