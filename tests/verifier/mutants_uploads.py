@@ -142,16 +142,16 @@ class DecidesForTheHost(TargetShim):
 class AbortsFirst(TargetShim):
     """TcpIndicateAbort before TcpIndicateRetrieve."""
 
-    held = None
+    kept_back = None
 
     def tcp_offload_event_handler(self, handle, event, information):
         if event == RETRIEVE:
-            self.held = handle, event, information
+            self.kept_back = handle, event, information
             return
         super().tcp_offload_event_handler(handle, event, information)
-        if self.held is not None:
-            super().tcp_offload_event_handler(*self.held)
-            self.held = None
+        if self.kept_back is not None:
+            super().tcp_offload_event_handler(*self.kept_back)
+            self.kept_back = None
 
 
 @mutant("hwfail.sequence", scenario="hardware-failures")
