@@ -249,6 +249,11 @@ def test_the_news_of_a_little_more_window_waits_for_as_long_as_configured():
     assert peer.take() == [] and peer.conn.poll_at() == NEVER
 
 
+def test_room_that_no_field_can_tell_is_no_news():
+    peer = Peer(Config(timestamps=False, initial_rcv_wnd=66_000, sws_prevention_us=75_000), rcv_wnd=65_535)
+    assert peer.take() == [] and peer.conn.poll_at() == NEVER
+
+
 def test_without_that_time_it_waits_for_more():
     peer = little_more_window(0)
     assert peer.take() == [] and peer.conn.poll_at() == NEVER

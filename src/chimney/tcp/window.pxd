@@ -2,6 +2,8 @@ cimport cython
 
 from chimney.tcp.seq cimport add
 
+cdef long long _LARGEST_FIELD
+
 cdef class ReceiveWindow:
     cdef public unsigned int base_seq
     cdef public long long nxt
@@ -15,6 +17,7 @@ cdef class ReceiveWindow:
     cpdef long long available(self) except? -1
     cpdef consume(self, long long count)
     cpdef bint may_advance(self) except -1
+    @cython.locals(room="long long")
     cpdef bint is_held_back(self) except -1
     @cython.locals(left="long long", step="long long")
     cpdef bint update_is_due(self) except -1

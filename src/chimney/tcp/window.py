@@ -2,6 +2,8 @@
 
 from chimney.tcp.seq import add
 
+_LARGEST_FIELD = 65535
+
 
 class ReceiveWindow:
     """RCV.NXT, the right edge, and what the application has not consumed.
@@ -44,7 +46,8 @@ class ReceiveWindow:
 
     def is_held_back(self) -> bool:
         """Whether there is room that the field of a segment could tell, and silly window avoidance keeps it back."""
-        return self.available() >= 1 << self.scale and not self.may_advance()
+        room = min(self.available(), self.nxt + (_LARGEST_FIELD << self.scale) - self.edge)
+        return room >= 1 << self.scale and not self.may_advance()
 
     def update_is_due(self) -> bool:
         """Whether the peer should be told of a larger window without waiting for its data.
@@ -63,8 +66,8 @@ class ReceiveWindow:
                 field = self._field_up_to_edge()
         else:
             field = self._field_up_to_edge()
-        if field > 65535:
-            field = 65535
+        if field > _LARGEST_FIELD:
+            field = _LARGEST_FIELD
         edge = self.nxt + (field << self.scale)
         if edge > self.edge:
             self.edge = edge
