@@ -3,7 +3,7 @@
 import pytest
 
 from chimney.link.base import NEVER, Link, LinkError
-from chimney.ndis import DisconnectFlags, Status, UploadReason
+from chimney.ndis import DisconnectFlags, OffloadStateType, ProtocolOffloadBlockList, Status, UploadReason
 from chimney.target import TargetConfig
 from tests.target.machine import ISS, World
 
@@ -140,6 +140,23 @@ def test_what_waits_for_the_link_is_not_sent_after_a_mandatory_upload_request(sl
     assert not [frame for _, name, frame in slow.wire if name == "a"]
     a.terminate()
     assert (a.delegated.snd_nxt - ISS[0]) & 0xFFFFFFFF == sent
+
+
+def test_what_waited_for_the_link_may_have_been_acknowledged_by_the_time_of_a_terminate(seed):
+    """A retransmission that is not needed any more: SndNxt never stands before SndUna."""
+    world = World(seed=seed)
+    a, _ = world.connect()
+    world.network.loss = 1.0
+    a.send(b"x" * 1000)
+    world.poll()
+    a.side.target.link = Stuck(a.side.link)
+    world.run(until=lambda: a.side.target.wants_write)
+    block = ProtocolOffloadBlockList(type=OffloadStateType.TCP, offload_handle=a.handle)
+    a.side.state("invalidate_offload", block)
+    a.forward(a.segment(0, ack=1000))
+    world.poll()
+    a.terminate()
+    assert a.delegated.snd_una == a.delegated.snd_nxt == a.delegated.snd_max == (ISS[0] + 1000) & 0xFFFFFFFF
 
 
 def test_a_terminate_does_not_push_out_what_waits_for_the_link(slow):

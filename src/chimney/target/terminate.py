@@ -15,6 +15,7 @@ from chimney.target.objects import NeighborObject, PathObject, TcpObject
 from chimney.tcp.config import NEVER
 from chimney.tcp.events import Event
 from chimney.tcp.segment import RST
+from chimney.tcp.seq import add, latest, lt
 
 if TYPE_CHECKING:
     from chimney.target.soft import SoftTarget
@@ -181,9 +182,11 @@ def _give_back(target: SoftTarget, tcp: TcpObject, block: MiniportOffloadBlockLi
         delivery.consumed = 0
     delivery.push_at = NEVER
     tcb = engine.export(now)
-    if tcp.withdrawn is not None:
+    withdrawn = tcp.withdrawn
+    # A retransmission may have been acknowledged after all.
+    if withdrawn is not None and lt(tcb.snd_una, add(withdrawn.seq, withdrawn.payload_length)):
         # This and what follows is in no queue of ours any more: it goes first (SndNxt below SndMax).
-        tcb.snd_nxt = tcp.withdrawn.seq
+        tcb.snd_nxt = latest(withdrawn.seq, tcb.snd_una)
     delegated = block.delegated
     assert isinstance(delegated, TcpDelegated)
     write_delegated(delegated, tcb, target.config)
