@@ -122,6 +122,42 @@ def test_a_connection_that_stays_until_the_resume_goes_on(world):
     assert a.host.took("send") == [(send, int(SUCCESS), 4)] and memory == b"data"
 
 
+def test_a_send_that_is_refused_stays_so_when_the_target_resumes_before_its_turn(world):
+    """Neither is it lost, nor does a later one overtake it."""
+    a, _ = world.connect()
+    a.side.target.upload_all()
+    [refused] = a.send(b"refused")
+    a.side.target.resume()
+    [behind] = a.send(b"behind")
+    world.run()
+    assert a.host.took("send") == [(refused, UPLOAD, 0), (behind, UPLOAD, 0)]
+
+
+def test_a_receive_waits_for_data_when_the_target_resumes_before_its_turn(world):
+    """SUCCESS without bytes would be the end of the stream."""
+    a, b = world.connect()
+    b.side.target.upload_all()
+    [(receive, memory)] = b.receive(4)
+    b.side.target.resume()
+    world.run()
+    assert not b.host.took("receive")
+    a.send(b"data")
+    world.run()
+    assert b.host.took("receive") == [(receive, int(SUCCESS), 4)] and memory == b"data"
+
+
+def test_after_the_end_of_the_stream_there_are_no_receives_even_if_the_target_resumes(world):
+    a, b = world.connect()
+    b.side.target.upload_all()
+    a.disconnect()
+    world.run()
+    assert b.host.took("INDICATE_DISCONNECT")
+    b.side.target.resume()
+    [(receive, _)] = b.receive(4)
+    world.run()
+    assert b.host.took("receive") == [(receive, int(Status.INVALID_STATE), 0)]
+
+
 def test_what_is_offloaded_after_upload_all_is_to_go_back_too(seed):
     world = World(config=TargetConfig(paused_initiate_ticks=1), seed=seed)
     a, _ = world.ends()
@@ -163,6 +199,16 @@ def test_power_is_lowered_when_the_last_offload_has_been_terminated(world):
     a.terminate()
     assert a.host.took("oid") == [(request, SUCCESS, 0)]
     assert a.host.log[-1][0] == "oid", "the terminates complete first"
+
+
+def test_power_does_not_wait_for_an_offload_that_fails(seed):
+    world = World(config=TargetConfig(neighbor_capacity=0), seed=seed)
+    a, _ = world.ends()
+    a.side.binding.initiate_offload(a.initiate_tree())
+    request, status = power(a, DevicePowerState.D3)
+    assert status == PENDING
+    world.poll()
+    assert a.host.took("oid") == [(request, SUCCESS, 0)]
 
 
 def test_a_power_state_that_is_none(world):

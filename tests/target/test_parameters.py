@@ -140,6 +140,24 @@ def test_the_tick_stays_while_connections_count_in_it():
     assert world.sides[0].target.config.fin_wait_2_ticks == 12_000, "120 seconds, in any tick"
 
 
+def test_the_tick_does_not_change_while_an_initiate_is_under_way():
+    """Its tree counts in the present one."""
+    a, _ = World().ends()
+    a.side.binding.initiate_offload(a.initiate_tree())
+    assert set_parameters(a.side, ticks_per_second=100) == FAILURE
+    a.side.target.poll(a.side.clock())
+    a.terminate()
+    assert set_parameters(a.side, ticks_per_second=100) == SUCCESS
+
+
+def test_times_of_our_own_are_the_same_after_coarser_ticks():
+    side = World(config=TargetConfig(advice_ticks=50)).sides[0]
+    assert set_parameters(side, ticks_per_second=10) == SUCCESS
+    assert side.target.config.advice_ticks == 1, "rounded up: 0 would switch it off"
+    assert set_parameters(side, ticks_per_second=1000) == SUCCESS
+    assert side.target.config.advice_ticks == 50
+
+
 def test_times_are_counted_in_the_tick_that_was_set():
     """Keepalive after 50 ticks of a tenth of a second."""
     world = World()

@@ -453,6 +453,18 @@ def test_a_connection_goes_on_when_its_path_has_a_valid_neighbor_again():
     assert not a.host.took("send")
 
 
+def test_a_valid_neighbor_is_no_reason_to_take_requests_while_everything_is_to_go_back():
+    world = World()
+    a, _ = world.connect()
+    block = ProtocolOffloadBlockList(type=OffloadStateType.NEIGHBOR, offload_handle=a.neighbor_handle)
+    a.side.state("invalidate_offload", block)
+    a.side.target.upload_all()
+    relink(a)
+    [send] = a.send(b"x")
+    world.poll()
+    assert a.host.took("send") == [(send, Status.UPLOAD_IN_PROGRESS, 0)]
+
+
 # Conversion
 
 

@@ -15,6 +15,7 @@ from chimney.target.config import TargetConfig
 from chimney.target.datapath import Datapath
 from chimney.target.events import (
     accept_requests,
+    can_go_on,
     hardware_failed,
     may_suggest_upload,
     refuse_requests,
@@ -69,6 +70,10 @@ class Adapter(Datapath):
         """Whether all objects have been given back."""
         return not self.connections and not self.paths and not self.neighbors
 
+    def is_idle(self) -> bool:
+        """Whether it offloads nothing, and is not about to."""
+        return self.offloads_nothing() and not self.operations and not self.held
+
     def finish_power_request(self) -> None:
         """The power request succeeds when the last offload has been terminated (power.target-waits)."""
         request = self.power_request
@@ -118,7 +123,7 @@ class Adapter(Datapath):
             self.configure(_with_capabilities(self.config, capabilities))
         self.paused = self.uploading = False
         for tcp in self.connections.values():
-            if not tcp.upload_reason and not tcp.engine_done:
+            if not tcp.upload_reason and can_go_on(tcp):
                 accept_requests(tcp)
         self.release_held()
         self.held_until = NEVER

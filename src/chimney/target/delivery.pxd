@@ -46,6 +46,7 @@ cdef class Delivery:
     cpdef hand_over(self, NetBufferList net_buffer_list)
     @cython.locals(following=NetBufferList)
     cpdef post(self, NetBufferList net_buffer_list)
+    cpdef accept(self)
     @cython.locals(length="long long", taken="long long")
     cpdef arrive(self, object view, bint push, long long now)
     cpdef run(self, long long now)

@@ -107,6 +107,11 @@ class Delivery:
         self.blocked = False
         self.bounce = self.refusal != 0
 
+    def accept(self) -> None:
+        """Perform requests again, those that wait to be refused included; after the end of the stream, none."""
+        self.refusal = _INVALID_STATE if self.end_indicated else 0
+        self.bounce = self.bounce and self.end_indicated
+
     def arrive(self, view: memoryview, push: bool, now: int) -> None:
         """Take in-sequence bytes, which are valid during the call alone: into requests, else into own memory. `run`
         goes on.

@@ -78,12 +78,19 @@ def refuse_requests(tcp: TcpObject) -> None:
         tcp.delivery.refusal = _UPLOAD_IN_PROGRESS
 
 
+def can_go_on(tcp: TcpObject) -> bool:
+    """Whether a connection whose requests are refused can take some again. Not if a send or disconnect has been refused
+    already, even if that is not complete yet: what is posted behind it must not overtake it.
+    """
+    return not tcp.engine_done and not tcp.sending.bounce
+
+
 def accept_requests(tcp: TcpObject) -> None:
-    """Requests are performed again: the reason to refuse them has gone."""
+    """Requests are performed again: the reason to refuse them has gone, and it `can_go_on`."""
     if tcp.sending.refusal == _UPLOAD_IN_PROGRESS:
         tcp.sending.refusal = 0
     if tcp.delivery.refusal == _UPLOAD_IN_PROGRESS:
-        tcp.delivery.refusal = 0
+        tcp.delivery.accept()
 
 
 def may_suggest_upload(tcp: TcpObject) -> bool:

@@ -76,7 +76,7 @@ def _set_power(target: Adapter, request: OidRequest) -> int:
     if request.information is DevicePowerState.D0:
         target.powered = True
         return Status.SUCCESS
-    if target.offloads_nothing() and not target.operations and not target.held:
+    if target.is_idle():
         target.powered = False
         return Status.SUCCESS
     target.power_request = request
@@ -85,11 +85,12 @@ def _set_power(target: Adapter, request: OidRequest) -> int:
 
 def set_parameters(target: Adapter, parameters: TcpConnectionOffloadParameters) -> int:
     """Make what the host has set hold, for the connections that are offloaded already, too. FAILURE, and nothing has
-    changed: values that make no sense, or another tick while connections count in the present one.
+    changed: values that make no sense, or another tick while connections count in the present one (those included that
+    an initiate under way brings).
     """
     if not _is_sensible(parameters):
         return Status.FAILURE
-    if parameters.ticks_per_second != target.config.ticks_per_second and not target.offloads_nothing():
+    if parameters.ticks_per_second != target.config.ticks_per_second and not target.is_idle():
         return Status.FAILURE
     config = _merge(target.capable, target.config, parameters)
     target.configure(config)
@@ -138,10 +139,15 @@ def _merge(capable: TargetConfig, now: TargetConfig, parameters: TcpConnectionOf
         push_ticks=parameters.tcp_push_ticks,
         nce_stale_ticks=parameters.nce_stale_ticks,
         # Not the host's to set, and so they keep their length in time.
-        fin_wait_2_ticks=now.fin_wait_2_ticks * parameters.ticks_per_second // now.ticks_per_second,
-        advice_ticks=now.advice_ticks * parameters.ticks_per_second // now.ticks_per_second,
-        paused_initiate_ticks=now.paused_initiate_ticks * parameters.ticks_per_second // now.ticks_per_second,
+        fin_wait_2_ticks=_rescaled(capable.fin_wait_2_ticks, capable, parameters),
+        advice_ticks=_rescaled(capable.advice_ticks, capable, parameters),
+        paused_initiate_ticks=_rescaled(capable.paused_initiate_ticks, capable, parameters),
     )
+
+
+def _rescaled(ticks: int, capable: TargetConfig, parameters: TcpConnectionOffloadParameters) -> int:
+    """Ticks of ``capable`` in the new ones, rounded up: what is switched on must not read zero."""
+    return -(-ticks * parameters.ticks_per_second // capable.ticks_per_second)
 
 
 def _switched(switch: Switch, now: bool) -> bool:

@@ -17,7 +17,7 @@ from chimney.ndis.state import MiniportOffloadBlockList
 from chimney.ndis.status import DisconnectFlags, Status, UploadReason
 from chimney.target.adapter import Adapter
 from chimney.target.config import TargetConfig
-from chimney.target.events import accept_requests
+from chimney.target.events import accept_requests, can_go_on
 from chimney.target.frames import flow_key
 from chimney.target.initiate import initiate
 from chimney.target.maintenance import invalidate, query, update
@@ -96,11 +96,12 @@ class SoftTarget(Adapter):
 
     def unsilence(self, tcp: TcpObject) -> None:
         """A connection is not silenced any more: its path has got a valid neighbor."""
-        if tcp.engine_done or tcp.upload_reason != _INVALID_STATE_REASON:
+        if tcp.upload_reason != _INVALID_STATE_REASON or not can_go_on(tcp):
             return
         tcp.upload_reason = 0
         tcp.withdrawn = None
-        accept_requests(tcp)
+        if not self.uploading:
+            accept_requests(tcp)
         self.touch(tcp)
 
     # State operations
@@ -117,6 +118,7 @@ class SoftTarget(Adapter):
         for tcp in new:
             tcp.delivery.quiet = False
             self.touch(tcp)
+        self.finish_power_request()
 
     def terminate_offload(self, block_list: MiniportOffloadBlockList) -> None:
         announce_terminate(block_list)
@@ -156,7 +158,8 @@ class SoftTarget(Adapter):
                 "give exactly one of GRACEFUL_CLOSE and ABORTIVE_CLOSE",
                 "disconnect.single-nbl",
             )
-        if flags == _GRACEFUL or (tcp.sending.refusal and not tcp.failed):
+        # One abort is enough; what has failed takes requests until the host terminates it.
+        if flags == _GRACEFUL or tcp.abort_request is not None or (tcp.sending.refusal and not tcp.failed):
             tcp.sending.disconnect(net_buffer_list)
         else:
             self._abort(tcp, net_buffer_list)
