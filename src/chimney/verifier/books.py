@@ -334,6 +334,18 @@ class Books:
                 break
         return None if handle is None else self.of(crossing).objects.get(id(handle))
 
+    def labels(self, crossing: Crossing) -> list[str]:
+        """The connections that a call is about, as far as they are known."""
+        found: list[ObjectBook | Stream | None] = [self.object(crossing)]
+        if isinstance(crossing.notes, Operation):
+            found += crossing.notes.streams()
+        elif isinstance(crossing.notes, list):
+            for entry in crossing.notes:
+                request = (entry.request or entry.earlier) if isinstance(entry, Completed) else entry
+                if isinstance(request, Request):
+                    found.append(request.book)
+        return list(dict.fromkeys(item.label for item in found if item is not None))
+
     def below(self, boundary: Boundary) -> list[BoundaryBook]:
         """The boundaries under the driver below ``boundary``; empty above a target."""
         driver = boundary.miniport.driver
@@ -347,22 +359,6 @@ class Books:
         if driver is None:
             return []
         return [book for book in self.boundaries.values() if book.boundary.miniport.driver is driver]
-
-    def bottom_object(self, stream: Stream) -> ObjectBook | None:
-        """The connection's object at the boundary above its target."""
-        return stream.bottom
-
-    def top_object(self, stream: Stream) -> ObjectBook | None:
-        """The connection's object at the boundary below its host."""
-        return self._at_edge(stream, lambda boundary: boundary.top)
-
-    def _at_edge(self, stream: Stream, edge: Any) -> ObjectBook | None:
-        for book in self.boundaries.values():
-            if edge(book.boundary):
-                for item in book.objects.values():
-                    if item.stream is stream:
-                        return item
-        return None
 
     # Writing
 

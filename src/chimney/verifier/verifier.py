@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from enum import Enum
+from itertools import product
 from typing import Any
 
 from chimney.link.base import Link
-from chimney.ndis.crossing import Boundary, Crossing, Observer
+from chimney.ndis.crossing import Crossing, Kind, Observer, Stage
 from chimney.verifier.books import Books, ObjectBook
 from chimney.verifier.catalogue import Rule, catalogue
 from chimney.verifier.checks import all_checks
@@ -17,15 +19,17 @@ from chimney.verifier.door import WatchedLink
 from chimney.verifier.limits import Limits
 from chimney.verifier.packets import Packet
 from chimney.verifier.streams import Stream
-from chimney.verifier.violation import RuleViolation, VerificationError, Violation, line
+from chimney.verifier.violation import RuleViolation, VerificationError, VerifierFailure, Violation, line
 
 _HISTORY = 40
 _KEPT_VIOLATIONS = 1000
+# A batch may be about more connections than fit into a line.
+_NAMED = 4
 
 
 class Mode(Enum):
     """What to do about a broken rule: raise VerificationError where it happens, issue a RuleViolation warning, or only
-    count it.
+    count it. The last two leave the traffic alone, even if the verifier itself has a bug (`Verifier.failures`).
     """
 
     ABORT = "abort"
@@ -36,8 +40,12 @@ class Mode(Enum):
 class Verifier(Observer):
     """Watches bindings (``bind(..., observer=verifier)``) and links (`watch`) for broken rules.
 
+    clock  tells the time in microseconds.
+
     exercised   rule id -> how often there was something to check.
-    violations  what was found, the first thousand; ``counts`` has all by rule.
+    violations  what was found, the first thousand (warnings are issued of these alone); ``counts`` has how many there
+                were of each rule.
+    failures    where the verifier itself has failed, and how: from there on it may say what is wrong.
     """
 
     def __init__(self, clock: Callable[[], int], mode: Mode = Mode.COUNT) -> None:
@@ -47,18 +55,23 @@ class Verifier(Observer):
         self.exercised: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.violations: list[Violation] = []
+        self.failures: dict[str, str] = {}
         self.links: list[WatchedLink] = []
         self.limits: dict[str, Limits] = {}
         self._history: deque[Crossing | Packet] = deque(maxlen=_HISTORY)
-        self._hooks: dict[Any, list[Callable[..., None]]] = {}
-        self._finished = False
-        for kind in all_checks():
-            self._install(kind(self))
+        self._hooks: defaultdict[Any, list[Callable[..., None]]] = defaultdict(list)
+        # The books come first: checks find in them what has just come.
+        for kind, stage in product(Kind, Stage):
+            self._hooks["enter", kind, stage].append(self.books.enter)
+            self._hooks["leave", kind, stage].append(self.books.leave)
+        self._hooks["packet"].append(self.books.packet)
+        for checks in all_checks():
+            self._install(checks(self))
 
     def _install(self, checks: Any) -> None:
         for name in dir(type(checks)):
             for key in getattr(getattr(type(checks), name, None), "hooks", ()):
-                self._hooks.setdefault(key, []).append(getattr(checks, name))
+                self._hooks[key].append(getattr(checks, name))
 
     def watch(self, link: Link) -> Link:
         """The link to give to a target instead of ``link``: the verifier sees its frames."""
@@ -74,38 +87,50 @@ class Verifier(Observer):
 
     def enter(self, crossing: Crossing) -> None:
         self._history.append(crossing)
-        self.books.enter(crossing)
-        for check in self._hooks.get(("enter", crossing.kind, crossing.stage), ()):
-            check(crossing)
+        self._tell(("enter", crossing.kind, crossing.stage), crossing)
 
     def leave(self, crossing: Crossing) -> None:
-        self.books.leave(crossing)
-        for check in self._hooks.get(("leave", crossing.kind, crossing.stage), ()):
-            check(crossing)
+        self._tell(("leave", crossing.kind, crossing.stage), crossing)
 
     def packet(self, packet: Packet) -> None:
         """A frame passes a link's door."""
         self._history.append(packet)
-        self.books.packet(packet)
-        for check in self._hooks.get("packet", ()):
-            check(packet)
+        self._tell("packet", packet)
 
     def polled(self, link: str) -> None:
         """A target asks its link for frames."""
-        for check in self._hooks.get("polled", ()):
-            check(link)
+        self._tell("polled", link)
 
     def finish(self) -> None:
-        """The run is over, everything has been taken back: what is left open is a finding. Calling it again does
-        nothing.
+        """The run is over, everything has been taken back: what is left open is a finding. What comes after this is not
+        looked at any more, and calling it again does nothing.
         """
-        if not self._finished:
-            self._finished = True
-            for check in self._hooks.get("finish", ()):
-                check()
-            # What they remember keeps sockets and memory of the run alive.
+        try:
+            self._tell("finish")
+        finally:
+            # What checks and books remember keeps sockets and memory of the run alive.
+            self._hooks.clear()
             self._history.clear()
             self.books = Books()
+
+    def _tell(self, key: Any, *event: Any) -> None:
+        for hook in self._hooks.get(key, ()):
+            try:
+                hook(*event)
+            except (VerificationError, RuleViolation):
+                raise
+            except Exception as error:
+                if self.mode is Mode.ABORT:
+                    raise
+                self._failed(hook, error)
+
+    def _failed(self, hook: Callable[..., None], error: Exception) -> None:
+        """A bug of the verifier's own must not stop a server; it is told once for each place."""
+        place = hook.__qualname__
+        if place not in self.failures:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            self.failures[place] = f"{place}: {error!r} at {at.filename}:{at.lineno}"
+            warnings.warn(f"the verifier has failed: {self.failures[place]}", VerifierFailure, stacklevel=3)
 
     def report(
         self,
@@ -118,35 +143,46 @@ class Verifier(Observer):
         """A rule was broken. Raises VerificationError in mode ABORT."""
         rule = catalogue()[rule_id]
         self.counts[rule_id] += 1
-        stream = connection.stream if isinstance(connection, ObjectBook) else connection
-        if stream is None and isinstance(where, Packet) and where.book is not None:
-            stream = where.book.stream
-        if stream is None and isinstance(where, Crossing):
-            item = self.books.object(where)
-            stream = None if item is None else item.stream
-        label = stream.label if stream is not None else connection.label if connection is not None else ""
+        kept = len(self.violations) < _KEPT_VIOLATIONS
+        if not kept and self.mode is not Mode.ABORT:
+            return
         violation = Violation(
             rule,
             culprit or _culprit(rule, where),
-            label,
+            connection.label if connection is not None else self._about(where),
             message,
             self.clock(),
-            tuple(line(event) for event in self._history),
+            tuple(line(event, self._about(event) if isinstance(event, Crossing) else "") for event in self._history),
         )
-        if len(self.violations) < _KEPT_VIOLATIONS:
+        if kept:
             self.violations.append(violation)
         if self.mode is Mode.ABORT:
             raise VerificationError(violation)
         if self.mode is Mode.WARN:
             warnings.warn(str(violation), RuleViolation, stacklevel=2)
 
+    def _about(self, where: Crossing | Packet | ObjectBook | None) -> str:
+        """The connections that something is about, by their labels."""
+        if isinstance(where, ObjectBook):
+            return where.label
+        if isinstance(where, Packet):
+            return "" if where.stream is None else where.stream.label
+        labels = [] if where is None else self.books.labels(where)
+        return ", ".join(labels) if len(labels) < _NAMED else f"{len(labels)} connections"
+
 
 def _culprit(rule: Rule, where: Crossing | Packet | ObjectBook | None) -> str:
+    """Who has broken a rule, by name where that is known."""
     if rule.binds == "ndis" or where is None:
         return rule.binds
     if isinstance(where, Packet):
-        return where.link
-    boundary: Boundary = where.boundary
+        item = where.book
+        if item is None:
+            return f"{rule.binds} at {where.link}"
+        while rule.binds == "host_stack" and item.above is not None:
+            item = item.above
+        return item.boundary.protocol.name if rule.binds == "host_stack" else item.boundary.miniport.name
+    boundary = where.boundary
     if rule.binds == "host_stack":
         return boundary.protocol.name
     if rule.binds == "target":

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
-from chimney.ndis.crossing import Crossing, Stage
-from chimney.ndis.status import Status
+from chimney.ndis.crossing import Crossing, Kind, NblView, Stage
+from chimney.ndis.status import (
+    DisconnectFlags,
+    IndicateOffloadEvent,
+    Status,
+    StatusIndication,
+    TcpOffloadEvent,
+    UploadReason,
+)
+from chimney.verifier.books import COMPLETIONS, POISON
 from chimney.verifier.catalogue import Rule
 from chimney.verifier.packets import Packet
 
@@ -13,7 +22,7 @@ from chimney.verifier.packets import Packet
 @dataclass(frozen=True, slots=True)
 class Violation:
     """A broken rule: ``culprit`` broke it, ``connection`` is its label (empty: none in particular), ``message`` what
-    was seen, ``history`` the crossings and packets before it, oldest first, one line each.
+    was seen, ``at`` when (us), ``history`` the crossings and packets up to then, oldest first, one line each.
     """
 
     rule: Rule
@@ -30,7 +39,7 @@ class Violation:
             f"  broken by {self.culprit}{where}: {self.message}",
             f"  rule: {self.rule.rule}",
             f"  source: {self.rule.source}",
-            "  before it:",
+            f"  at {self.at} us, after:",
             *(f"    {line}" for line in self.history),
         ]
         return "\n".join(lines)
@@ -38,6 +47,10 @@ class Violation:
 
 class RuleViolation(UserWarning):
     """A broken rule, as a warning."""
+
+
+class VerifierFailure(RuntimeWarning):
+    """The verifier itself has failed, which is a bug of its own."""
 
 
 class VerificationError(AssertionError):
@@ -48,30 +61,71 @@ class VerificationError(AssertionError):
         self.violation = violation
 
 
-def line(event: Crossing | Packet) -> str:
-    """A crossing or packet in one line."""
+def line(event: Crossing | Packet, about: str = "") -> str:
+    """A crossing or packet in one line; ``about`` names the connections it is about.
+
+    ``v`` goes down, ``^`` up; a single one is a driver's call of NDIS, a double one NDIS's call of a handler.
+    """
     if isinstance(event, Packet):
         return f"{event.at:>12} us  {event}"
     arrow = "v" if event.kind.down else "^"
     if event.stage is Stage.HANDLER:
         arrow *= 2
     words = [f"{event.at:>12} us  {arrow:<2} {event.boundary}: {event.function}"]
+    if about:
+        words.append(f"on {about}")
     if event.nbls:
-        words.append(f"({len(event.nbls)} x {event.nbls[0].length} bytes, {name(event.nbls[0].status)})")
-    if event.value:
-        words.append(f"value {event.value:#x}")
+        words.append(f"({_lists(event)})")
+    if event.kind in _VALUES and (event.value or event.kind is Kind.DISCONNECT):
+        words.append(name(event.value, _VALUES[event.kind]))
+    if event.kind is Kind.EVENT and event.information is not None:
+        retrieve = event.value == TcpOffloadEvent.INDICATE_RETRIEVE
+        words.append(name(event.information, UploadReason) if retrieve else str(event.information))  # type: ignore[arg-type]
+    if event.kind in (Kind.OID, Kind.OID_COMPLETE):
+        words.append(f"({event.information})")
     if event.blocks:
         words.append(f"[{', '.join(f'{b.type.name} {name(b.status)}' for b in event.blocks)}]")
     if event.raised is not None:
         words.append(f"raised {type(event.raised).__name__}")
     elif event.ended and event.result is not None:
-        words.append(f"-> {event.result}")
+        words.append(f"-> {_result(event.result)}")
     return " ".join(words)
 
 
-def name(status: int) -> str:
-    """A status by name."""
+_VALUES: dict[Kind, type[IntEnum] | type[DisconnectFlags]] = {
+    Kind.DISCONNECT: DisconnectFlags,
+    Kind.EVENT: TcpOffloadEvent,
+    Kind.OFFLOAD_EVENT: IndicateOffloadEvent,
+    Kind.STATUS: StatusIndication,
+    Kind.RECEIVE_INDICATE: Status,
+    Kind.OID_COMPLETE: Status,
+}
+
+
+def _lists(event: Crossing) -> str:
+    views: tuple[NblView, ...] = event.nbls
+    if event.kind in COMPLETIONS:
+        size = f"{sum(view.bytes_transferred for view in views)} bytes transferred"
+    else:
+        size = f"{sum(view.length for view in views)} bytes"
+    words = [f"{len(views)} lists" if len(views) > 1 else "1 list", size]
+    # On the way down a status says nothing.
+    if not event.kind.down:
+        words += sorted({name(view.status) for view in views})
+    return ", ".join(words)
+
+
+def _result(result: object) -> str:
+    if isinstance(result, tuple):
+        return ", ".join(_result(part) if place == 0 else str(part) for place, part in enumerate(result))
+    return name(result) if isinstance(result, int) else repr(result)
+
+
+def name(value: int, kind: type[IntEnum] | type[DisconnectFlags] = Status) -> str:
+    """A status, or a value of another enumeration, by name; a status that nobody has written is "unset"."""
+    if value == POISON:
+        return "unset"
     try:
-        return Status(status).name
-    except ValueError:
-        return f"{status:#x}"
+        return kind(value).name or str(value)
+    except (ValueError, TypeError):
+        return f"{value:#x}" if isinstance(value, int) else repr(value)

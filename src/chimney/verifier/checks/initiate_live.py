@@ -90,7 +90,7 @@ class Alive(Checks):
                 continue
             flow = (frame.destination, frame.destination_port, frame.source, frame.source_port)
             stream = self.books.streams.get(flow)
-            item = None if stream is None else self.books.bottom_object(stream)
+            item = None if stream is None else stream.bottom
             if stream is None or item is None or item.boundary is not crossing.boundary:
                 continue
             if not item.initiate_returned:
