@@ -22,3 +22,4 @@ def test_nothing_is_wrong(name, drivers):
     SCENARIOS[name].play(clock=clock, observer=verifier, **options)
     verifier.finish()
     assert [str(violation) for violation in verifier.violations] == []
+    assert not verifier.failures

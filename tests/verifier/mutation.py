@@ -111,11 +111,6 @@ def verify(scenario, **options):
     return verifier, raised
 
 
-def run_mutant(mutant):
-    """The rules that the verifier reports of this mutant."""
-    return set(verify(mutant.scenario, **mutant.world_options())[0].counts)
-
-
 def explain(mutant):
     """What a run of the mutant comes to, in words: for whoever writes one."""
     verifier, raised = verify(mutant.scenario, **mutant.world_options())

@@ -19,23 +19,29 @@ if TYPE_CHECKING:
 
 @dataclass
 class Coverage:
-    """Rules exercised (id -> how often there was something to check), and rules broken."""
+    """Rules exercised (id -> how often there was something to check), rules broken, and verifiers that have failed."""
 
     exercised: Counter[str] = field(default_factory=Counter)
     violations: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     def add(self, verifier: Verifier) -> None:
         """What one verifier has seen."""
         self.exercised.update(verifier.exercised)
         self.violations += map(violation_as_json, verifier.violations)
+        self.failures += verifier.failures.values()
 
     def add_file(self, path: Path) -> int:
-        """What verifiers in other processes have appended to a file; returns how many they were."""
+        """What verifiers in other processes have appended to a file; returns how many they were.
+
+        Raises ValueError if a process has died over its line.
+        """
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         for line in lines:
             found = json.loads(line)
             self.exercised.update(found["exercised"])
             self.violations += found["violations"]
+            self.failures += found["failures"]
         return len(lines)
 
     def never(self) -> list[Rule]:
@@ -44,7 +50,9 @@ class Coverage:
         return [rule for rule in catalogue().values() if rule.id in checked and not self.exercised[rule.id]]
 
     def as_json(self) -> dict[str, Any]:
-        """Rules, checked and unobservable ones (numbers), ``exercised`` by id, ``never`` and ``violations``."""
+        """Rules, checked and unobservable ones (numbers), ``exercised`` by id, ``never``, ``violations`` and
+        ``failures``.
+        """
         rules = catalogue()
         return {
             "rules": len(rules),
@@ -53,6 +61,7 @@ class Coverage:
             "exercised": {rule: self.exercised[rule] for rule in rules if self.exercised[rule]},
             "never": [rule.id for rule in self.never()],
             "violations": self.violations,
+            "failures": self.failures,
         }
 
 
@@ -61,9 +70,9 @@ def append(verifiers: Iterable[Verifier], path: Path) -> None:
     for verifier in verifiers:
         coverage = Coverage()
         coverage.add(verifier)
-        line = json.dumps({"exercised": coverage.exercised, "violations": coverage.violations})
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        # One write each: lines of several processes must not mix.
+        with path.open("ab", buffering=0) as file:
+            file.write(json.dumps(vars(coverage)).encode() + b"\n")
 
 
 def violation_as_json(violation: Violation) -> dict[str, Any]:
