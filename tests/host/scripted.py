@@ -150,6 +150,7 @@ class ScriptedTarget(Miniport):
         self.returned: list[NetBufferList] = []
         self.answer: Status | None = Status.SUCCESS
         self.terminate_at_once = True
+        self.failing_terminates = 0
         self.final: dict[str, object] = {}
 
     @property
@@ -182,7 +183,12 @@ class ScriptedTarget(Miniport):
 
     def terminate_offload(self, block_list: MiniportOffloadBlockList) -> None:
         self.terminated.append(block_list)
-        if self.terminate_at_once:
+        if self.failing_terminates:
+            self.failing_terminates -= 1
+            for block in walk(block_list):
+                block.status = Status.FAILURE
+            self.handle.terminate_offload_complete(block_list)
+        elif self.terminate_at_once:
             self.complete_terminate()
 
     def complete_terminate(self) -> None:

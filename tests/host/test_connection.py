@@ -11,6 +11,7 @@ from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.segments import KeptSegment
 from chimney.ndis import DisconnectFlags, Status, TcpOffloadEvent, UploadReason
 from chimney.ndis.buffers import link, net_buffer_list
+from chimney.ndis.state import walk
 from chimney.ndis.status import TcpConnectionState
 from tests.host.scripted import FLOW, ISS, ScriptedStack
 
@@ -221,6 +222,41 @@ def test_what_came_during_a_terminate_is_not_forwarded_to_the_target(stack, conn
     with pytest.raises(UploadFailed, match="down"):
         connection.upload()
     assert connection.offloaded and stack.target.forwards == []
+
+
+def test_a_failed_terminate_is_asked_for_again(stack, connection):
+    """A driver below had no memory for it: nothing has moved, and nobody has seen it."""
+    connection.offload()
+    send = connection.post_send(b"still there")
+    receive = connection.post_receive(bytearray(8))
+    stack.target.failing_terminates = 3
+    stack.target.final = {"snd_una": ISS, "snd_max": ISS}
+    connection.upload()
+    assert len(stack.target.terminated) == 4 and connection.owner is Owner.KERNEL
+    first, *_, last = stack.target.terminated
+    assert [block.type for block in walk(first)] == [block.type for block in walk(last)]
+    assert connection.info().uploads == 1
+    stack.poll()
+    stack.poll()
+    assert send.done and bytes(stack.kernel.outgoing) == b"still there" and not receive.done
+
+
+def test_a_connection_that_is_never_given_back_goes_on_in_the_target(stack, connection):
+    connection.offload()
+    send, receive = connection.post_send(b"x"), connection.post_receive(bytearray(8))
+    shutdown = connection.shutdown()
+    stack.target.failing_terminates = 1 << 20
+    with pytest.raises(UploadFailed, match="later"):
+        connection.upload()
+    assert connection.offloaded and not (send.done or receive.done or shutdown.done)
+    target = stack.target
+    assert (len(target.sends), len(target.receives), len(target.disconnects)) == (1, 1, 1)
+    target.failing_terminates = 0
+    target.final = {"snd_una": ISS, "snd_max": ISS}
+    connection.upload()
+    assert connection.owner is Owner.KERNEL
+    assert target.terminated[-1].dependent_block_list.dependent_block_list is not None
+    assert connection.info().retransmits == 3
 
 
 def test_a_connection_that_nobody_takes_ends_with_an_error(stack, connection):

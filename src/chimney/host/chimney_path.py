@@ -6,7 +6,15 @@ from typing import Any
 
 from chimney.host.edge import HostEdge
 from chimney.host.kernel import TakenState
-from chimney.host.objects import PathRecord, TcpRecord, initiate_tree, take_reference, tcp_block_of, terminate_tree
+from chimney.host.objects import (
+    PathRecord,
+    TcpRecord,
+    drop_reference,
+    initiate_tree,
+    take_reference,
+    tcp_block_of,
+    terminate_tree,
+)
 from chimney.host.requests import ReceiveRequest, Request, SendRequest
 from chimney.host.segments import KeptSegment
 from chimney.ndis.buffers import NetBufferList, iterate, link, net_buffer_list
@@ -27,9 +35,10 @@ _BACKLOG = int(TcpOffloadEvent.INDICATE_SEND_BACKLOG_CHANGE)
 class ChimneyPath:
     """The switch's way through NDIS for one connection.
 
-    ``initiated`` is the status of the TCP node once the initiate has completed (None before); ``terminated`` the
-    completed tree's TCP block. ``unread_below`` counts handed-over receive bytes that the application has not taken
-    yet. ``outstanding`` send bytes are with the target, which prefers ``backlog`` (0: it has not said).
+    ``initiated`` is the status of the TCP node once the initiate has completed (None before); ``terminating`` tells
+    whether a terminate is under way, ``terminated`` is the TCP block of the one that succeeded. ``unread_below`` counts
+    handed-over receive bytes that the application has not taken yet. ``outstanding`` send bytes are with the target,
+    which prefers ``backlog`` (0: it has not said).
     """
 
     def __init__(self, connection: Any, edge: HostEdge, path: PathRecord) -> None:
@@ -37,6 +46,7 @@ class ChimneyPath:
         self.edge = edge
         self.record = TcpRecord(self, path)
         self.initiated: Status | None = None
+        self.terminating = False
         self.terminated: ProtocolOffloadBlockList | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -85,15 +95,22 @@ class ChimneyPath:
             self.edge.objects.forget_unused()
 
     def terminate(self) -> None:
-        """NdisTerminateOffload."""
+        """NdisTerminateOffload; once more if it has failed."""
+        self.terminating = True
         tree = terminate_tree(self.record, blank_delegated())
         tree.protocol_reserved = self
         self.edge.binding.terminate_offload(tree)
 
     def terminate_complete(self, tree: ProtocolOffloadBlockList) -> None:
-        """The edge's call: delegated state, chain and buffered data are in the tree."""
-        self.edge.objects.forget_unused()
+        """The edge's call: delegated state, chain and buffered data are in the tree. If it has failed, everything is
+        still where it was.
+        """
+        self.terminating = False
         block = tcp_block_of(tree)
+        if block.status != _SUCCESS:
+            return
+        drop_reference(self.record)
+        self.edge.objects.forget_unused()
         for nbl in iterate(block.net_buffer_list_chain):
             nbl.next = None
             request: Any = nbl.protocol_reserved

@@ -25,6 +25,8 @@ from chimney.ndis.status import DisconnectFlags, Status, TcpConnectionState, Upl
 _MASK = 0xFFFFFFFF
 # Kept segments are bounded: what is beyond, the peer sends again.
 _KEPT_LIMIT = 4096
+# A terminate that fails for want of memory is asked for again, in a turn of its own each time.
+_TERMINATES = 100
 _FIN_IN_FLIGHT = frozenset({TcpConnectionState.FIN_WAIT_1, TcpConnectionState.CLOSING, TcpConnectionState.LAST_ACK})
 
 
@@ -329,7 +331,7 @@ class Connection:
         if self.shutdown_request is not None and not self.shutdown_request.done:
             if self._later:
                 self._shutdown_waits = True
-            else:
+            elif self.shutdown_request.net_buffer_list is None:
                 self.chimney.post_disconnect(self.shutdown_request, DisconnectFlags.GRACEFUL_CLOSE)
 
     def feed_soon(self) -> None:
@@ -365,17 +367,17 @@ class Connection:
         assert self.chimney is not None and self._adapter is not None and self._plan is not None
         self._adapter.drain()
         started = time.perf_counter()
-        self._info.retransmits += self._adapter.retransmitted(self._plan.flow)
+        retransmits = self._adapter.retransmitted(self._plan.flow)
         self.owner = Owner.UPLOADING
         self._later.clear()
         self._shutdown_waits = False
         self._adapter.edge.keepers[self._plan.flow] = self.keep
-        self.chimney.terminate()
-        self._adapter.flush()
-        while self.chimney.terminated is None:
-            self._services.turn(None)
-        delegated = self.chimney.terminated.delegated
-        assert isinstance(delegated, TcpDelegated)
+        delegated = self._terminate()
+        if delegated is None:
+            self._enter_target()
+            self._services.flush_soon(self._adapter)
+            raise UploadFailed(f"the drivers below do not give {self!r} back: it goes on there; try again later")
+        self._info.retransmits += retransmits
         aborted = self._abort_request is not None and self._abort_request.done
         reset = self.chimney.reset or aborted
         given = GivenState(delegated, unread=self.chimney.take_buffered(), reset=reset)
@@ -391,6 +393,23 @@ class Connection:
             self._kernel.abort()
         self._info.uploads += 1
         self._info.upload_seconds.append(time.perf_counter() - started)
+
+    def _terminate(self) -> TcpDelegated | None:
+        """Have the state given back; None if that fails again and again."""
+        assert self.chimney is not None and self._adapter is not None
+        for _ in range(_TERMINATES):
+            self.chimney.terminate()
+            self._adapter.flush()
+            while self.chimney.terminating:
+                self._services.turn(None)
+            if self.chimney.terminated is not None:
+                delegated = self.chimney.terminated.delegated
+                assert isinstance(delegated, TcpDelegated)
+                return delegated
+            # A driver that lacks memory has passed nothing down (A24); a target whose hardware has failed keeps the
+            # requests until it is asked once more (A6).
+            self._services.turn(0.0)
+        return None
 
     def _give_back(self, given: GivenState) -> None:
         """Terminate has completed, or the initiate failed: the kernel's from here on. Raises UploadFailed."""

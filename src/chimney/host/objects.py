@@ -131,14 +131,23 @@ def take_reference(record: TcpRecord) -> None:
     path.users += 1
 
 
+def drop_reference(record: TcpRecord) -> None:
+    """Count a connection that is back on its path and neighbor no longer."""
+    path = record.path
+    path.users -= 1
+    if not path.users:
+        path.neighbor.users -= 1
+
+
 def terminate_tree(record: TcpRecord, delegated: TcpDelegated) -> ProtocolOffloadBlockList:
-    """The tree that takes ``record`` back, together with its path and neighbor where it is their last user."""
+    """The tree that takes ``record`` back, together with its path and neighbor where it is their last user;
+    `drop_reference` when that has succeeded.
+    """
     path = record.path
     tree = ProtocolOffloadBlockList(
         type=OffloadStateType.TCP_DELEGATED, delegated=delegated, offload_handle=record.handle
     )
-    path.users -= 1
-    if path.users:
+    if path.users > 1:
         return tree
     tree = ProtocolOffloadBlockList(
         type=OffloadStateType.IP4_DELEGATED if path.type == OffloadStateType.IP4 else OffloadStateType.IP6_DELEGATED,
@@ -146,8 +155,7 @@ def terminate_tree(record: TcpRecord, delegated: TcpDelegated) -> ProtocolOffloa
         offload_handle=path.handle,
         dependent_block_list=tree,
     )
-    path.neighbor.users -= 1
-    if path.neighbor.users:
+    if path.neighbor.users > 1:
         return tree
     return ProtocolOffloadBlockList(
         type=OffloadStateType.NEIGHBOR_DELEGATED,
