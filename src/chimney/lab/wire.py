@@ -16,6 +16,7 @@ from pyroute2 import IPRoute
 from chimney.lab.namespace import Namespace
 
 SIOCETHTOOL = 0x8946
+IFA_F_NODAD = 2
 # linux/ethtool.h: ETHTOOL_S... of the offloads that merge, split or complete segments
 OFFLOADS = {"rx-checksum": 0x15, "tx-checksum": 0x17, "tso": 0x1F, "gso": 0x24, "gro": 0x2C}
 
@@ -72,7 +73,10 @@ def _configure(namespace: Namespace, name: str, mtu: int, addresses: Sequence[st
         routes.link("set", index=index, mtu=mtu, state="up")
         for text in addresses:
             interface = ipaddress.ip_interface(text)
-            routes.addr("add", index=index, address=str(interface.ip), prefixlen=interface.network.prefixlen)
+            # The kernel looks at accept_dad later, and nobody can use the address until then.
+            flags = IFA_F_NODAD if interface.version == 6 else 0
+            address, prefix = str(interface.ip), interface.network.prefixlen
+            routes.addr("add", index=index, address=address, prefixlen=prefix, flags=flags)
         mac = routes.link("get", index=index)[0].get_attr("IFLA_ADDRESS")
     if not offloads:
         set_offloads(namespace, name, False)
