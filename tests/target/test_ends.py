@@ -73,6 +73,26 @@ def test_a_fin_does_not_wait_for_acknowledgements(world, ends):
     assert [frame[47] & FIN for _, name, frame in world.wire if name == "a"][-1]
 
 
+def test_a_fin_that_was_repeated_before_it_was_answered_is_answered_once(world, ends):
+    """The peer has forgotten the connection when the first answer comes: another one would meet an RST."""
+    a, _ = ends
+    a.disconnect()
+    world.run(until=lambda: a.host.took("disconnect"))
+    fin = a.frame(a.segment(0, b"bye", flags=FIN | ACK))
+    # The host is slow to hear of the end, and the peer loses patience.
+    a.host.on["INDICATE_RETRIEVE"] = lambda _: a.inject(fin, fin)
+    world.network.delay_us = 0
+    world.network.drop_if = lambda name, frame: name == "a"
+    told = len(world.wire)
+    a.inject(fin)
+    world.settle()
+    assert len([name for _, name, _ in world.wire[told:] if name == "a"]) == 1
+    # What comes now asks for an answer: the first one was lost.
+    a.inject(fin)
+    world.settle()
+    assert len([name for _, name, _ in world.wire[told:] if name == "a"]) == 2
+
+
 def test_a_half_closed_connection_goes_on_in_the_other_direction(world, ends):
     a, b = ends
     a.disconnect()

@@ -462,6 +462,9 @@ class Unfiltered(Link):
         self.inner = link
         link.set_filter(None)
 
+    def pending(self) -> int:
+        return self.inner.pending()
+
     def receive(self, limit: int) -> list[Frame]:
         return self.inner.receive(limit)
 

@@ -17,7 +17,7 @@ from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.kernel import GivenState, KernelSide, Plan, TakenState
 from chimney.host.kernel_path import KernelPath
 from chimney.host.requests import Callback, ReceiveRequest, Request, SendRequest, ShutdownRequest
-from chimney.host.segments import KeptSegment
+from chimney.host.segments import KeptSegment, without_repeats
 from chimney.host.services import Adapter, Services
 from chimney.ndis.state import TcpDelegated
 from chimney.ndis.status import DisconnectFlags, Status, TcpConnectionState, UploadReason
@@ -468,7 +468,7 @@ class Connection:
         assert self._adapter is not None
         self._adapter.drain()
         kept, self._kept = self._kept, []
-        return [segment.packet for segment in kept]
+        return [segment.packet for segment in without_repeats(kept)]
 
     def _sent_part(self, delegated: TcpDelegated) -> list[memoryview]:
         """The bytes from SND.UNA to SND.MAX, at the head of the sends: the kernel must know them as sent."""

@@ -9,6 +9,7 @@ from chimney.host.kernel import Flow
 _ETHERNET = 14
 _IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
 _TCP = 6
+_FIN = 1
 
 
 class KeptSegment(NamedTuple):
@@ -21,6 +22,25 @@ class KeptSegment(NamedTuple):
     def tcp(self) -> memoryview:
         """The segment from the TCP header on, as a forward wants it."""
         return memoryview(self.packet)[self.tcp_offset :]
+
+
+def without_repeats(segments: list[KeptSegment]) -> list[KeptSegment]:
+    """The segments less those with data or a FIN that say the same as an earlier one.
+
+    Processed late, but one by one, both would be answered; to a peer whose FIN was answered once, and that has gone, a
+    second answer is a stray segment, which it answers with an RST.
+    """
+    seen: set[bytes] = set()
+    kept = []
+    for segment in segments:
+        tcp = segment.tcp()
+        if tcp[13] & _FIN or tcp.nbytes > (tcp[12] >> 4) * 4:
+            said = bytes(tcp[4:12]) + bytes((tcp[13],)) + tcp.nbytes.to_bytes(2, "big")
+            if said in seen:
+                continue
+            seen.add(said)
+        kept.append(segment)
+    return kept
 
 
 def parse_frame(frame: memoryview) -> KeptSegment | None:

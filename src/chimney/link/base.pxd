@@ -10,6 +10,7 @@ cdef class Link:
     cdef public long long mtu
 
     cpdef long fileno(self) except? -2
+    cpdef long pending(self) except -1
     cpdef list receive(self, long limit)
     cpdef release(self)
     cpdef bint send(

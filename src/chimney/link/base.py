@@ -80,6 +80,10 @@ class Link:
         """A descriptor that is readable while received frames wait or have not been released, -1 if there is none."""
         return -1
 
+    def pending(self) -> int:
+        """How many frames wait to be received now; a link that cannot tell says 0."""
+        return 0
+
     def receive(self, limit: int) -> list[Frame]:
         """What has arrived, at most `limit` frames, oldest first. The frames of the call before are released.
 

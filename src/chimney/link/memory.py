@@ -252,6 +252,10 @@ class MemoryLink(Link):
             due = min(due, network.clock() + max(0, excess * 8_000_000 // network.bandwidth + 1))
         return due
 
+    def pending(self) -> int:
+        self._settle()
+        return len(self._arrived)
+
     def receive(self, limit: int) -> list[Frame]:
         self.release()
         if self._closed:

@@ -22,6 +22,7 @@ cdef int _ESTABLISHED
 cdef int _CLOSE_WAIT
 cdef int _TIME_WAIT
 cdef int _SYN
+cdef int _RST
 cdef int _VLAN_ID
 cdef int _GROUP_BIT
 cdef int _ETHERNET_HEADER

@@ -20,7 +20,7 @@ from chimney.target.objects import TcpObject
 from chimney.target.schedule import Schedule
 from chimney.target.transmission import Transmission
 from chimney.tcp.config import NEVER
-from chimney.tcp.segment import SYN, Segment, parse_segment
+from chimney.tcp.segment import RST, SYN, Segment, parse_segment
 from chimney.tcp.state import State
 
 _SUCCESS = int(Status.SUCCESS)
@@ -33,6 +33,7 @@ _ESTABLISHED = int(State.ESTABLISHED)
 _CLOSE_WAIT = int(State.CLOSE_WAIT)
 _TIME_WAIT = int(State.TIME_WAIT)
 _SYN = int(SYN)
+_RST = int(RST)
 _VLAN_ID = 0x0FFF
 _GROUP_BIT = 1
 _ETHERNET_HEADER = 14
@@ -153,11 +154,11 @@ class Datapath(Transmission):
         if not frames:
             return 0
         for frame in frames:
+            self.frames_in += 1
             self._frame(frame)
             if self.operations:
                 self.run_operations()
         self.link.release()
-        self.frames_in += len(frames)
         return len(frames)
 
     def _frame(self, frame: Frame) -> None:
@@ -194,6 +195,9 @@ class Datapath(Transmission):
         segment = parse_segment(data[start : reader.end], segments)
         if segment is None:
             self._indicate_corrupt_frame(data)
+        elif self.frames_in <= tcp.heard and not segment.flags & (_SYN | _RST):
+            tcp.counters.in_segments += segments
+            tcp.counters.arrived(segments, reader.end - _ETHERNET_HEADER)
         elif self._segment(tcp, segment):
             headers = reader.end - _ETHERNET_HEADER - segment.payload_length
             tcp.counters.arrived(segments, headers * segments + segment.payload_length)
@@ -369,6 +373,10 @@ class Datapath(Transmission):
                 break
         else:
             self.touch(tcp)
+        if sent and engine.state == _TIME_WAIT:
+            # The peer may have sent its FIN again while we were busy, and forgets the connection with the first
+            # answer: a second one would meet an RST. An answer that is lost is asked for once more.
+            tcp.heard = self.frames_in + self.link.pending()
         if before != engine.state:
             self.note_end(tcp, before)
         if tcp.abort_request is not None and not self.full:

@@ -63,5 +63,6 @@ cdef class TcpObject:
     cdef public long long backlog_at
     cdef public object usage
     cdef public bint gone
+    cdef public long long heard
 
     cpdef refresh(self)

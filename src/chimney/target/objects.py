@@ -68,6 +68,7 @@ class TcpObject:
     terminating  a terminate has been called.
     withdrawn    a segment that counts as sent and was not: the link had no room, until it was not to be sent any more.
     gone         the terminate has completed.
+    heard        what it sent last in TIME_WAIT answers the frames up to this one (the target's `frames_in`).
     frames       keeps what arrives after a mandatory upload request, for the host.
     backlog      the preferred send backlog that the host knows, and may be told anew at ``backlog_at``.
     usage        what it had done when the target looked at it last (`advice`).
@@ -120,6 +121,7 @@ class TcpObject:
         self.backlog_at = 0
         self.usage: Usage | None = None
         self.gone = False
+        self.heard = 0
 
     @property
     def bytes_acked(self) -> int:

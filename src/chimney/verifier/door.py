@@ -29,9 +29,7 @@ class WatchedLink(Link):
         return self.inner.fileno()
 
     def pending(self) -> int:
-        """See `PacketLink.pending`."""
-        waiting: int = self.inner.pending()  # type: ignore[attr-defined]
-        return waiting
+        return self.inner.pending()
 
     def receive(self, limit: int) -> list[Frame]:
         self.polled(self.name)
