@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ class Session:
         self.posting = False
         self.buffers: list[memoryview] = []
         self.transfer: Transfer | None = None
+        # What came before we looked is the first request's.
+        self.reported = replace(self.conn.info(), bytes_received_kernel=0)
         self.file: Any = None
         self.keep_alive = True
         self.closed = False
@@ -130,7 +133,7 @@ class Session:
 
     def begin(self, method: str, path: str) -> Transfer:
         schedule = Schedule(self.server.options.hand_over_every, self.server.jitter)
-        return Transfer(self.conn, schedule, method, path)
+        return Transfer(self.conn, schedule, method, path, self.reported)
 
     def refuse(self, refusal: Refusal) -> None:
         if self.transfer is None:
@@ -155,6 +158,7 @@ class Session:
         if transfer is None or self.outstanding or transfer.done < transfer.length:
             return
         self.server.report(transfer.report(None))
+        self.reported = transfer.reported
         self.transfer = None
         if self.keep_alive:
             self.next_request()

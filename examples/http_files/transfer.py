@@ -36,7 +36,7 @@ class Schedule:
 class Transfer:
     """One request and its response's or its own body: how far it has got, and on which path."""
 
-    def __init__(self, conn: chimney.Connection, schedule: Schedule, method: str, path: str) -> None:
+    def __init__(self, conn: chimney.Connection, schedule: Schedule, method: str, path: str, before: Any) -> None:
         self.conn, self.schedule = conn, schedule
         self.method, self.path = method, path
         self.length = self.posted = self.done = 0
@@ -44,7 +44,7 @@ class Transfer:
         self.digest = hashlib.sha256()
         self.offloads = self.uploads = 0
         self.refusals: list[str] = []
-        self.before = conn.info()
+        self.before = self.reported = before
         self.source = memoryview(b"")
         self.store: Path | None = None
 
@@ -53,8 +53,10 @@ class Transfer:
         return self.schedule.position <= self.done < self.length
 
     def report(self, error: Exception | None) -> dict[str, Any]:
-        """The line for --report. Bytes and retransmissions are the connection's since the request came."""
+        """The line for --report. Bytes and retransmissions are the connection's since `before`, the line before: what
+        the peer has not acknowledged yet counts in the next one."""
         now, was = self.conn.info(), self.before
+        self.reported = now
         return {
             "event": "transfer",
             "method": self.method,
