@@ -14,6 +14,7 @@ from chimney.host.linux.dump import TcpState, endpoint_of, read_info
 from chimney.lab.namespace import Namespace, can_make_namespaces, enter_user_namespace
 from chimney.lab.tap import Tap
 from chimney.lab.wire import veth_pair
+from chimney.verifier.report import Coverage
 
 # Before the test modules are collected, some of which look whether namespaces can be made. Where user namespaces are
 # forbidden, every test that needs one says so itself.
@@ -150,6 +151,19 @@ class Laboratory:
         self.tap.drain()
         assert not self.tap.lost()
         return self.tap.resets()
+
+
+@pytest.fixture(autouse=True)
+def verified(tmp_path_factory, monkeypatch):
+    """Every stack of these tests is verified, those of child processes too: a finding fails the test."""
+    # Not in the test's own folder, which is the test's to look into.
+    report = tmp_path_factory.mktemp("verified") / "report"
+    monkeypatch.setenv("CHIMNEY_VERIFY", "count")
+    monkeypatch.setenv("CHIMNEY_VERIFY_REPORT", str(report))
+    yield
+    coverage = Coverage()
+    coverage.add_file(report)
+    assert not coverage.violations, "\n".join(violation["text"] for violation in coverage.violations[:3])
 
 
 @pytest.fixture
