@@ -8,7 +8,7 @@ from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.state import PathCached, TcpCached, TcpConst, TcpDelegated
 from chimney.ndis.status import TcpCachedFlags, TcpConstFlags
 from chimney.verifier.books import ObjectBook, Operation
-from chimney.verifier.check import Checks, enter, packet
+from chimney.verifier.check import Checks, enter, segment_in, segment_out
 from chimney.verifier.checks.headers import settled
 from chimney.verifier.packets import ACK, FIN, IPV6, RST, SYN, Packet
 from chimney.verifier.recent import Recent
@@ -28,24 +28,18 @@ class Core(Checks):
 
     RULES = ("tcp.rfc.core", "tcp.nagle")
 
-    @packet
-    def sent(self, packet: Packet) -> None:
-        book = packet.book
-        if not packet.tcp or book is None or book.stream is None:
-            return
-        if packet.incoming:
-            if packet.acts:
-                self._heard(packet, book, book.stream)
-            return
-        if packet.sent and not packet.flags & (RST | SYN):
-            self._acknowledges(packet, book, book.stream)
+    @segment_out
+    def sent(self, packet: Packet, book: ObjectBook, stream: Stream) -> None:
+        if not packet.flags & (RST | SYN):
+            self._acknowledges(packet, book, stream)
             if packet.payload_length:
-                self._fits_the_window(packet, book, book.stream)
-                self._small(packet, book, book.stream)
+                self._fits_the_window(packet, book, stream)
+                self._small(packet, book, stream)
 
-    def _heard(self, packet: Packet, book: ObjectBook, stream: Stream) -> None:
+    @segment_in
+    def received(self, packet: Packet, book: ObjectBook, stream: Stream) -> None:
         """How far the peer lets us go."""
-        if not packet.flags & ACK or packet.flags & (RST | SYN):
+        if not packet.acts or not packet.flags & ACK or packet.flags & (RST | SYN):
             return
         const = book.const
         assert isinstance(const, TcpConst)
@@ -108,7 +102,7 @@ class Core(Checks):
         whole = min(const.remote_mss, path.cached.path_mtu - headers) - _LARGEST_OPTIONS
         closing = bool(packet.flags & FIN) or stream.graceful is not None
         remainder = packet.payload_length % packet.gso_size if packet.gso_size else packet.payload_length
-        quiet = packet.at - stream.facts.get("transport: data at", packet.at)
+        quiet = packet.at - stream.facts.get("transport: data at", book.initiated.at)
         stream.facts["transport: data at"] = packet.at
         if new and not closing and packet.payload_length > 1:
             in_flight = start + packet.payload_length - remainder - stream.send.acked
@@ -136,12 +130,11 @@ class Timestamps(Checks):
         # TsTime of the last upload.
         self._uploaded: Recent[tuple[bytes, int, bytes, int], int] = Recent(_FLOWS)
 
-    @packet
-    def sent(self, packet: Packet) -> None:
-        stamps = packet.timestamps if packet.tcp and packet.sent and not packet.incoming else None
-        if stamps is None or packet.book is None or packet.book.stream is None:
+    @segment_out
+    def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        stamps = packet.timestamps
+        if stamps is None:
             return
-        stream = packet.book.stream
         last: int = stream.facts.get("transport: tsval", stream.delegated.ts_time)
         self.check(
             "ts.delta",
