@@ -5,7 +5,7 @@ from chimney.verifier.packets import Packet
 
 
 def _owed(due, patience=100_000):
-    debts, debt = Debts(), Debt(None, "something", patience)
+    debts, debt = Debts(), Debt(None, None, patience)
     debts.owe(debt, "a", due)
     return debts, debt
 

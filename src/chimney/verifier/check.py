@@ -31,6 +31,23 @@ def packet(method: Method) -> Method:
     return _hook("packet")(method)
 
 
+def segment(method: Method) -> Method:
+    """Call the method with every segment of an offloaded connection at a link's door (``sent`` False: the link had no
+    room), with the connection's object above its target, and its stream.
+    """
+    return _hook("segment in", "segment out", "segment kept")(method)
+
+
+def segment_in(method: Method) -> Method:
+    """Call the method, like `segment`, with those that a target receives."""
+    return _hook("segment in")(method)
+
+
+def segment_out(method: Method) -> Method:
+    """Call the method, like `segment`, with those that a link has taken."""
+    return _hook("segment out")(method)
+
+
 def polled(method: Method) -> Method:
     """Call the method, with the link's name, whenever a target asks its link for frames."""
     return _hook("polled")(method)

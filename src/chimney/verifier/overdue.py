@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
@@ -19,12 +19,14 @@ _TURNS_PER_POLL = 32
 class Debt:
     """Something that the target of ``stream`` has to do by ``due`` (us; NEVER: nothing is owed), or ``patience`` later.
 
-    ``what`` says it in words. Change ``due`` with `Debts.owe` alone, except to NEVER or to a later time.
+    ``told`` is called with it when it has not been done. Change ``due`` with `Debts.owe` alone, except to NEVER or to a
+    later time.
     """
 
     stream: Stream
-    what: str
+    told: Callable[[Debt], None]
     patience: int
+    what: str = ""
     due: int = NEVER
     link: str = ""
     queued_at: int = NEVER

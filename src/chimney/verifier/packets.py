@@ -96,6 +96,11 @@ class Packet:
         """Sequence numbers it takes: its bytes, and one each for SYN and FIN."""
         return self.payload_length + bool(self.flags & SYN) + bool(self.flags & FIN)
 
+    @property
+    def segment_count(self) -> int:
+        """How many wire segments it becomes, or was merged from."""
+        return max(1, -(-self.payload_length // self.gso_size)) if self.gso_size else 1
+
     def segments(self) -> Iterator[Segment]:
         """The wire segments it becomes: PSH and FIN stand on the last, CWR aside."""
         size = self.gso_size

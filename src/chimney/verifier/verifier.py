@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from itertools import product
 from typing import Any
@@ -17,6 +17,7 @@ from chimney.verifier.catalogue import Rule, catalogue
 from chimney.verifier.checks import all_checks
 from chimney.verifier.door import WatchedLink
 from chimney.verifier.limits import Limits
+from chimney.verifier.overdue import Debts
 from chimney.verifier.packets import Packet
 from chimney.verifier.streams import Stream
 from chimney.verifier.violation import RuleViolation, VerificationError, VerifierFailure, Violation, line
@@ -52,6 +53,7 @@ class Verifier(Observer):
         super().__init__(clock)
         self.mode = mode
         self.books = Books()
+        self.debts = Debts()
         self.exercised: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.violations: list[Violation] = []
@@ -95,10 +97,17 @@ class Verifier(Observer):
     def packet(self, packet: Packet) -> None:
         """A frame passes a link's door."""
         self._history.append(packet)
+        self.debts.passed(packet)
         self._tell("packet", packet)
+        item = packet.book
+        if item is not None and item.stream is not None:
+            way = "segment in" if packet.incoming else "segment out" if packet.sent else "segment kept"
+            self._tell(way, packet, item, item.stream)
 
     def polled(self, link: str) -> None:
         """A target asks its link for frames."""
+        for debt in self.debts.polled(link, self.clock(), len(self.books.streams)):
+            self._call((debt.told,), debt)
         self._tell("polled", link)
 
     def finish(self) -> None:
@@ -112,9 +121,13 @@ class Verifier(Observer):
             self._hooks.clear()
             self._history.clear()
             self.books = Books()
+            self.debts = Debts()
 
     def _tell(self, key: Any, *event: Any) -> None:
-        for hook in self._hooks.get(key, ()):
+        self._call(self._hooks.get(key, ()), *event)
+
+    def _call(self, hooks: Iterable[Callable[..., None]], *event: Any) -> None:
+        for hook in hooks:
             try:
                 hook(*event)
             except (VerificationError, RuleViolation):

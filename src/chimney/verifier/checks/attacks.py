@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.status import TcpOffloadEvent, UploadReason
-from chimney.verifier.addressing import foreign_address, foreign_vlan, neighbor_of
 from chimney.verifier.books import ObjectBook
-from chimney.verifier.check import Checks, enter, finish, packet
+from chimney.verifier.check import Checks, enter, finish, packet, segment_in, segment_out
 from chimney.verifier.packets import ACK, RST, SYN, URG, Packet
 from chimney.verifier.streams import Stream
 
@@ -23,21 +22,10 @@ class Attacks(Checks):
 
     RULES = ("tcp.rst.validation", "tcp.syn", "tcp.urgent")
 
-    @packet
-    def passed(self, packet: Packet) -> None:
-        stream = packet.stream
-        book = packet.book
-        if stream is None or not packet.tcp or book is None or not book.offloaded:
+    @segment_in
+    def received(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        if not packet.acts or not item.offloaded or stream.failed:
             return
-        if not packet.incoming:
-            if packet.sent:
-                self._sent(packet, stream)
-            return
-        own = not foreign_address(packet, neighbor_of(book))
-        if packet.acts and own and not foreign_vlan(packet, neighbor_of(book)) and not stream.failed:
-            self._received(packet, stream)
-
-    def _received(self, packet: Packet, stream: Stream) -> None:
         receive = stream.receive
         position = receive.position(packet.seq)
         within = packet.expected <= position < max(receive.limit, packet.expected + 1)
@@ -70,7 +58,10 @@ class Attacks(Checks):
         if within:
             stream.facts["attacks: questionable"] = (rule, packet)
 
-    def _sent(self, packet: Packet, stream: Stream) -> None:
+    @segment_out
+    def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        if not item.offloaded:
+            return
         urgent = stream.facts.get("attacks: urgent")
         if urgent is not None:
             position, _ = urgent

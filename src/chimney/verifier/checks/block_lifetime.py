@@ -29,10 +29,18 @@ from chimney.ndis.state import (
     TcpDelegated,
     walk,
 )
-from chimney.verifier.books import COMPLETIONS, OPERATION_COMPLETIONS, OPERATIONS, POISON, REQUESTS, Operation
-from chimney.verifier.check import Checks, enter, leave
-from chimney.verifier.check import packet as on_packet
+from chimney.verifier.books import (
+    COMPLETIONS,
+    OPERATION_COMPLETIONS,
+    OPERATIONS,
+    POISON,
+    REQUESTS,
+    ObjectBook,
+    Operation,
+)
+from chimney.verifier.check import Checks, enter, leave, segment_out
 from chimney.verifier.packets import Packet
+from chimney.verifier.streams import Stream
 
 if TYPE_CHECKING:
     from chimney.verifier.verifier import Verifier
@@ -194,13 +202,9 @@ class TreeLifetimeChecks(Checks):
                         crossing,
                     )
 
-    @on_packet
-    def sent(self, packet: Packet) -> None:
-        item = packet.book
-        if packet.incoming or item is None or item.stream is None or not packet.payload_length:
-            return
-        stream = item.stream
-        if stream.facts.get("no chain"):
+    @segment_out
+    def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        if packet.payload_length and stream.facts.get("no chain"):
             end = stream.send.position(packet.seq) + packet.payload_length
             self.check(
                 "bl.nbl-chain.null",

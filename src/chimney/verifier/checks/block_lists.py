@@ -25,12 +25,13 @@ from chimney.verifier.books import (
     OPERATIONS,
     POISON,
     Layer,
+    ObjectBook,
     Operation,
     layer_of,
 )
-from chimney.verifier.check import Checks, enter
-from chimney.verifier.check import packet as on_packet
+from chimney.verifier.check import Checks, enter, segment_out
 from chimney.verifier.packets import Packet
+from chimney.verifier.streams import Stream
 from chimney.verifier.violation import name
 
 _FAILED = 0xC0000000
@@ -297,10 +298,9 @@ class LinkerChecks(Checks):
                 below = item.parent
                 item.facts["linked"] = below in attached or (below is not None and below.parent in attached)
 
-    @on_packet
-    def sent(self, packet: Packet) -> None:
-        item = packet.book
-        if packet.incoming or item is None or not item.facts.get("linked"):
+    @segment_out
+    def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        if not item.facts.get("linked"):
             return
         path = item.parent
         neighbor = None if path is None else path.parent

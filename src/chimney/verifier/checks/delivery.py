@@ -6,9 +6,8 @@ from __future__ import annotations
 
 from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.status import Status
-from chimney.verifier.books import Completed, Request
-from chimney.verifier.check import Checks, enter, leave
-from chimney.verifier.check import packet as on_packet
+from chimney.verifier.books import Completed, ObjectBook, Request
+from chimney.verifier.check import Checks, enter, leave, segment_in
 from chimney.verifier.packets import PSH, RST, Packet
 from chimney.verifier.receiving import (
     ACCEPTED,
@@ -56,11 +55,10 @@ class Arrivals(Checks):
                 if request in state.requests:
                     state.requests.remove(request)
 
-    @on_packet
-    def passed(self, packet: Packet) -> None:
-        item = packet.book
-        if packet.incoming and packet.acts and item is not None and item.stream is not None:
-            self._segment(item.stream, packet.at, packet.seq, packet.flags, packet.payload_length)
+    @segment_in
+    def arrived(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        if packet.acts:
+            self._segment(stream, packet.at, packet.seq, packet.flags, packet.payload_length)
 
     @enter(Kind.FORWARD, stage=Stage.HANDLER)
     def forwarded(self, crossing: Crossing) -> None:

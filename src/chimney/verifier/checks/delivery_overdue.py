@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.state import TcpCached
 from chimney.verifier.books import ObjectBook, Request
-from chimney.verifier.check import Checks, enter, finish, leave, polled
-from chimney.verifier.check import packet as on_packet
+from chimney.verifier.check import Checks, enter, finish, leave, polled, segment
 from chimney.verifier.packets import ACK, RST, Packet
 from chimney.verifier.receiving import (
     ACCEPTED,
@@ -74,11 +73,9 @@ class Overdue(Checks):
         super().__init__(verifier)
         self._doors: dict[str, _Door] = {}
 
-    @on_packet
-    def passed(self, packet: Packet) -> None:
-        item = packet.book
-        stream = None if item is None else item.stream
-        if stream is None or stream.terminate is not None:
+    @segment
+    def passed(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        if stream.terminate is not None:
             return
         if packet.incoming:
             if packet.payload_length:

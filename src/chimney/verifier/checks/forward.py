@@ -9,7 +9,7 @@ from chimney.ndis.crossing import BlockView, Crossing, Kind, NblView, Stage
 from chimney.ndis.state import PathConst, TcpConst, TcpDelegated
 from chimney.ndis.status import Status, TcpConstFlags
 from chimney.verifier.books import Completed, Layer, ObjectBook, Operation, Request, layer_of
-from chimney.verifier.check import Checks, enter, finish, leave, packet
+from chimney.verifier.check import Checks, enter, finish, leave, packet, segment_in
 from chimney.verifier.packets import ACK, RST, SYN, Packet
 from chimney.verifier.recent import Recent
 from chimney.verifier.segments import Key, TcpSegment, key_of_packet, parse_ordinary, parse_segment
@@ -41,13 +41,10 @@ class Forwards(Checks):
         self._sums: dict[int, int] = {}
         self._ordinary: Recent[Flow, Recent[Key, bool]] = Recent(_REMEMBERED)
 
-    @packet
-    def arrived(self, packet: Packet) -> None:
+    @segment_in
+    def arrived(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         """What the target takes from the wire itself is nothing to forward."""
-        stream = packet.stream
-        if not packet.incoming or stream is None or stream.bottom is None or not packet.acts:
-            return
-        if stream.bottom.offloaded and not stream.leaving:
+        if packet.acts and item.offloaded and not stream.leaving:
             stream.facts.setdefault("segments taken", Recent(_REMEMBERED))[key_of_packet(packet)] = True
 
     @enter(Kind.ORDINARY_RECEIVE)

@@ -16,8 +16,7 @@ from chimney.verifier.books import (
     ObjectBook,
     Operation,
 )
-from chimney.verifier.check import Checks, enter, finish, leave
-from chimney.verifier.check import packet as on_packet
+from chimney.verifier.check import Checks, enter, finish, leave, packet
 from chimney.verifier.packets import IPV4, IPV6, SYN, TCP, Packet
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class RoutingChecks(Checks):
                 item,
             )
 
-    @on_packet
+    @packet
     def sent(self, packet: Packet) -> None:
         if not packet.incoming:
             self.check(

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from chimney.ndis.crossing import BlockView, Crossing, Kind, Stage
 from chimney.ndis.status import Status, TcpOffloadEvent, UploadReason
-from chimney.verifier.books import Operation, Request
-from chimney.verifier.check import Checks, enter, finish, packet, polled
+from chimney.verifier.books import ObjectBook, Operation, Request
+from chimney.verifier.check import Checks, enter, segment
 from chimney.verifier.checks.events import connection_of
-from chimney.verifier.overdue import Debt, Debts
+from chimney.verifier.overdue import Debt
 from chimney.verifier.packets import Packet
 from chimney.verifier.streams import Stream
 from chimney.verifier.violation import name
-
-if TYPE_CHECKING:
-    from chimney.verifier.verifier import Verifier
 
 _PROMPT_US = 1_000_000
 _LOST = "failed operation"
@@ -38,15 +34,9 @@ class HardwareFailures(Checks):
 
     RULES = ("hwfail.sequence",)
 
-    def __init__(self, verifier: Verifier) -> None:
-        super().__init__(verifier)
-        self._debts = Debts()
-
-    @packet
-    def seen(self, packet: Packet) -> None:
-        self._debts.passed(packet)
-        if packet.book is not None and packet.stream is not None:
-            packet.stream.facts["hwfail: link"] = packet.link
+    @segment
+    def seen(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        stream.facts["hwfail: link"] = packet.link
 
     @enter(Kind.QUERY_COMPLETE, Kind.INVALIDATE_COMPLETE, Kind.TERMINATE_COMPLETE)
     def completed(self, crossing: Crossing) -> None:
@@ -64,7 +54,7 @@ class HardwareFailures(Checks):
                 self._ended(crossing, view, failure, stream)
 
     def _lost(self, crossing: Crossing, operation: Operation, stream: Stream) -> None:
-        debt = Debt(stream, "the host is not told of it by TcpIndicateRetrieve and TcpIndicateAbort", _PROMPT_US)
+        debt = Debt(stream, self._not_told, _PROMPT_US)
         failure = stream.facts[_LOST] = _Failure(crossing, debt)
         early = stream.hardware_failure
         if early is not None:
@@ -78,7 +68,7 @@ class HardwareFailures(Checks):
             )
         link = stream.facts.get("hwfail: link")
         if link is not None:
-            self._debts.owe(debt, link, crossing.at)
+            self.verifier.debts.owe(debt, link, crossing.at)
 
     @enter(Kind.EVENT)
     def told(self, crossing: Crossing) -> None:
@@ -96,17 +86,11 @@ class HardwareFailures(Checks):
             text = "TcpIndicateAbort comes before TcpIndicateRetrieve(HardwareFailure)"
             self.check("hwfail.sequence", failure.asked is not None, text, crossing, stream)
 
-    @polled
-    def looked(self, link: str) -> None:
-        for debt in self._debts.polled(link, self.verifier.clock(), len(self.books.streams)):
-            failure: _Failure = debt.stream.facts[_LOST]
-            if failure.taken_back is None:
-                self.check("hwfail.sequence", False, debt.what, failure.operation, debt.stream)
-
-    @finish
-    def ended(self) -> None:
-        """What is owed no more keeps nothing alive."""
-        self._debts = Debts()
+    def _not_told(self, debt: Debt) -> None:
+        failure: _Failure = debt.stream.facts[_LOST]
+        if failure.taken_back is None:
+            text = "the host is not told of it by TcpIndicateRetrieve and TcpIndicateAbort"
+            self.check("hwfail.sequence", False, text, failure.operation, debt.stream)
 
     @enter(Kind.TERMINATE, stage=Stage.HANDLER)
     def taken_back(self, crossing: Crossing) -> None:

@@ -53,7 +53,7 @@ class Headers(Checks):
             "the datagram is a fragment" if packet.fragment else "Don't Fragment is not set",
             packet,
         )
-        last = packet.identification + sum(1 for _ in packet.segments()) - 1
+        last = packet.identification + packet.segment_count - 1
         self.check(
             "tcp.ip-id",
             packet.identification >= _FIRST_TARGET_ID and last <= 0xFFFF,

@@ -7,7 +7,7 @@ from typing import Any
 from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.state import NeighborCached, NeighborConst
 from chimney.verifier.books import BoundaryBook, Layer, ObjectBook, Operation
-from chimney.verifier.check import Checks, enter, leave, packet
+from chimney.verifier.check import Checks, enter, leave, segment_in, segment_out
 from chimney.verifier.packets import ACK, FIN, RST, SYN, URG, Packet
 from chimney.verifier.relations import below, nodes, open_initiate, ordinary_packets
 from chimney.verifier.streams import Stream
@@ -25,12 +25,9 @@ class Alive(Checks):
         super().__init__(verifier)
         self._seen: BaseException | None = None
 
-    @packet
-    def passes(self, packet: Packet) -> None:
-        item = packet.book
-        if item is None or item.stream is None or not (packet.incoming or packet.sent):
-            return
-        stream = item.stream
+    @segment_in
+    @segment_out
+    def passes(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         if not item.initiate_returned:
             self._early(packet, item, stream)
         elif not packet.incoming and packet.flags & ACK and "handled" not in stream.facts:
@@ -202,11 +199,8 @@ class Links(Checks):
             if before is not item.parent:
                 item.facts["relinked"] = True
 
-    @packet
-    def seen(self, packet: Packet) -> None:
-        item = packet.book
-        if packet.incoming or item is None or not packet.sent:
-            return
+    @segment_out
+    def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         path = item.parent
         neighbor = None if path is None else path.parent
         if path is None or neighbor is None or not isinstance(neighbor.cached, NeighborCached):

@@ -8,7 +8,7 @@ from chimney.ndis.buffers import NetBufferList
 from chimney.ndis.crossing import BlockView, Crossing, Kind, Stage
 from chimney.ndis.state import TcpDelegated
 from chimney.verifier.books import OFFLOADED, ObjectBook, Operation, Request
-from chimney.verifier.check import Checks, enter, finish, leave, packet
+from chimney.verifier.check import Checks, enter, finish, leave, segment_in, segment_out
 from chimney.verifier.packets import RST, SYN, Packet
 from chimney.verifier.recent import Recent
 from chimney.verifier.relations import nodes, view_bytes
@@ -263,23 +263,22 @@ class HandedOverOnTheWire(Checks):
         left = delegated.retransmit.timeout_delta
         return crossing.at + min(patience, left * tick)
 
-    @packet
-    def seen(self, packet: Packet) -> None:
-        stream = None if packet.book is None else packet.book.stream
-        if stream is None or "chain ends" not in stream.facts:
+    @segment_in
+    def arrived(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        """From now on there may be a reason to send again, or not to."""
+        facts, send = stream.facts, stream.send
+        if "chain ends" not in facts:
             return
-        facts = stream.facts
-        if packet.incoming:
-            # From now on there may be a reason to send again, or not to.
-            facts["patience"] = 0
-            send = stream.send
-            if send.next < send.handed_over and any(
-                send.position(left) <= max(send.next, send.acked) < send.position(right)
-                for left, right in packet.sack_blocks
-            ):
-                facts["resent"] = True
-            return
-        if not packet.sent or not packet.payload_length or packet.flags & (SYN | RST):
+        facts["patience"] = 0
+        if send.next < send.handed_over and any(
+            send.position(left) <= max(send.next, send.acked) < send.position(right)
+            for left, right in packet.sack_blocks
+        ):
+            facts["resent"] = True
+
+    @segment_out
+    def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        if "chain ends" not in stream.facts or not packet.payload_length or packet.flags & (SYN | RST):
             return
         start = stream.send.position(packet.seq)
         end = start + packet.payload_length

@@ -8,8 +8,9 @@ from chimney.ndis.crossing import BlockView, Crossing, Kind
 from chimney.ndis.state import NeighborConst, TcpCached, TcpDelegated
 from chimney.ndis.status import Status
 from chimney.verifier.books import OFFLOADED, OPERATION_COMPLETIONS, OPERATIONS, ObjectBook, Operation
-from chimney.verifier.check import Checks, enter, finish, packet
+from chimney.verifier.check import Checks, enter, finish, segment_out
 from chimney.verifier.packets import Packet
+from chimney.verifier.streams import Stream
 from chimney.verifier.violation import name
 
 _VLAN_ID = 0x0FFF
@@ -190,11 +191,8 @@ class VlanOnTheWay(Checks):
                 if item.above.facts.get(fact):
                     item.facts[fact] = True
 
-    @packet
-    def sent(self, packet: Packet) -> None:
-        if packet.incoming or not packet.sent or packet.book is None:
-            return
-        tcp = packet.book
+    @segment_out
+    def sent(self, packet: Packet, tcp: ObjectBook, stream: Stream) -> None:
         neighbor = tcp.parent.parent if tcp.parent is not None else None
         if neighbor is not None and neighbor.facts.get("vlan set") and isinstance(neighbor.const, NeighborConst):
             self.check(

@@ -7,9 +7,10 @@ from typing import Any
 from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.status import Status, UploadReason
 from chimney.verifier.books import ObjectBook, Operation
-from chimney.verifier.check import Checks, enter, finish, leave, packet
+from chimney.verifier.check import Checks, enter, finish, leave, segment_out
 from chimney.verifier.packets import Packet
 from chimney.verifier.relations import below, completed_inside, connections_of, nodes
+from chimney.verifier.streams import Stream
 from chimney.verifier.violation import name
 
 _MARGIN_US = 100_000
@@ -54,11 +55,9 @@ class Invalidate(Checks):
                 if connection.stream is not None and "to be asked for" not in connection.facts:
                     connection.facts["to be asked for"] = crossing
 
-    @packet
-    def seen(self, packet: Packet) -> None:
-        if not self._silenced or packet.incoming or packet.book is None or not packet.sent:
-            return
-        if _silenced(packet.book):
+    @segment_out
+    def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        if self._silenced and _silenced(item):
             message = "a segment goes out over an object that has been invalidated"
             self.check("invalidate.stop-send", False, message, packet)
 

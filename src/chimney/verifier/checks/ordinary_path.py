@@ -10,7 +10,7 @@ from chimney.ndis.crossing import Crossing, Kind
 from chimney.ndis.state import NeighborConst
 from chimney.verifier.addressing import foreign_address, foreign_vlan, neighbor_of
 from chimney.verifier.books import ObjectBook
-from chimney.verifier.check import Checks, enter, finish, packet
+from chimney.verifier.check import Checks, enter, finish, packet, segment_in, segment_out
 from chimney.verifier.packets import ACK, IPV4, IPV6, NO_VLAN, RST, SYN, URG, Packet, parse
 from chimney.verifier.streams import Stream
 
@@ -140,23 +140,19 @@ class Vlan(Checks):
 
     RULES = ("vlan.receive",)
 
-    @packet
-    def passed(self, packet: Packet) -> None:
-        book = packet.book
-        stream = None if book is None else book.stream
-        if stream is None or not packet.tcp or not packet.checksum_ok:
-            return
-        if packet.incoming:
-            self._received(packet, book, stream)
-            return
+    @segment_out
+    def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         strange: list[tuple[int, int]] = stream.facts.get("ordinary_path: strange", [])
-        acknowledged = stream.receive.position(packet.ack)
-        if packet.sent and strange:
+        if strange:
+            acknowledged = stream.receive.position(packet.ack)
             taken = any(start < acknowledged <= end and acknowledged > stream.receive.next for start, end in strange)
             self.check("vlan.receive", not taken, "bytes of a frame of another VLAN are acknowledged", packet)
 
-    def _received(self, packet: Packet, book: ObjectBook | None, stream: Stream) -> None:
-        neighbor = neighbor_of(book)
+    @segment_in
+    def received(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        if not packet.checksum_ok:
+            return
+        neighbor = neighbor_of(item)
         start = stream.receive.position(packet.seq)
         if foreign_vlan(packet, neighbor):
             if packet.payload_length:

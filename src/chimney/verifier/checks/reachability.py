@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from chimney.ndis.crossing import BlockView, Crossing, Kind, Stage
 from chimney.ndis.state import NeighborCached, NeighborConst, NeighborDelegated
 from chimney.ndis.status import IndicateOffloadEvent, OffloadStateType, Status
+from chimney.verifier.addressing import neighbor_of
 from chimney.verifier.books import BoundaryBook, Layer, ObjectBook, Operation
-from chimney.verifier.check import Checks, enter, leave, packet
+from chimney.verifier.check import Checks, enter, leave, segment
 from chimney.verifier.packets import Packet
 from chimney.verifier.streams import Stream
 
@@ -87,23 +88,22 @@ class Reachability(Checks):
     @enter(Kind.FORWARD, stage=Stage.HANDLER)
     def forwarded(self, crossing: Crossing) -> None:
         item = self.books.object(crossing)
-        neighbor = None if item is None else _neighbor_of(item)
+        neighbor = neighbor_of(item)
         if crossing.boundary.bottom and neighbor is not None:
             # It may be processed any time later.
             clocks: Clocks | None = neighbor.facts.get("clocks")
             if clocks is not None:
                 clocks.perhaps = max(clocks.perhaps, crossing.at + _SLACK_US)
 
-    @packet
-    def seen(self, packet: Packet) -> None:
-        item = packet.book
-        neighbor = None if item is None else _neighbor_of(item)
+    @segment
+    def seen(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        neighbor = neighbor_of(item)
         clocks: Clocks | None = None if neighbor is None else neighbor.facts.get("clocks")
-        if item is None or neighbor is None or clocks is None or packet.stream is None:
+        if neighbor is None or clocks is None:
             return
         if packet.incoming:
             clocks.perhaps = packet.at
-            if self._is_progress(packet.stream) and item.initiate_returned:
+            if self._is_progress(stream) and item.initiate_returned:
                 clocks.surely = packet.at
         elif item.offloaded:
             self._sent(packet, item, neighbor, clocks)
@@ -253,8 +253,3 @@ class Reachability(Checks):
             crossing,
             neighbor,
         )
-
-
-def _neighbor_of(item: ObjectBook) -> ObjectBook | None:
-    path = item.parent
-    return None if path is None else path.parent

@@ -9,7 +9,7 @@ from chimney.ndis.errors import Misuse
 from chimney.ndis.state import TcpConst
 from chimney.ndis.status import Status
 from chimney.verifier.books import BoundaryBook, ObjectBook, Operation, Request
-from chimney.verifier.check import Checks, enter, finish, leave, packet
+from chimney.verifier.check import Checks, enter, finish, leave, segment_in, segment_out
 from chimney.verifier.packets import ACK, FIN, PSH, RST, SYN, Packet
 from chimney.verifier.streams import Stream
 from chimney.verifier.violation import VerificationError, name
@@ -125,14 +125,9 @@ class Transmission(Checks):
 
     RULES = ("send.fifo", "send.fifo.across-calls", "send.multi-nb", "send.psh", "send.sws")
 
-    @packet
-    def seen(self, packet: Packet) -> None:
-        if packet.book is None or packet.book.stream is None:
-            return
-        stream = packet.book.stream
-        if packet.incoming:
-            self._window(packet, stream)
-        elif packet.sent and packet.payload_length and not packet.flags & (SYN | RST):
+    @segment_out
+    def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        if packet.payload_length and not packet.flags & (SYN | RST):
             start = stream.send.position(packet.seq)
             self._bytes(packet, stream, start)
             self._push(packet, stream, start + packet.payload_length)
@@ -185,7 +180,8 @@ class Transmission(Checks):
 
     # Silly-window avoidance: what is held back goes out when the timer expires
 
-    def _window(self, packet: Packet, stream: Stream) -> None:
+    @segment_in
+    def received(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         if packet.acts and packet.flags & ACK and not packet.flags & SYN and stream.terminate is None:
             scale = _send_scale(packet)
             stream.facts["window"] = stream.send.position(packet.ack) + (packet.window << scale)

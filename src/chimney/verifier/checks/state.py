@@ -16,8 +16,7 @@ from chimney.ndis.status import (
     TcpOffloadEvent,
 )
 from chimney.verifier.books import Completed, ObjectBook, Operation, Request
-from chimney.verifier.check import Checks, enter
-from chimney.verifier.check import packet as on_packet
+from chimney.verifier.check import Checks, enter, segment_in, segment_out
 from chimney.verifier.packets import ACK, FIN, Packet
 from chimney.verifier.streams import Stream
 
@@ -276,22 +275,24 @@ class RoundTripChecks(Checks):
     # The timestamp that a peer echoes may be older than what it acknowledges. A wrong scale is wrong by eight.
     _LATITUDE = 3
 
-    @on_packet
-    def passed(self, packet: Packet) -> None:
-        item = packet.book
-        if item is None or item.stream is None:
-            return
-        stream = item.stream
+    @segment_out
+    def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        length = packet.payload_length + bool(packet.flags & FIN)
+        if length:
+            self._trips(stream).left(stream.send.position(packet.seq) + length, packet.at)
+
+    @segment_in
+    def received(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        acked = stream.send.acked
+        if packet.flags & ACK and packet.acts and acked > stream.facts.get("acknowledged", 0):
+            stream.facts["acknowledged"] = acked
+            self._trips(stream).acknowledged(acked, packet.at)
+
+    def _trips(self, stream: Stream) -> _RoundTrips:
         trips: _RoundTrips | None = stream.facts.get("round trips")
         if trips is None:
             trips = stream.facts["round trips"] = _RoundTrips()
-        if not packet.incoming:
-            length = packet.payload_length + bool(packet.flags & FIN)
-            if length and packet.sent:
-                trips.left(stream.send.position(packet.seq) + length, packet.at)
-        elif packet.flags & ACK and packet.acts and stream.send.acked > stream.facts.get("acknowledged", 0):
-            stream.facts["acknowledged"] = stream.send.acked
-            trips.acknowledged(stream.send.acked, packet.at)
+        return trips
 
     @enter(Kind.QUERY_COMPLETE, Kind.TERMINATE_COMPLETE)
     def told(self, crossing: Crossing) -> None:

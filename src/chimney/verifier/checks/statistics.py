@@ -9,10 +9,10 @@ from chimney.ndis.capabilities import IpOffloadStats, Oid, OidRequest, TcpOffloa
 from chimney.ndis.crossing import Boundary, Crossing, Kind, Stage
 from chimney.ndis.state import PathConst
 from chimney.ndis.status import Status
-from chimney.verifier.books import Layer
-from chimney.verifier.check import Checks, enter, leave
-from chimney.verifier.check import packet as on_packet
+from chimney.verifier.books import Layer, ObjectBook
+from chimney.verifier.check import Checks, enter, leave, packet, segment_in, segment_out
 from chimney.verifier.packets import RST, Packet, checksums_hold
+from chimney.verifier.streams import Stream
 
 if TYPE_CHECKING:
     from chimney.verifier.verifier import Verifier
@@ -52,20 +52,20 @@ class StatisticsChecks(Checks):
     def _of(self, boundary: Boundary, ipv6: bool) -> _Traffic:
         return self._traffic.setdefault((boundary.number, ipv6), _Traffic())
 
-    @on_packet
+    @packet
     def passed(self, packet: Packet) -> None:
         if packet.incoming and not packet.checksum_ok:
             self._corrupt += 1
-        item = packet.book
-        if item is None or (not packet.incoming and not packet.sent):
-            return
+
+    @segment_in
+    def came(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        self._of(item.boundary, len(packet.source) == 16).came += packet.segment_count
+
+    @segment_out
+    def left(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         traffic = self._of(item.boundary, len(packet.source) == 16)
-        count = -(-packet.payload_length // packet.gso_size) if packet.gso_size else 1
-        if packet.incoming:
-            traffic.came += max(1, count)
-        else:
-            traffic.left += max(1, count)
-            traffic.resets += bool(packet.flags & RST)
+        traffic.left += packet.segment_count
+        traffic.resets += bool(packet.flags & RST)
 
     @enter(Kind.FORWARD, stage=Stage.HANDLER)
     def forwarded(self, crossing: Crossing) -> None:

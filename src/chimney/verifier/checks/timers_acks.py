@@ -6,21 +6,17 @@ A live target may be kept from its work for long: lateness counts only after a s
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.state import CachedState, PathCached, TcpConst
 from chimney.ndis.status import TcpConstFlags
-from chimney.verifier.books import Operation
-from chimney.verifier.check import Checks, enter, finish, packet, polled
+from chimney.verifier.books import ObjectBook, Operation
+from chimney.verifier.check import Checks, enter, segment, segment_in, segment_out
 from chimney.verifier.checks.headers import settled
-from chimney.verifier.overdue import Debt, Debts
+from chimney.verifier.overdue import Debt
 from chimney.verifier.packets import ACK, FIN, URG, Packet
 from chimney.verifier.streams import Stream, distance
 from chimney.verifier.timing import covers, is_at_work, is_plain, microseconds, parameters_of
-
-if TYPE_CHECKING:
-    from chimney.verifier.verifier import Verifier
 
 _PATIENCE_US = 500_000
 # Well below any retransmission timeout, which would hide that a fast retransmission is missing.
@@ -44,32 +40,20 @@ class DelayedAcknowledgements(Checks):
 
     RULES = ("timer.delack",)
 
-    def __init__(self, verifier: Verifier) -> None:
-        super().__init__(verifier)
-        self._debts = Debts()
-
     @enter(Kind.INITIATE, stage=Stage.HANDLER)
     def offloaded(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom and isinstance(crossing.notes, Operation):
             for stream in crossing.notes.streams():
                 parameters_of(self.books, stream)
 
-    @packet
-    def seen(self, packet: Packet) -> None:
-        self._debts.passed(packet)
-        stream = None if packet.book is None else packet.book.stream
-        if stream is None or not packet.tcp:
+    @segment_in
+    def arrived(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        if not is_plain(packet):
             return
-        if is_plain(packet):
-            self._arrived(packet, stream)
-        elif not packet.incoming and packet.sent and packet.flags & ACK:
-            self._acknowledged(packet, stream)
-
-    def _arrived(self, packet: Packet, stream: Stream) -> None:
         receive = stream.receive
         owed: _Owed | None = stream.facts.get("delayed ack")
         if owed is None:
-            debt = Debt(stream, "", _PATIENCE_US)
+            debt = Debt(stream, self._overdue, _PATIENCE_US)
             start = min(receive.position(packet.seq), receive.next) if packet.payload_length else receive.next
             owed = stream.facts["delayed ack"] = _Owed(debt, max(start, receive.acknowledged))
         grown = receive.next > owed.next
@@ -81,8 +65,7 @@ class DelayedAcknowledgements(Checks):
             owed.segments = 0
             owed.debt.settle()
             return
-        count = -(-packet.payload_length // packet.gso_size) if packet.gso_size else 1
-        owed.segments += max(1, count)
+        owed.segments += packet.segment_count
         delay = microseconds(parameters.tcp_delayed_ack_ticks, parameters)
         if owed.segments >= parameters.tcp_ack_frequency:
             owed.debt.what = f"{owed.segments} segments have arrived ({parameters.tcp_ack_frequency} may wait)"
@@ -91,11 +74,12 @@ class DelayedAcknowledgements(Checks):
             owed.debt.what = f"a segment has arrived long ago (the timer has {delay} us)"
             due = packet.at + delay
         if due < owed.debt.due:
-            self._debts.owe(owed.debt, packet.link, due)
+            self.verifier.debts.owe(owed.debt, packet.link, due)
 
-    def _acknowledged(self, packet: Packet, stream: Stream) -> None:
+    @segment_out
+    def acknowledged(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         owed: _Owed | None = stream.facts.get("delayed ack")
-        if owed is None or not owed.segments:
+        if owed is None or not owed.segments or not packet.flags & ACK:
             return
         if stream.receive.position(packet.ack) >= owed.next:
             self.exercise("timer.delack")
@@ -103,18 +87,11 @@ class DelayedAcknowledgements(Checks):
         owed.segments = 0
         owed.debt.settle()
 
-    @polled
-    def looked(self, link: str) -> None:
-        for debt in self._debts.polled(link, self.verifier.clock(), len(self.books.streams)):
-            stream = debt.stream
-            if is_at_work(stream) and stream.receive.acknowledged < stream.receive.next:
-                text = f"{debt.what}, and no acknowledgement has been sent"
-                self.check("timer.delack", False, text, stream.bottom, stream)
-
-    @finish
-    def ended(self) -> None:
-        """What is owed no more keeps nothing alive."""
-        self._debts = Debts()
+    def _overdue(self, debt: Debt) -> None:
+        stream = debt.stream
+        if is_at_work(stream) and stream.receive.acknowledged < stream.receive.next:
+            text = f"{debt.what}, and no acknowledgement has been sent"
+            self.check("timer.delack", False, text, stream.bottom, stream)
 
 
 @dataclass(slots=True, eq=False)
@@ -147,10 +124,6 @@ class FastRetransmissions(Checks):
 
     RULES = ("timer.dupack",)
 
-    def __init__(self, verifier: Verifier) -> None:
-        super().__init__(verifier)
-        self._debts = Debts()
-
     @enter(Kind.SEND, stage=Stage.HANDLER)
     def posted(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom and crossing.notes:
@@ -158,18 +131,13 @@ class FastRetransmissions(Checks):
             if flight is not None:
                 flight.posted_at = crossing.at
 
-    @packet
-    def seen(self, packet: Packet) -> None:
-        self._debts.passed(packet)
-        item = packet.book
-        stream = None if item is None else item.stream
-        if item is None or stream is None or not packet.tcp:
-            return
+    @segment
+    def seen(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         flight: _Flight | None = stream.facts.get("flight")
         if flight is None:
             send = stream.send
             before = send.handed_over
-            debt = Debt(stream, "", _FAST_US)
+            debt = Debt(stream, self._overdue, _FAST_US)
             # Until what was handed over is acknowledged, nothing can be said.
             flight = stream.facts["flight"] = _Flight(debt, min(send.acked, before), before, recover=before)
             flight.progress_at = flight.posted_at = packet.at
@@ -222,7 +190,7 @@ class FastRetransmissions(Checks):
         # After a recovery, a target may have seen that the network reorders, and wait for more.
         if not flight.recover and not flight.recoveries and is_at_work(stream):
             flight.debt.what = f"{flight.dups} duplicate acknowledgements have come, and nothing has been sent again"
-            self._debts.owe(flight.debt, packet.link, packet.at)
+            self.verifier.debts.owe(flight.debt, packet.link, packet.at)
 
     def _sent(self, packet: Packet, stream: Stream, flight: _Flight) -> None:
         start = stream.send.position(packet.seq)
@@ -274,16 +242,9 @@ class FastRetransmissions(Checks):
         covered = sum(distance(end, start) for start, end in flight.blocks)
         return covered > (threshold - 1) * segment or len(flight.blocks) >= threshold
 
-    @polled
-    def looked(self, link: str) -> None:
-        for debt in self._debts.polled(link, self.verifier.clock(), len(self.books.streams)):
-            if is_at_work(debt.stream) and self._is_steady(debt.stream):
-                self.check("timer.dupack", False, debt.what, debt.stream.bottom, debt.stream)
-
-    @finish
-    def ended(self) -> None:
-        """What is owed no more keeps nothing alive."""
-        self._debts = Debts()
+    def _overdue(self, debt: Debt) -> None:
+        if is_at_work(debt.stream) and self._is_steady(debt.stream):
+            self.check("timer.dupack", False, debt.what, debt.stream.bottom, debt.stream)
 
 
 def _has_sack(stream: Stream) -> bool:

@@ -13,11 +13,11 @@ from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.state import TIMER_NOT_RUNNING, TcpCached, TcpDelegated
 from chimney.ndis.status import Status, TcpCachedFlags, TcpConnectionState, TcpOffloadEvent, UploadReason
 from chimney.verifier.books import ObjectBook, Operation
-from chimney.verifier.check import Checks, enter, finish, packet, polled
+from chimney.verifier.check import Checks, enter, segment, segment_out
 from chimney.verifier.checks.disconnect import peer_closed
 from chimney.verifier.checks.events import connection_of
 from chimney.verifier.checks.headers import settled
-from chimney.verifier.overdue import NEVER, Debt, Debts
+from chimney.verifier.overdue import NEVER, Debt
 from chimney.verifier.packets import FIN, RST, SYN, Packet
 from chimney.verifier.streams import Stream, distance
 from chimney.verifier.timing import fin_is_acked, is_at_work, is_fresh, is_plain, microseconds, parameters_of
@@ -66,7 +66,6 @@ class IdleTimers(Checks):
 
     def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
-        self._debts = Debts()
         self._links: dict[int, str] = {}
 
     # Beginnings
@@ -82,7 +81,7 @@ class IdleTimers(Checks):
 
     def _idle(self, item: ObjectBook, stream: Stream, now: int, asked: int) -> None:
         idle = stream.facts["idle"] = _Idle(
-            Debt(stream, "timer.keepalive", _LATE_US), Debt(stream, "timer.fin-wait-2", _LATE_US)
+            Debt(stream, self._no_probe, _LATE_US), Debt(stream, self._not_closed, _LATE_US)
         )
         idle.link = self._links.get(item.boundary.number, "")
         idle.next = stream.receive.next
@@ -108,7 +107,7 @@ class IdleTimers(Checks):
 
     def _owe(self, idle: _Idle, debt: Debt, due: int) -> None:
         if idle.link:
-            self._debts.owe(debt, idle.link, due)
+            self.verifier.debts.owe(debt, idle.link, due)
 
     def _times(self, item: ObjectBook, parameters: TcpConnectionOffloadParameters) -> tuple[int, int]:
         """KaTimeout and KaInterval in microseconds; 0, 0: keepalive is off."""
@@ -138,13 +137,8 @@ class IdleTimers(Checks):
 
     # Packets
 
-    @packet
-    def seen(self, packet: Packet) -> None:
-        self._debts.passed(packet)
-        item = packet.book
-        stream = None if item is None else item.stream
-        if item is None or stream is None or not packet.tcp:
-            return
+    @segment
+    def seen(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         self._links[item.boundary.number] = packet.link
         idle: _Idle | None = stream.facts.get("idle")
         parameters = parameters_of(self.books, stream)
@@ -277,26 +271,18 @@ class IdleTimers(Checks):
                 text = f"after FIN_WAIT_2 has ended, the connection is in {state.name}"
                 self.check("timer.fin-wait-2", state is TcpConnectionState.CLOSED, text, crossing, item)
 
-    @polled
-    def looked(self, link: str) -> None:
-        for debt in self._debts.polled(link, self.verifier.clock(), len(self.books.streams)):
-            stream = debt.stream
-            item = stream.bottom
-            if item is None or not is_at_work(stream) or not settled(item):
-                continue
-            parameters = parameters_of(self.books, stream)
-            if debt.what == "timer.fin-wait-2":
-                text = "FIN_WAIT_2 has lasted for more than 120 seconds, and the upload is not asked for"
-                self.check("timer.fin-wait-2", False, text, item, stream)
-            elif parameters is not None and self._times(item, parameters)[0] and self._is_quiet(stream):
-                idle: _Idle = stream.facts["idle"]
-                text = f"nothing happens, and there is no keepalive probe ({idle.count} have been sent)"
-                self.check("timer.keepalive", False, text, item, stream)
+    def _not_closed(self, debt: Debt) -> None:
+        stream = debt.stream
+        if is_at_work(stream) and settled(stream.bottom):
+            text = "FIN_WAIT_2 has lasted for more than 120 seconds, and the upload is not asked for"
+            self.check("timer.fin-wait-2", False, text, stream.bottom, stream)
 
-    @finish
-    def ended(self) -> None:
-        """What is owed no more keeps nothing alive."""
-        self._debts = Debts()
+    def _no_probe(self, debt: Debt) -> None:
+        stream = debt.stream
+        if is_at_work(stream) and settled(stream.bottom) and self._timeout(stream) and self._is_quiet(stream):
+            idle: _Idle = stream.facts["idle"]
+            text = f"nothing happens, and there is no keepalive probe ({idle.count} have been sent)"
+            self.check("timer.keepalive", False, text, stream.bottom, stream)
 
     def _is_quiet(self, stream: Stream) -> bool:
         """Whether nothing is under way, and both sides may still send."""
@@ -316,13 +302,11 @@ class Clocks(Checks):
             for stream in crossing.notes.streams():
                 stream.facts.pop("clock", None)
 
-    @packet
-    def sent(self, packet: Packet) -> None:
-        item = packet.book
-        stamps = packet.timestamps if packet.tcp and packet.sent and not packet.incoming else None
-        if item is None or item.stream is None or stamps is None or not item.offloaded:
+    @segment_out
+    def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        stamps = packet.timestamps
+        if stamps is None or not item.offloaded:
             return
-        stream = item.stream
         since = stream.facts.setdefault("clock", (packet.at, stamps[0]))
         elapsed = packet.at - since[0]
         if elapsed < _RATE_US:

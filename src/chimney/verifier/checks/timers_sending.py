@@ -7,23 +7,19 @@ target may be late, so that what is measured may be longer than what was meant: 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from chimney.ndis.capabilities import TcpConnectionOffloadParameters
 from chimney.ndis.crossing import Crossing, Kind
 from chimney.ndis.state import NO_RETRANSMISSION_LIMIT, TcpCached
 from chimney.ndis.status import TcpCachedFlags, TcpOffloadEvent, UploadReason
 from chimney.verifier.books import ObjectBook, Operation
-from chimney.verifier.check import Checks, enter, finish, packet, polled
+from chimney.verifier.check import Checks, enter, segment
 from chimney.verifier.checks.events import connection_of
 from chimney.verifier.checks.headers import settled
-from chimney.verifier.overdue import Debt, Debts
+from chimney.verifier.overdue import Debt
 from chimney.verifier.packets import ACK, FIN, RST, Packet
 from chimney.verifier.streams import Stream
 from chimney.verifier.timing import covers, fin_is_acked, is_at_work, is_plain, microseconds, parameters_of
-
-if TYPE_CHECKING:
-    from chimney.verifier.verifier import Verifier
 
 _SLACK_US = 1_000_000
 # Back-off may end here (RFC 6298, 2.5), and no timeout is longer than that.
@@ -78,17 +74,8 @@ class Retransmissions(Checks):
 
     RULES = ("timer.retransmit-limit", "timer.persist")
 
-    def __init__(self, verifier: Verifier) -> None:
-        super().__init__(verifier)
-        self._debts = Debts()
-
-    @packet
-    def seen(self, packet: Packet) -> None:
-        self._debts.passed(packet)
-        item = packet.book
-        stream = None if item is None else item.stream
-        if item is None or stream is None or not packet.tcp:
-            return
+    @segment
+    def seen(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         attempts: _Attempts | None = stream.facts.get("attempts")
         if attempts is None:
             attempts = stream.facts["attempts"] = self._begin(packet, item, stream)
@@ -114,7 +101,7 @@ class Retransmissions(Checks):
         send, delegated = stream.send, stream.delegated
         parameters = parameters_of(self.books, stream)
         spent = 0 if parameters is None else microseconds(delegated.total_rt, parameters)
-        debt = Debt(stream, "timer.retransmit-limit", 2 * _SLACK_US)
+        debt = Debt(stream, self._given_up, 2 * _SLACK_US)
         attempts = _Attempts(debt, send.acked, send.handed_over, packet.at, cached=item.cached)
         attempts.handed_over = (delegated.retransmit.count, spent)
         if delegated.snd_wnd == 0:
@@ -161,7 +148,7 @@ class Retransmissions(Checks):
             if packet.at - max(attempts.last, attempts.since) >= _LEAST_TIMEOUT_US:
                 attempts.timed += 1
             attempts.last = packet.at
-            self._debts.owe(attempts.debt, packet.link, packet.at + _LONGEST_US)
+            self.verifier.debts.owe(attempts.debt, packet.link, packet.at + _LONGEST_US)
             self._within_limits(packet, item, stream, attempts)
         elif attempts.una >= attempts.high:
             attempts.since = attempts.last = packet.at
@@ -241,45 +228,38 @@ class Retransmissions(Checks):
                     if name in stream.facts:
                         stream.facts[name].debt.settle()
 
-    @polled
-    def looked(self, link: str) -> None:
-        for debt in self._debts.polled(link, self.verifier.clock(), len(self.books.streams)):
-            stream = debt.stream
-            if not is_at_work(stream):
-                continue
-            if debt.what == "timer.persist":
-                pending = stream.send.posted + stream.send.fin_posted > stream.send.acked
-                text = "the peer's window is zero, there is data, and no probe has been sent for long"
-                self.check("timer.persist", not pending, text, stream.bottom, stream)
-            else:
-                text = "a segment is neither sent again any more, nor has the upload been asked for"
-                self.check("timer.retransmit-limit", False, text, stream.bottom, stream)
+    def _given_up(self, debt: Debt) -> None:
+        if is_at_work(debt.stream):
+            text = "a segment is neither sent again any more, nor has the upload been asked for"
+            self.check("timer.retransmit-limit", False, text, debt.stream.bottom, debt.stream)
 
-    @finish
-    def ended(self) -> None:
-        """What is owed no more keeps nothing alive."""
-        self._debts = Debts()
+    def _not_probed(self, debt: Debt) -> None:
+        stream = debt.stream
+        if is_at_work(stream):
+            pending = stream.send.posted + stream.send.fin_posted > stream.send.acked
+            text = "the peer's window is zero, there is data, and no probe has been sent for long"
+            self.check("timer.persist", not pending, text, stream.bottom, stream)
 
     # The closed window
 
     def _window_closes(self, packet: Packet, stream: Stream, known: bool) -> None:
-        debt = Debt(stream, "timer.persist", 5 * _SLACK_US)
+        debt = Debt(stream, self._not_probed, 5 * _SLACK_US)
         pending = stream.send.posted > stream.send.acked
         stream.facts["window closed"] = _Probing(debt, packet.at, known and pending, stream.send.acked)
-        self._debts.owe(debt, packet.link, packet.at + _LONGEST_US)
+        self.verifier.debts.owe(debt, packet.link, packet.at + _LONGEST_US)
 
     def _next_round(self, packet: Packet, probing: _Probing) -> None:
         """A probe has been answered: the window is still zero."""
         if probing.probes:
             probing.round += 1
         probing.since, probing.probes, probing.wait = packet.at, 0, 0
-        self._debts.owe(probing.debt, packet.link, packet.at + _LONGEST_US)
+        self.verifier.debts.owe(probing.debt, packet.link, packet.at + _LONGEST_US)
 
     def _probed(self, packet: Packet, stream: Stream, probing: _Probing) -> None:
         position = stream.send.position(packet.seq)
         if position > probing.una or packet.payload_length > 1:
             return
-        self._debts.owe(probing.debt, packet.link, packet.at + _LONGEST_US)
+        self.verifier.debts.owe(probing.debt, packet.link, packet.at + _LONGEST_US)
         if not packet.payload_length and not packet.flags & FIN:
             # It may be a keepalive probe, or an acknowledgement.
             return

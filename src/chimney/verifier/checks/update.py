@@ -6,7 +6,7 @@ from chimney.ndis.crossing import BlockView, Crossing, Kind, Stage
 from chimney.ndis.state import TcpCached, TcpConst, TcpDelegated
 from chimney.ndis.status import Status, TcpCachedFlags
 from chimney.verifier.books import Layer, ObjectBook, Operation
-from chimney.verifier.check import Checks, enter, finish, packet
+from chimney.verifier.check import Checks, enter, finish, segment_out
 from chimney.verifier.packets import RST, Packet
 from chimney.verifier.plausible import contradiction
 from chimney.verifier.relations import completed_inside, connections_of, nodes, open_initiate
@@ -172,14 +172,12 @@ class UpdatedWindow(Checks):
             if status.get(id(item)) == Status.SUCCESS and item.stream is not None:
                 item.facts["window"] = (before, scale, crossing.at)
 
-    @packet
-    def seen(self, packet: Packet) -> None:
-        item = packet.book
-        if packet.incoming or item is None or not packet.sent or "window" not in item.facts or packet.flags & RST:
+    @segment_out
+    def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        if "window" not in item.facts or packet.flags & RST:
             return
         before, scale, since = item.facts["window"]
-        assert item.stream is not None
-        receive = item.stream.receive
+        receive = stream.receive
         if packet.window << scale > before:
             del item.facts["window"]
             self.exercise("update.rcv-window")

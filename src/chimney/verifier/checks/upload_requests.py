@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.status import Status, StatusIndication, TcpConnectionState, TcpOffloadEvent, UploadReason
 from chimney.verifier.books import Layer, ObjectBook, Operation, Request
-from chimney.verifier.check import Checks, enter, finish, packet, polled
+from chimney.verifier.check import Checks, enter, finish, packet, polled, segment
 from chimney.verifier.checks.disconnect import peer_closed
 from chimney.verifier.checks.events import connection_of
-from chimney.verifier.overdue import Debt, Debts
+from chimney.verifier.overdue import Debt
 from chimney.verifier.packets import FIN, RST, SYN, Packet
 from chimney.verifier.relations import below
 from chimney.verifier.streams import FIN_SENT, Stream
@@ -190,18 +190,12 @@ class Needs(Checks):
 
     def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
-        self._debts = Debts()
         self._links: dict[int, str] = {}
         self._lost_at: dict[int, int] = {}
         self._lost_links: set[str] = set()
 
-    @packet
-    def seen(self, packet: Packet) -> None:
-        self._debts.passed(packet)
-        item = packet.book
-        stream = None if item is None else item.stream
-        if item is None or stream is None or not packet.tcp:
-            return
+    @segment
+    def seen(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         self._links[item.boundary.number] = packet.link
         if packet.incoming:
             if packet.flags & SYN:
@@ -238,8 +232,8 @@ class Needs(Checks):
 
     def _expect(self, rule: str, packet: Packet, stream: Stream) -> None:
         if not stream.leaving and not is_over(stream):
-            debt = stream.facts[rule] = Debt(stream, rule, _PROMPT_US)
-            self._debts.owe(debt, packet.link, packet.at)
+            debt = stream.facts[rule] = Debt(stream, self._not_asked_for, _PROMPT_US, rule)
+            self.verifier.debts.owe(debt, packet.link, packet.at)
 
     @enter(Kind.EVENT)
     def requested(self, crossing: Crossing) -> None:
@@ -281,24 +275,17 @@ class Needs(Checks):
             for stream in crossing.notes.streams():
                 self._settle(stream)
 
+    def _not_asked_for(self, debt: Debt) -> None:
+        stream = debt.stream
+        if not stream.leaving and not is_over(stream):
+            time_wait = debt.what == "upload.time-wait"
+            text = "the connection is in TIME_WAIT" if time_wait else "there is no memory for what it receives"
+            self.check(debt.what, False, f"{text}, and its upload is not asked for", stream.bottom, stream)
+
     @polled
-    def looked(self, link: str) -> None:
-        now = self.verifier.clock()
-        for debt in self._debts.polled(link, now, len(self.books.streams)):
-            stream = debt.stream
-            if not stream.leaving and not is_over(stream):
-                time_wait = debt.what == "upload.time-wait"
-                text = "the connection is in TIME_WAIT" if time_wait else "there is no memory for what it receives"
-                self.check(debt.what, False, f"{text}, and its upload is not asked for", stream.bottom, stream)
-        self._listen(link, now)
-
-    @finish
-    def ended(self) -> None:
-        """What is owed no more keeps nothing alive."""
-        self._debts = Debts()
-
-    def _listen(self, link: str, now: int) -> None:
+    def listen(self, link: str) -> None:
         """A link that cannot be read has lost its medium, or its interface."""
+        now = self.verifier.clock()
         lost = any(watched.lost for watched in self.verifier.links if watched.name == link)
         for number, own in self._links.items():
             if own == link and (lost or link in self._lost_links):
