@@ -9,6 +9,11 @@ from chimney.verifier.books import Layer, ObjectBook, Operation
 from chimney.verifier.packets import Packet, parse
 
 
+def has(flags: int, flag: int) -> bool:
+    """Whether a bit is set: what is asked for each frame cannot afford the operators of enumerations."""
+    return int(flags) & int(flag) != 0
+
+
 def within(crossing: Crossing, outer: Crossing | None) -> bool:
     """Whether ``crossing`` was made while ``outer`` was running, from within it."""
     at: Crossing | None = crossing

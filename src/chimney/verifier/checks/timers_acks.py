@@ -15,6 +15,7 @@ from chimney.verifier.check import Checks, enter, segment, segment_in, segment_o
 from chimney.verifier.checks.headers import settled
 from chimney.verifier.overdue import Debt
 from chimney.verifier.packets import ACK, FIN, URG, Packet
+from chimney.verifier.relations import has
 from chimney.verifier.streams import Stream, distance
 from chimney.verifier.timing import covers, is_at_work, is_plain, microseconds, parameters_of
 
@@ -99,7 +100,8 @@ class _Flight:
     """What is in flight from ``una`` to ``high``, and what the peer says about it.
 
     ``dups`` counts the duplicate acknowledgements that certainly are, ``hints`` all that may be taken for one;
-    ``recover`` is how far all had been sent when something was sent again; ``probed``: by a tail loss probe, maybe.
+    ``recover`` is how far all had been sent when something was sent again; ``probed`` how far when a tail loss probe
+    may have been sent, whose fate tells of losses, too (RFC 8985, 7.4).
     """
 
     debt: Debt
@@ -112,11 +114,15 @@ class _Flight:
     progress_at: int = 0
     heard_at: int = 0
     posted_at: int = 0
-    probed: bool = False
+    probed: int = 0
     window: int = -1
     path: CachedState | None = None
     ts: int | None = None
     blocks: frozenset[tuple[int, int]] = field(default_factory=frozenset)
+
+    def doubt(self) -> None:
+        """What is in flight now may be sent again for other reasons than duplicates."""
+        self.probed = max(self.high, self.una + 1)
 
 
 class FastRetransmissions(Checks):
@@ -144,12 +150,12 @@ class FastRetransmissions(Checks):
         if item.parent is not None and flight.path is not item.parent.cached:
             # What does not fit the path any more is sent again, too.
             flight.path = item.parent.cached
-            flight.probed = True
+            flight.doubt()
         if packet.incoming:
             if is_plain(packet) and packet.flags & ACK:
                 self._heard(packet, stream, flight)
             else:
-                flight.probed = True
+                flight.doubt()
         elif packet.payload_length or packet.flags & FIN:
             self._sent(packet, stream, flight)
 
@@ -167,7 +173,8 @@ class FastRetransmissions(Checks):
             flight.dups = flight.hints = 0
             flight.blocks = frozenset()
             flight.progress_at = packet.at
-            flight.probed = packet.window == 0
+            if not packet.window:
+                flight.doubt()
             flight.debt.settle()
             if flight.una >= flight.recover:
                 flight.recover = 0
@@ -195,17 +202,20 @@ class FastRetransmissions(Checks):
     def _sent(self, packet: Packet, stream: Stream, flight: _Flight) -> None:
         start = stream.send.position(packet.seq)
         end = start + packet.payload_length + bool(packet.flags & FIN)
-        if packet.at - max(flight.heard_at, flight.posted_at, flight.progress_at) > _PROBE_GAP_US:
-            flight.probed = True
+        probes = packet.at - max(flight.heard_at, flight.posted_at, flight.progress_at) > _PROBE_GAP_US
+        if probes:
+            flight.doubt()
         if start < flight.high and covers(packet, stream, flight.una):
             self._again(packet, stream, flight)
             flight.debt.settle()
             flight.recover = flight.high
         elif start < flight.high:
-            flight.probed = True
+            probes = True
         if flight.una >= flight.high:
             flight.progress_at = packet.at
         flight.high = max(flight.high, end)
+        if probes:
+            flight.doubt()
 
     def _again(self, packet: Packet, stream: Stream, flight: _Flight) -> None:
         """The first unacknowledged segment is sent again."""
@@ -214,7 +224,7 @@ class FastRetransmissions(Checks):
         if flight.recover or not flight.hints or not fast:
             return
         flight.recoveries += 1
-        if parameters is None or flight.probed or not is_at_work(stream) or not self._is_steady(stream):
+        if parameters is None or flight.probed > flight.una or not is_at_work(stream) or not self._is_steady(stream):
             return
         threshold = parameters.tcp_duplicate_ack_threshold
         told = self._is_told(stream, flight, threshold)
@@ -249,4 +259,4 @@ class FastRetransmissions(Checks):
 
 def _has_sack(stream: Stream) -> bool:
     item = stream.bottom
-    return item is not None and isinstance(item.const, TcpConst) and bool(item.const.flags & TcpConstFlags.SACK_ENABLED)
+    return item is not None and isinstance(item.const, TcpConst) and has(item.const.flags, TcpConstFlags.SACK_ENABLED)
