@@ -8,6 +8,7 @@ from chimney.ndis.status import Status, TcpConstFlags
 from chimney.verifier.books import Layer, ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, packet
 from chimney.verifier.packets import IPV4, IPV6, NO_VLAN, RST, Packet
+from chimney.verifier.relations import has
 
 _VLAN_ID, _CFI = 0x0FFF, 0x1000
 _FIRST_TARGET_ID = 0x8000
@@ -108,16 +109,16 @@ class Headers(Checks):
             stamped = packet.timestamps is not None
             self.check(
                 "tcp.options.flags",
-                stamped == bool(flags & TcpConstFlags.TIMESTAMP_ENABLED),
+                stamped == has(flags, TcpConstFlags.TIMESTAMP_ENABLED),
                 "a segment with a timestamp on a connection without" if stamped else "a segment without a timestamp",
                 packet,
             )
-        if not flags & TcpConstFlags.SACK_ENABLED:
+        if not has(flags, TcpConstFlags.SACK_ENABLED):
             self.check("tcp.options.flags", not packet.sack_blocks, "SACK blocks on a connection without", packet)
         stream = book.stream
         if stream is None:
             return
-        scale = const.rcv_wind_scale if flags & TcpConstFlags.WINDOW_SCALING_ENABLED else 0
+        scale = const.rcv_wind_scale if has(flags, TcpConstFlags.WINDOW_SCALING_ENABLED) else 0
         largest = max(cached.initial_rcv_wnd, stream.delegated.rcv_wnd, *book.facts.setdefault("headers: windows", [0]))
         if settled(book) and not packet.flags & RST:
             book.facts["headers: windows"] = [max(largest, cached.initial_rcv_wnd)]

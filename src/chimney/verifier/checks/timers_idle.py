@@ -19,6 +19,7 @@ from chimney.verifier.checks.events import connection_of
 from chimney.verifier.checks.headers import settled
 from chimney.verifier.overdue import NEVER, Debt
 from chimney.verifier.packets import FIN, RST, SYN, Packet
+from chimney.verifier.relations import has
 from chimney.verifier.streams import Stream, distance
 from chimney.verifier.timing import fin_is_acked, is_at_work, is_fresh, is_plain, microseconds, parameters_of
 
@@ -112,7 +113,7 @@ class IdleTimers(Checks):
     def _times(self, item: ObjectBook, parameters: TcpConnectionOffloadParameters) -> tuple[int, int]:
         """KaTimeout and KaInterval in microseconds; 0, 0: keepalive is off."""
         cached = item.cached
-        if not isinstance(cached, TcpCached) or not cached.flags & TcpCachedFlags.KEEP_ALIVE_ENABLED:
+        if not isinstance(cached, TcpCached) or not has(cached.flags, TcpCachedFlags.KEEP_ALIVE_ENABLED):
             return 0, 0
         return microseconds(cached.ka_timeout, parameters), microseconds(cached.ka_interval, parameters)
 
@@ -127,7 +128,9 @@ class IdleTimers(Checks):
                 continue
             parameters = parameters_of(self.books, item.stream)
             timeout = 0 if parameters is None else self._times(item, parameters)[0]
-            restarted = isinstance(asked.cached, TcpCached) and asked.cached.flags & TcpCachedFlags.KEEP_ALIVE_RESTART
+            restarted = isinstance(asked.cached, TcpCached) and has(
+                asked.cached.flags, TcpCachedFlags.KEEP_ALIVE_RESTART
+            )
             idle.count = 0 if restarted else idle.count
             idle.probe_from = operation.call.at + timeout if timeout and restarted else -1
             if timeout:
@@ -243,7 +246,7 @@ class IdleTimers(Checks):
         if crossing.information != UploadReason.TIMEOUT_EXPIRATION or parameters is None or idle.suspicious:
             return
         cached = item.cached
-        on = isinstance(cached, TcpCached) and cached.flags & TcpCachedFlags.KEEP_ALIVE_ENABLED
+        on = isinstance(cached, TcpCached) and has(cached.flags, TcpCachedFlags.KEEP_ALIVE_ENABLED)
         if idle.closed_from >= 0 and not on:
             early = idle.closed_from - crossing.at
             late = crossing.at - idle.closed.due

@@ -12,6 +12,7 @@ from chimney.verifier.check import Checks, enter, segment_in, segment_out
 from chimney.verifier.checks.headers import settled
 from chimney.verifier.packets import ACK, FIN, IPV6, RST, SYN, Packet
 from chimney.verifier.recent import Recent
+from chimney.verifier.relations import has
 from chimney.verifier.streams import Stream, distance
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Core(Checks):
             return
         const = book.const
         assert isinstance(const, TcpConst)
-        scale = const.snd_wind_scale if const.flags & TcpConstFlags.WINDOW_SCALING_ENABLED else 0
+        scale = const.snd_wind_scale if has(const.flags, TcpConstFlags.WINDOW_SCALING_ENABLED) else 0
         edge = stream.send.position(packet.ack) + (packet.window << scale)
         stream.facts["transport: edge"] = max(self._edge(stream), edge)
 
@@ -62,7 +63,7 @@ class Core(Checks):
         )
         const = book.const
         assert isinstance(const, TcpConst)
-        scale = const.rcv_wind_scale if const.flags & TcpConstFlags.WINDOW_SCALING_ENABLED else 0
+        scale = const.rcv_wind_scale if has(const.flags, TcpConstFlags.WINDOW_SCALING_ENABLED) else 0
         edge = acknowledged + (packet.window << scale)
         before: int = stream.facts.get("transport: right edge", edge)
         stream.facts["transport: right edge"] = max(edge, before)
@@ -92,7 +93,7 @@ class Core(Checks):
         cached, const, path = book.cached, book.const, book.parent
         if not isinstance(cached, TcpCached) or not isinstance(const, TcpConst) or path is None or not settled(book):
             return
-        if not cached.flags & TcpCachedFlags.NAGLING_ENABLED or not isinstance(path.cached, PathCached):
+        if not has(cached.flags, TcpCachedFlags.NAGLING_ENABLED) or not isinstance(path.cached, PathCached):
             return
         start = stream.send.position(packet.seq)
         sent: int = stream.facts.get("transport: nagle", stream.send.handed_over)
@@ -171,7 +172,7 @@ class Timestamps(Checks):
             last = self._uploaded.get(item.stream.flow)
             if last is None or not isinstance(const, TcpConst):
                 continue
-            if const.flags & TcpConstFlags.TIMESTAMP_ENABLED and item.stream.period:
+            if has(const.flags, TcpConstFlags.TIMESTAMP_ENABLED) and item.stream.period:
                 back = distance(block.delegated.ts_time, last)
                 text = f"TsTime {block.delegated.ts_time}, {-back} ticks before what the last upload brought"
                 self.check("ts.host-delta", back >= 0, text, crossing, item)
