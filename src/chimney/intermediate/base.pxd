@@ -2,6 +2,7 @@ cimport cython
 
 from chimney.intermediate.edges cimport LowerEdge, OffloadEntry, UpperEdge
 from chimney.ndis.buffers cimport NetBufferList, NetBufferListContext
+from chimney.ndis.handle cimport OffloadHandle
 
 cdef int _SEND
 cdef int _RECEIVE
@@ -73,6 +74,16 @@ cdef class IntermediateDriver:
     cpdef long on_receive_return(self, NetBufferList net_buffer_list) except -1
     cpdef on_event(self, OffloadEntry entry, long event_type, long information)
     cpdef indicate_event(self, OffloadEntry entry, long event_type, long information)
+    cpdef on_state_request(self, UpperEdge upper, str operation, object tree)
+    cpdef on_state_completion(self, LowerEdge lower, str operation, object tree)
+    cpdef LowerEdge choose_lower(self, UpperEdge upper, object block)
+    cpdef prepare_initiate(self, OffloadEntry entry, object block)
+    cpdef OffloadEntry new_entry(self, OffloadHandle upper_handle, UpperEdge upper, LowerEdge lower)
+    cpdef publish(self, object above, OffloadEntry entry)
+    cpdef remove(self, OffloadEntry entry)
+    cpdef save(self, object call, object below)
+    cpdef restore(self, object call)
+    cpdef complete_tree(self, object call)
 
 cdef int _DEFERRED_EVENT
 cdef int _DEFERRED_DATA

@@ -165,9 +165,12 @@ def _prepare(driver: IntermediateDriver, call: CallEntry) -> list[tuple[Protocol
                 if not driver.attach(entry, SEND, chain):
                     raise MemoryError
                 call.charged.append((block, entry))
-    lowers = list(dict.fromkeys(entry.lower for b, entry in call.owners.items() if b not in call.misplaced))
+    lowers: list[LowerEdge] = []
+    for block, entry in call.owners.items():
+        if entry.lower not in lowers and block not in call.misplaced:
+            lowers.append(entry.lower)
     if not call.owners:
-        lowers = [driver.lower]
+        lowers.append(driver.lower)
     parts = []
     for lower in lowers:
         root = _mirror(driver, call, call.tree, lower, len(lowers) > 1 or bool(call.misplaced))

@@ -9,7 +9,7 @@ and *NDIS_PROTOCOL_OFFLOAD_BLOCK_LIST* / *NDIS_MINIPORT_OFFLOAD_BLOCK_LIST*.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -208,13 +208,22 @@ Block = TypeVar("Block", ProtocolOffloadBlockList, MiniportOffloadBlockList)
 Mirrored = TypeVar("Mirrored", ProtocolOffloadBlockList, MiniportOffloadBlockList)
 
 
-def walk(block: Block | None) -> Iterator[Block]:
+def walk(block: Block | None) -> list[Block]:
     """Every block of a tree, depth first and breadth next: the node, its dependents, then the next of its row."""
+    found: list[Block] = []
+    rows: list[Block] = []
     while block is not None:
-        following, dependents = block.next_block, block.dependent_block_list
-        yield block
-        yield from walk(dependents)
-        block = following
+        found.append(block)
+        following = block.next_block
+        if block.dependent_block_list is not None:
+            if following is not None:
+                rows.append(following)
+            block = block.dependent_block_list
+        elif following is not None or not rows:
+            block = following
+        else:
+            block = rows.pop()
+    return found
 
 
 def mirror(block: Block | None, make: Callable[[Block], Mirrored]) -> Mirrored | None:

@@ -4,6 +4,7 @@ from chimney.link.base cimport Frame
 from chimney.ndis.buffers cimport Mdl, NetBuffer, NetBufferList, NetBufferListPool
 from chimney.target.counters cimport Counters
 from chimney.target.delivery cimport Delivery
+from chimney.target.events cimport consider_backlog, handle_events, request_upload
 from chimney.target.frames cimport FrameReader
 from chimney.target.objects cimport NeighborObject, TcpObject
 from chimney.target.schedule cimport Schedule

@@ -117,9 +117,9 @@ def hardware_failed(target: Datapath, tcp: TcpObject) -> None:
     tcp.upload_reason = UploadReason.HARDWARE_FAILURE
     tcp.delivery.push_at = NEVER
     target.withdraw(tcp)
-    event = target.handle.tcp_offload_event_handler
-    event(tcp.handle, TcpOffloadEvent.INDICATE_RETRIEVE, UploadReason.HARDWARE_FAILURE)
-    event(tcp.handle, TcpOffloadEvent.INDICATE_ABORT, 0)
+    reason = UploadReason.HARDWARE_FAILURE
+    target.handle.tcp_offload_event_handler(tcp.handle, TcpOffloadEvent.INDICATE_RETRIEVE, reason)
+    target.handle.tcp_offload_event_handler(tcp.handle, TcpOffloadEvent.INDICATE_ABORT, 0)
 
 
 def complete_forwards(target: Datapath, tcp: TcpObject, status: int) -> None:

@@ -158,7 +158,8 @@ def _neighbor(target: SoftTarget, block: MiniportOffloadBlockList) -> NeighborOb
         return Status.RESOURCES
     assert block.ndis_offload_handle is not None
     now = target.clock()
-    neighbor = NeighborObject(block.ndis_offload_handle, replace(const), source_mac, cached.dl_destination_address, now)
+    kept = NeighborConst(const.dl_source_address, const.vlan_id)
+    neighbor = NeighborObject(block.ndis_offload_handle, kept, source_mac, cached.dl_destination_address, now)
     neighbor.host_reachable_at = now - config.microseconds(cached.host_reachability_delta)
     if isinstance(block.delegated, NeighborDelegated):
         neighbor.nic_reachable_at = now - config.microseconds(block.delegated.nic_reachability_delta)
@@ -184,7 +185,8 @@ def _path(target: SoftTarget, block: MiniportOffloadBlockList, neighbor: Neighbo
     if not _available(target, "path"):
         return Status.RESOURCES
     assert block.ndis_offload_handle is not None
-    path = PathObject(block.ndis_offload_handle, replace(const), cached.path_mtu, neighbor)
+    kept = PathConst(const.source_address, const.destination_address)
+    path = PathObject(block.ndis_offload_handle, kept, cached.path_mtu, neighbor)
     neighbor.paths.add(path)
     target.paths.add(path)
     addresses[const.source_address] += 1

@@ -1,0 +1,7 @@
+cpdef object engine_config(object const, object cached, object path_mtu, bint ipv6, object config)
+cpdef tuple keepalive_of(object cached, object config)
+cpdef object max_rt_us(object max_rt, object config)
+cpdef object engine_tcb(object delegated, object undelivered, object config)
+cpdef write_delegated(object delegated, object tcb, object config)
+cdef object _left_us(object timer, object config)
+cdef object _remainder(object count, object left_us, object config)
