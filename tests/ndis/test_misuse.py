@@ -15,6 +15,7 @@ from chimney.ndis import (
     net_buffer_list,
 )
 from chimney.ndis.buffers import NetBufferListPool, iterate, link
+from chimney.ndis.crossing import Observer
 
 KINDS = ["send", "receive", "disconnect", "forward"]
 
@@ -85,8 +86,8 @@ class Host(Protocol):
 class Pair:
     """A host above a target, with one offloaded connection."""
 
-    def __init__(self):
-        self.host, self.target = Host(), Target()
+    def __init__(self, host=None, target=None):
+        self.host, self.target = host or Host(), target or Target()
         self.binding = bind(self.host, self.target)
         self.handle = OffloadHandle("host's")
         self.binding.initiate_offload(self.tree())
@@ -277,3 +278,106 @@ def test_an_edge_without_all_its_handlers_is_not_offloaded_through():
     tree = ProtocolOffloadBlockList(type=OffloadStateType.TCP, offload_handle=OffloadHandle("host's"))
     with pytest.raises(Misuse, match=r"deaf or host has not registered.*reg\.ndis\.block-unregistered"):
         binding.initiate_offload(tree)
+
+
+class Between:
+    """An intermediate driver that passes down and up only what a test tells it to; ``low`` is bound over a target."""
+
+    def __init__(self):
+        self.low, self.high = Host(), Target()
+        self.low.driver = self.high.driver = self
+        self.high.level = 1
+
+
+@pytest.fixture
+def stack():
+    """(the pair of host and driver, the driver, the pair of driver and target), one connection offloaded in both."""
+    between = Between()
+    lower = Pair(host=between.low)
+    upper = Pair(target=between.high)
+    return upper, between, lower
+
+
+def test_a_driver_cannot_complete_what_is_still_below_it(stack):
+    upper, _, lower = stack
+    nbl = net_buffer_list(b"x")
+    upper.post("send", nbl)
+    lower.post("send", nbl)
+    with pytest.raises(Misuse, match=r"further down.*general\.ownership\.while-pending"):
+        upper.back("send", nbl)
+    lower.back("send", nbl)
+    upper.back("send", nbl)
+    assert upper.host.back == [nbl]
+
+
+def test_a_driver_can_complete_what_it_has_not_passed_down(stack):
+    upper, _, _ = stack
+    nbl = net_buffer_list(b"x")
+    upper.post("send", nbl)
+    upper.back("send", nbl)
+    assert upper.host.back == [nbl]
+
+
+def test_a_driver_can_pass_down_again_what_has_come_back_to_it(stack):
+    upper, _, lower = stack
+    nbl = net_buffer_list(b"x")
+    upper.post("send", nbl)
+    for _ in range(2):
+        lower.post("send", nbl)
+        lower.back("send", nbl)
+    upper.back("send", nbl)
+    assert upper.host.back == [nbl]
+
+
+@pytest.mark.parametrize("own_first", [True, False])
+def test_what_is_refused_of_a_driver_with_a_list_of_its_own_beside_can_still_be_completed(stack, own_first):
+    upper, _, lower = stack
+    pool = NetBufferListPool("driver's")
+    nbl, own = net_buffer_list(b"x"), pool.allocate(NetBuffer(None, 0, 0))
+    upper.post("send", nbl)
+    lower.target.refuse = ValueError("no")
+    with pytest.raises(ValueError, match="no"):
+        lower.post("send", link([own, nbl] if own_first else [nbl, own]))
+    nbl.next = own.next = None
+    upper.back("send", nbl)
+    pool.free(own)
+    assert upper.host.back == [nbl]
+
+
+def test_a_list_is_not_freed_while_it_is_pending(stack):
+    _, _, lower = stack
+    pool = NetBufferListPool("driver's")
+    nbl = pool.allocate(NetBuffer(None, 0, 0))
+    lower.post("send", nbl)
+    with pytest.raises(Misuse, match=r"pending.*general\.ownership\.while-pending"):
+        pool.free(nbl)
+    assert pool.outstanding == 1
+    lower.back("send", nbl)
+    pool.free(nbl)
+    assert pool.outstanding == 0
+
+
+def test_a_freed_list_is_neither_posted_nor_completed(pair):
+    pool = NetBufferListPool("host's")
+    nbl = pool.allocate(NetBuffer(None, 0, 0))
+    pool.free(nbl)
+    with pytest.raises(Misuse, match="has been freed"):
+        pair.post("send", nbl)
+    with pytest.raises(Misuse, match="never posted"):
+        pair.back("send", nbl)
+    assert pair.target.taken == []
+
+
+@pytest.mark.parametrize("observer", [None, Observer(lambda: 0)], ids=["plain", "observed"])
+def test_a_binding_is_closed_once_and_not_used_afterwards(observer):
+    host, target = Host(), Target()
+    binding = bind(host, target, observer=observer)
+    binding.close()
+    successor = bind(Host(), target)
+    with pytest.raises(Misuse, match="closed already"):
+        binding.close()
+    with pytest.raises(Misuse, match="is closed"):
+        binding.initiate_offload(
+            ProtocolOffloadBlockList(type=OffloadStateType.TCP, offload_handle=OffloadHandle("host's"))
+        )
+    assert successor.protocol.binding is successor and target.trees == []

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator
 
 from chimney.ndis.errors import Misuse
 
-IDLE_LEVEL = 0x7F
-"""``level`` of a NetBufferList that no driver below has."""
+IDLE_LEVEL = 0x7FFFFFFF
+"""``level`` of a NetBufferList that no driver below a host has."""
+FREED_LEVEL = -2
+"""``level`` of a NetBufferList that has been given back to its pool."""
 
 
 class Mdl:
@@ -71,8 +73,8 @@ class NetBufferList:
     The out-of-band entries are attributes: ``tcp_offload_bytes_transferred`` (TcpOffloadBytesTransferred) and
     ``tcp_receive_no_push`` (TcpReceiveNoPush). ``miniport_reserved`` belongs to the target and ``protocol_reserved``
     to the protocol while they own the structure; ``scratch`` to its current owner. ``pool`` is the pool it was
-    allocated from, None for a stand-alone one. ``level`` and ``operation`` belong to NDIS: at which boundary a request
-    is (see `Miniport.level`), and what kind it is.
+    allocated from, None for a stand-alone one. ``level`` and ``operation`` belong to NDIS: where a request is (see
+    `chimney.ndis.library`), and what kind it is.
     """
 
     def __init__(self, first_net_buffer: NetBuffer) -> None:
@@ -138,7 +140,7 @@ class NetBufferListPool:
         return nbl
 
     def free(self, net_buffer_list: NetBufferList) -> None:
-        """Take a NetBufferList back. Raises Misuse if it is another pool's, or free already."""
+        """Take a NetBufferList back. Raises Misuse if it is another pool's, free already, or with a driver below."""
         if net_buffer_list.pool is not self:
             raise Misuse(
                 "NdisFreeNetBufferList",
@@ -146,7 +148,16 @@ class NetBufferListPool:
                 "free each list once, into the pool that it came from",
                 "reg.pools.two",
             )
+        # An odd level: an intermediate driver has it back.
+        if net_buffer_list.level != IDLE_LEVEL and not net_buffer_list.level & 1:
+            raise Misuse(
+                "NdisFreeNetBufferList",
+                "the list is a pending request",
+                "free it when it has been completed",
+                "general.ownership.while-pending",
+            )
         net_buffer_list.pool = None
+        net_buffer_list.level = FREED_LEVEL
         self.outstanding -= 1
 
 

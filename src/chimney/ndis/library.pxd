@@ -8,7 +8,10 @@ cdef class Binding:
     cdef public Protocol protocol
     cdef public Miniport miniport
     cdef public int level
+    cdef public int below
+    cdef public int above
     cdef public bint registered
+    cdef public bint closed
     cdef public object hardware_capabilities
     cdef public object current_config
     cdef public object parameters
@@ -22,8 +25,8 @@ cdef class TcpOffloadEventHandlers:
     cdef public Miniport miniport
     cdef public Protocol protocol
     cdef public Binding binding
-    cdef public int level
-    cdef public int level_above
+    cdef public int below
+    cdef public int above
     cpdef tcp_offload_send_complete(self, NetBufferList net_buffer_list)
     cpdef tcp_offload_receive_complete(self, NetBufferList net_buffer_list)
     cpdef tcp_offload_disconnect_complete(self, NetBufferList net_buffer_list)
@@ -42,9 +45,8 @@ cdef int _INITIATING
 cdef int _IDLE_LEVEL
 
 cpdef object _context(OffloadHandle handle, str call)
-@cython.locals(count=int, before=int)
-cpdef int _claim(NetBufferList head, int level, int operation) except -1
-cpdef _unclaim(NetBufferList head, int before)
-cpdef _set_level(NetBufferList head, int count, int level)
 @cython.locals(count=int)
-cpdef int _release(NetBufferList head, int level, int above, int operation) except -1
+cpdef int _claim(NetBufferList head, int below, int above, int operation) except -1
+cpdef _set_level(NetBufferList head, int count, int level)
+@cython.locals(count=int, mine=bint)
+cpdef int _release(NetBufferList head, int below, int above, int operation) except -1

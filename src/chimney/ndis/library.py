@@ -1,7 +1,7 @@
 """The NDIS library between two adjacent drivers. It binds a protocol edge to a miniport edge, routes requests down and
 completions up, turns handles into the callee's contexts and one block-list form into the other. It never looks at data.
 
-It keeps two books, in the structures themselves: at which boundary each request is (`NetBufferList.level`) and what is
+It keeps two books, in the structures themselves: where each request is (`NetBufferList.level`) and what is
 under way with each state object (`OffloadHandle.phase`). A call that contradicts them raises `Misuse` before anything
 has changed hands.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from chimney.ndis.buffers import IDLE_LEVEL, NetBufferList
+from chimney.ndis.buffers import FREED_LEVEL, IDLE_LEVEL, NetBufferList
 from chimney.ndis.capabilities import Oid, OidRequest, TcpConnectionOffload, TcpConnectionOffloadParameters
 from chimney.ndis.driver import Miniport, Protocol
 from chimney.ndis.errors import Misuse
@@ -60,7 +60,10 @@ class Binding:
         self.protocol = protocol
         self.miniport = miniport
         self.level = miniport.level
+        self.below = 2 * miniport.level
+        self.above = _back(protocol, miniport)
         self.registered = False
+        self.closed = False
         self.hardware_capabilities: TcpConnectionOffload | None = None
         self.current_config: TcpConnectionOffload | None = None
         self.parameters: TcpConnectionOffloadParameters | None = None
@@ -70,6 +73,13 @@ class Binding:
     def initiate_offload(self, block_list: ProtocolOffloadBlockList) -> None:
         """NdisInitiateOffload: offload the tree's new objects."""
         if not self.registered:
+            if self.closed:
+                raise Misuse(
+                    "NdisInitiateOffload",
+                    f"the binding of {self.protocol.name} to {self.miniport.name} is closed",
+                    "offload through one that is open",
+                    "cap.single-owner",
+                )
             raise Misuse(
                 "NdisInitiateOffload",
                 f"{self.miniport.name} or {self.protocol.name} has not registered its chimney entry points",
@@ -81,12 +91,12 @@ class Binding:
         try:
             for block in walk(block_list):
                 if block.net_buffer_list_chain is not None:
-                    before = _claim(block.net_buffer_list_chain, self.level, _SEND)
-                    claimed.append((block.net_buffer_list_chain, before))
+                    count = _claim(block.net_buffer_list_chain, self.below, self.above, _SEND)
+                    claimed.append((block.net_buffer_list_chain, count))
             self.miniport.initiate_offload(_down(block_list))
         except BaseException:
-            for head, before in claimed:
-                _unclaim(head, before)
+            for head, count in claimed:
+                _set_level(head, count, self.above)
             _settle_initiate(block_list, False)
             raise
 
@@ -120,41 +130,41 @@ class Binding:
     def offload_tcp_send(self, handle: OffloadHandle, net_buffer_list: NetBufferList) -> int:
         """NdisOffloadTcpSend; returns PENDING."""
         context = _context(handle, "NdisOffloadTcpSend")
-        before = _claim(net_buffer_list, self.level, _SEND)
+        count = _claim(net_buffer_list, self.below, self.above, _SEND)
         try:
             return self.miniport.tcp_offload_send(context, net_buffer_list)
         except BaseException:
-            _unclaim(net_buffer_list, before)
+            _set_level(net_buffer_list, count, self.above)
             raise
 
     def offload_tcp_receive(self, handle: OffloadHandle, net_buffer_list: NetBufferList) -> int:
         """NdisOffloadTcpReceive; returns PENDING."""
         context = _context(handle, "NdisOffloadTcpReceive")
-        before = _claim(net_buffer_list, self.level, _RECEIVE)
+        count = _claim(net_buffer_list, self.below, self.above, _RECEIVE)
         try:
             return self.miniport.tcp_offload_receive(context, net_buffer_list)
         except BaseException:
-            _unclaim(net_buffer_list, before)
+            _set_level(net_buffer_list, count, self.above)
             raise
 
     def offload_tcp_disconnect(self, handle: OffloadHandle, net_buffer_list: NetBufferList, flags: int) -> int:
         """NdisOffloadTcpDisconnect; returns PENDING."""
         context = _context(handle, "NdisOffloadTcpDisconnect")
-        before = _claim(net_buffer_list, self.level, _DISCONNECT)
+        count = _claim(net_buffer_list, self.below, self.above, _DISCONNECT)
         try:
             return self.miniport.tcp_offload_disconnect(context, net_buffer_list, flags)
         except BaseException:
-            _unclaim(net_buffer_list, before)
+            _set_level(net_buffer_list, count, self.above)
             raise
 
     def offload_tcp_forward(self, handle: OffloadHandle, net_buffer_list: NetBufferList) -> int:
         """NdisOffloadTcpForward; returns PENDING."""
         context = _context(handle, "NdisOffloadTcpForward")
-        before = _claim(net_buffer_list, self.level, _FORWARD)
+        count = _claim(net_buffer_list, self.below, self.above, _FORWARD)
         try:
             return self.miniport.tcp_offload_forward(context, net_buffer_list)
         except BaseException:
-            _unclaim(net_buffer_list, before)
+            _set_level(net_buffer_list, count, self.above)
             raise
 
     def offload_tcp_receive_return(self, net_buffer_list: NetBufferList) -> int:
@@ -178,15 +188,23 @@ class Binding:
 
     def oid_request_succeeded(self, request: OidRequest) -> None:
         """Remember what has been set (for NDIS's own answers)."""
-        if request.set and request.oid == Oid.TCP_CONNECTION_OFFLOAD_PARAMETERS:
-            assert isinstance(request.information, TcpConnectionOffloadParameters)
+        if request.set and isinstance(request.information, TcpConnectionOffloadParameters):
             self.parameters = request.information
 
     def close(self) -> None:
-        """NdisCloseAdapterEx: halt the adapter and take the edges apart. Raises Misuse while lists of indications are
-        with the driver above (general.unload.after-returns).
+        """NdisCloseAdapterEx: halt the adapter and take the edges apart. Raises Misuse if it is closed already, and
+        while lists of indications are with the driver above (general.unload.after-returns).
         """
+        if self.closed:
+            raise Misuse(
+                "NdisCloseAdapterEx",
+                f"the binding of {self.protocol.name} to {self.miniport.name} is closed already",
+                "close each binding once",
+                "cap.single-owner",
+            )
         self.miniport.halt()
+        self.closed = True
+        self.registered = False
         self.protocol.binding = None  # type: ignore[assignment]
         self.miniport.handle = None  # type: ignore[assignment]
         self.miniport.handlers = None
@@ -208,28 +226,27 @@ class TcpOffloadEventHandlers:
         self.miniport = miniport
         self.protocol = protocol
         self.binding = binding
-        self.level = miniport.level
-        # With the host a request is at rest; with an intermediate driver it is one step nearer to it.
-        self.level_above = _IDLE_LEVEL if binding.protocol.driver is None else miniport.level + 1
+        self.below = 2 * miniport.level
+        self.above = _back(binding.protocol, miniport)
 
     def tcp_offload_send_complete(self, net_buffer_list: NetBufferList) -> None:
         """NdisTcpOffloadSendComplete."""
-        _release(net_buffer_list, self.level, self.level_above, _SEND)
+        _release(net_buffer_list, self.below, self.above, _SEND)
         self.protocol.tcp_offload_send_complete(net_buffer_list)
 
     def tcp_offload_receive_complete(self, net_buffer_list: NetBufferList) -> None:
         """NdisTcpOffloadReceiveComplete."""
-        _release(net_buffer_list, self.level, self.level_above, _RECEIVE)
+        _release(net_buffer_list, self.below, self.above, _RECEIVE)
         self.protocol.tcp_offload_receive_complete(net_buffer_list)
 
     def tcp_offload_disconnect_complete(self, net_buffer_list: NetBufferList) -> None:
         """NdisTcpOffloadDisconnectComplete, with the one list of the request."""
-        _release(net_buffer_list, self.level, self.level_above, _DISCONNECT)
+        _release(net_buffer_list, self.below, self.above, _DISCONNECT)
         self.protocol.tcp_offload_disconnect_complete(net_buffer_list)
 
     def tcp_offload_forward_complete(self, net_buffer_list: NetBufferList) -> None:
         """NdisTcpOffloadForwardComplete."""
-        _release(net_buffer_list, self.level, self.level_above, _FORWARD)
+        _release(net_buffer_list, self.below, self.above, _FORWARD)
         self.protocol.tcp_offload_forward_complete(net_buffer_list)
 
     def tcp_offload_receive_handler(
@@ -269,7 +286,7 @@ class MiniportHandle(TcpOffloadEventHandlers):
         tree = _origin(block_list, "NdisMInitiateOffloadComplete")
         for block in walk(block_list):
             if block.net_buffer_list_chain is not None and block.status not in _OFFLOADED_SUCCESSFULLY:
-                _release(block.net_buffer_list_chain, self.level, self.level_above, _SEND)
+                _release(block.net_buffer_list_chain, self.below, self.above, _SEND)
         complete_into_protocol_form(block_list)
         _settle_initiate(tree, True)
         self.protocol.initiate_offload_complete(tree)
@@ -283,7 +300,7 @@ class MiniportHandle(TcpOffloadEventHandlers):
         tree = _origin(block_list, "NdisMTerminateOffloadComplete")
         for block in walk(block_list):
             if block.net_buffer_list_chain is not None:
-                _release(block.net_buffer_list_chain, self.level, self.level_above, _SEND)
+                _release(block.net_buffer_list_chain, self.below, self.above, _SEND)
             handle = block.ndis_offload_handle
             if handle is not None:
                 ended = block.status == Status.SUCCESS
@@ -421,31 +438,28 @@ def _origin(block_list: MiniportOffloadBlockList, call: str) -> ProtocolOffloadB
     return origin
 
 
-# The book of requests
+# The book of requests: NetBufferList.level is twice the level of the miniport that has a request, one more when it has
+# come back from there to an intermediate driver, and _IDLE_LEVEL when no driver below the host has it.
 
 
-def _claim(head: NetBufferList, level: int, operation: int) -> int:
-    """Note that a list goes down over the boundary at ``level``; returns where it was before."""
-    before = head.level
+def _back(protocol: Protocol, miniport: Miniport) -> int:
+    """Where a request is that has come back over a boundary: with the host, or with an intermediate driver."""
+    return _IDLE_LEVEL if protocol.driver is None else 2 * miniport.level + 1
+
+
+def _claim(head: NetBufferList, below: int, above: int, operation: int) -> int:
+    """Note that lists go down over a boundary, from ``above`` to ``below``; returns how many they are."""
     count = 0
     nbl: NetBufferList | None = head
     while nbl is not None:
-        if nbl.level <= level or (nbl.operation != operation and nbl.level != _IDLE_LEVEL):
-            _set_level(head, count, before)
+        if nbl.level <= below or (nbl.operation != operation and nbl.level != _IDLE_LEVEL):
+            _set_level(head, count, above)
             _refuse_claim(nbl, operation)
-        nbl.level = level
+        nbl.level = below
         nbl.operation = operation
         count += 1
         nbl = nbl.next
-    return before
-
-
-def _unclaim(head: NetBufferList, before: int) -> None:
-    """Nothing has changed hands: undo `_claim`."""
-    nbl: NetBufferList | None = head
-    while nbl is not None and nbl.level != before:
-        nbl.level = before
-        nbl = nbl.next
+    return count
 
 
 def _set_level(head: NetBufferList, count: int, level: int) -> None:
@@ -458,47 +472,63 @@ def _set_level(head: NetBufferList, count: int, level: int) -> None:
 
 
 def _refuse_claim(nbl: NetBufferList, operation: int) -> None:
-    kind = _KINDS[operation]
+    call = f"a {_KINDS[operation]} request"
+    if nbl.level == FREED_LEVEL:
+        raise Misuse(
+            call,
+            "the NetBufferList has been freed",
+            "allocate another one, and free it when it has been completed",
+            "general.ownership.while-pending",
+        )
     if nbl.operation != operation and nbl.operation:
         raise Misuse(
-            f"a {kind} request",
+            call,
             f"the NetBufferList is a pending {_KINDS[nbl.operation]} request",
             "pass a request down by the function that it came by",
             "im.io.same-function",
         )
     raise Misuse(
-        f"a {kind} request",
+        call,
         "the NetBufferList is with the driver below already, or stands twice in the list",
         "post a list again when it has been completed",
         "general.ownership.while-pending",
     )
 
 
-def _release(head: NetBufferList, level: int, above: int, operation: int) -> int:
-    """Note that a list comes up over the boundary at ``level``, each request once. Returns 0."""
+def _release(head: NetBufferList, below: int, above: int, operation: int) -> int:
+    """Note that lists come up over a boundary, from ``below`` to ``above``, each request once. Returns 0."""
     count = 0
     nbl: NetBufferList | None = head
     while nbl is not None:
-        if nbl.level > level or nbl.operation != operation:
-            _set_level(head, count, level)
-            _refuse_release(nbl, operation)
+        # A lower level that is odd: the driver below has it back.
+        mine = nbl.level == below or (nbl.level < below and nbl.level & 1)
+        if not mine or nbl.operation != operation:
+            _set_level(head, count, below)
+            _refuse_release(nbl, below, operation)
         nbl.level = above
         count += 1
         nbl = nbl.next
     return 0
 
 
-def _refuse_release(nbl: NetBufferList, operation: int) -> None:
-    kind = _KINDS[operation]
-    if nbl.level == _IDLE_LEVEL or nbl.operation == operation:
+def _refuse_release(nbl: NetBufferList, below: int, operation: int) -> None:
+    call = f"a {_KINDS[operation]} completion"
+    if nbl.operation == operation and 0 <= nbl.level < below:
         raise Misuse(
-            f"a {kind} completion",
+            call,
+            "the NetBufferList is with a driver further down",
+            "complete a request when it has come back to you",
+            "general.ownership.while-pending",
+        )
+    if nbl.level in (_IDLE_LEVEL, FREED_LEVEL) or nbl.operation == operation:
+        raise Misuse(
+            call,
             "the NetBufferList is not pending here: it has been completed already, or was never posted",
             "complete each request once, on the handle of the adapter that it was posted to",
             "general.complete-exactly-once",
         )
     raise Misuse(
-        f"a {kind} completion",
+        call,
         f"the NetBufferList is a {_KINDS[nbl.operation]} request",
         "complete each request by its own completion function",
         "io.complete.functions",

@@ -133,6 +133,8 @@ class ObservedBinding(Binding):
 
     def close(self) -> None:
         self._run(Kind.CLOSE, self._inner.close)
+        self.closed = True
+        self.registered = False
 
 
 class MiniportProbe(Miniport):
