@@ -141,7 +141,7 @@ class Receiving:
 
 def receiving(stream: Stream) -> Receiving | None:
     """What is known of the connection's receiving, None before its first request, segment or indication."""
-    found: Receiving | None = stream.facts.get("receiving")
+    found: Receiving | None = stream.facts.get("receiving: state")
     return found
 
 
@@ -151,7 +151,7 @@ def receiving_of(books: Books, stream: Stream) -> Receiving:
     if found is None:
         item = stream.bottom
         parameters = None if item is None else books.of(item.boundary).parameters
-        found = stream.facts["receiving"] = Receiving(stream, parameters)
+        found = stream.facts["receiving: state"] = Receiving(stream, parameters)
         # What was handed over is not indicated before a request is posted (initiate.buffered.wait).
         found.blocked = stream.receive.handed_over > 0
         found.seen = found.posted_with = stream.receive.handed_over

@@ -17,7 +17,7 @@ def parameters_of(books: Books, stream: Stream) -> TcpConnectionOffloadParameter
     """
     item = stream.bottom
     now = None if item is None else books.of(item.boundary).parameters
-    first: TcpConnectionOffloadParameters | None = stream.facts.setdefault("parameters", now)
+    first: TcpConnectionOffloadParameters | None = stream.facts.setdefault("timing: parameters", now)
     return first if first is not None and first is now and first.ticks_per_second > 0 else None
 
 

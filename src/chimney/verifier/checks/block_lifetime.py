@@ -166,7 +166,7 @@ class TreeLifetimeChecks(Checks):
         if crossing.kind is Kind.INITIATE_COMPLETE and isinstance(operation, Operation):
             for block, item in zip(operation.before, operation.objects, strict=True):
                 if item is not None and item.stream is not None:
-                    item.stream.facts["no chain"] = not block.chain
+                    item.stream.facts["block_lifetime: no chain"] = not block.chain
         while len(self._decoys) > _DECOYS:
             self._decoys.popitem(last=False)
 
@@ -204,7 +204,7 @@ class TreeLifetimeChecks(Checks):
 
     @segment_out
     def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
-        if packet.payload_length and stream.facts.get("no chain"):
+        if packet.payload_length and stream.facts.get("block_lifetime: no chain"):
             end = stream.send.position(packet.seq) + packet.payload_length
             self.check(
                 "bl.nbl-chain.null",

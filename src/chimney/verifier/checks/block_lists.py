@@ -296,11 +296,13 @@ class LinkerChecks(Checks):
         for item, fresh in zip(operation.objects, operation.new, strict=True):
             if item is not None and fresh and item.layer is Layer.TCP:
                 below = item.parent
-                item.facts["linked"] = below in attached or (below is not None and below.parent in attached)
+                item.facts["block_lists: linked"] = below in attached or (
+                    below is not None and below.parent in attached
+                )
 
     @segment_out
     def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
-        if not item.facts.get("linked"):
+        if not item.facts.get("block_lists: linked"):
             return
         path = item.parent
         neighbor = None if path is None else path.parent

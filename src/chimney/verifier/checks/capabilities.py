@@ -293,19 +293,19 @@ class PauseChecks(Checks):
 
     def _is_late(self, operation: Operation) -> bool:
         """Whether an initiate was open when its target paused, or has come since."""
-        return operation.kind is Kind.INITIATE and bool(operation.facts.get("late"))
+        return operation.kind is Kind.INITIATE and bool(operation.facts.get("capabilities: late"))
 
     @enter(Kind.STATUS)
     def paused(self, crossing: Crossing) -> None:
         if crossing.value == StatusIndication.OFFLOAD_PAUSE and crossing.boundary.bottom:
             for operation in self.books.of(crossing).operations:
-                operation.facts["late"] = True
+                operation.facts["capabilities: late"] = True
 
     @enter(Kind.INITIATE, stage=Stage.HANDLER)
     def arrived(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom and isinstance(crossing.notes, Operation):
             if self.books.of(crossing).paused is not None:
-                crossing.notes.facts["late"] = True
+                crossing.notes.facts["capabilities: late"] = True
 
     @enter(Kind.SEND_COMPLETE, Kind.RECEIVE_COMPLETE, Kind.DISCONNECT_COMPLETE, Kind.FORWARD_COMPLETE)
     def completed(self, crossing: Crossing) -> None:

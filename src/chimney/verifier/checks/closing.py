@@ -33,8 +33,8 @@ class Resets(Checks):
             if stream.abort is crossing and not stream.leaving:
                 boundary = crossing.boundary
                 upcalls = [c for c in self.verifier.running if c.boundary is boundary and c.kind in _UPCALLS]
-                stream.facts["abort in upcall"] = bool(upcalls)
-                stream.facts["acknowledged at abort"] = stream.receive.acknowledged
+                stream.facts["closing: abort in upcall"] = bool(upcalls)
+                stream.facts["closing: acknowledged at abort"] = stream.receive.acknowledged
 
     @packet
     def seen(self, packet: Packet) -> None:
@@ -55,10 +55,10 @@ class Resets(Checks):
     def _after_abort(self, packet: Packet, stream: Stream) -> None:
         assert stream.abort is not None
         if not packet.sent:
-            stream.facts["refused"] = True
+            stream.facts["closing: refused"] = True
             if packet.flags & RST:
-                stream.facts["rst lost"] = True
-        before = stream.facts.get("acknowledged at abort")
+                stream.facts["closing: rst lost"] = True
+        before = stream.facts.get("closing: acknowledged at abort")
         if before is None:
             return
         if packet.flags & ACK:
@@ -70,7 +70,7 @@ class Resets(Checks):
                 packet,
                 stream,
             )
-        if packet.flags & RST and stream.facts["abort in upcall"] and "refused" not in stream.facts:
+        if packet.flags & RST and stream.facts["closing: abort in upcall"] and "closing: refused" not in stream.facts:
             waited = packet.at - stream.abort.at
             self.check(
                 "disconnect.abort.no-wait",
@@ -85,7 +85,7 @@ class Resets(Checks):
         item = self.books.object(crossing)
         if not crossing.boundary.bottom or item is None or item.stream is None:
             return
-        if "acknowledged at abort" in item.stream.facts:
+        if "closing: acknowledged at abort" in item.stream.facts:
             self.check("disconnect.abort.stop-rx", False, "data is indicated after the abort", crossing, item)
 
 
@@ -116,7 +116,7 @@ class Fins(Checks):
         if packet.incoming:
             self._arrived(packet, stream)
         else:
-            stream.facts["blocked"] = not packet.sent
+            stream.facts["closing: blocked"] = not packet.sent
             self._left(packet, stream)
 
     # Data that comes after our FIN
@@ -124,15 +124,20 @@ class Fins(Checks):
     def _arrived(self, packet: Packet, stream: Stream) -> None:
         item = stream.bottom
         if item is not None and isinstance(item.const, TcpConst) and not packet.flags & RST:
-            stream.facts["peer window"] = packet.window << item.const.snd_wind_scale
+            stream.facts["closing: peer window"] = packet.window << item.const.snd_wind_scale
         self._overdue(stream, packet)
         half_closed = stream.fin_sent is not None or stream.delegated.state in FIN_SENT
         receive = stream.receive
-        if half_closed and packet.payload_length and not self._excused(stream) and "half-close" not in stream.facts:
+        if (
+            half_closed
+            and packet.payload_length
+            and not self._excused(stream)
+            and "closing: half-close" not in stream.facts
+        ):
             end = receive.position(packet.seq) + packet.payload_length
             # What does not follow without a hole is not owed an acknowledgement of its own.
             if receive.acknowledged < end <= receive.available and receive.exact:
-                stream.facts["half-close"] = (end, packet.at)
+                stream.facts["closing: half-close"] = (end, packet.at)
                 self._owing[id(stream)] = stream
 
     def _excused(self, stream: Stream) -> bool:
@@ -140,17 +145,17 @@ class Fins(Checks):
         return gone or (stream.bottom is not None and stream.bottom.invalid is not None)
 
     def _settled(self, stream: Stream) -> None:
-        stream.facts.pop("half-close", None)
+        stream.facts.pop("closing: half-close", None)
         self._owing.pop(id(stream), None)
 
     def _overdue(self, stream: Stream, where: Packet | Crossing | ObjectBook | None) -> None:
-        owed = stream.facts.get("half-close")
+        owed = stream.facts.get("closing: half-close")
         if owed is None:
             return
         if stream.receive.acknowledged >= owed[0]:
             self.exercise("disconnect.graceful.half-close")
             self._settled(stream)
-        elif self._excused(stream) or "refused" in stream.facts:
+        elif self._excused(stream) or "closing: refused" in stream.facts:
             self._settled(stream)
         elif self.verifier.clock() - owed[1] > _PROMPT_US:
             self._settled(stream)
@@ -173,7 +178,7 @@ class Fins(Checks):
 
     def _left(self, packet: Packet, stream: Stream) -> None:
         if not packet.sent:
-            stream.facts["refused"] = True
+            stream.facts["closing: refused"] = True
         if packet.flags & FIN and packet.sent:
             self._fin(packet, stream)
         if packet.payload_length:
@@ -191,14 +196,14 @@ class Fins(Checks):
             packet,
             stream,
         )
-        ready = stream.facts.get("all sent")
+        ready = stream.facts.get("closing: all sent")
         if stream.fin_sent is packet and ready is not None and not packet.payload_length:
             since, acked = ready
             if acked < send.posted:
                 waited = send.acked >= send.posted and packet.at - since > _LINGER_US
                 self.check(
                     "disconnect.graceful.no-ack-wait",
-                    not waited or "refused" in stream.facts or self._excused(stream),
+                    not waited or "closing: refused" in stream.facts or self._excused(stream),
                     lambda: f"the FIN comes {packet.at - since} us after the last byte, which is acknowledged by now",
                     packet,
                     stream,
@@ -207,11 +212,11 @@ class Fins(Checks):
     def _note_all_sent(self, stream: Stream, now: int) -> None:
         """From now on nothing stands in the way of the FIN: all is sent, and neither window is full for certain."""
         send = stream.send
-        if not send.fin_posted or stream.fin_sent is not None or "all sent" in stream.facts:
+        if not send.fin_posted or stream.fin_sent is not None or "closing: all sent" in stream.facts:
             return
         if send.sent < send.posted or stream.bottom is None or not isinstance(stream.bottom.const, TcpConst):
             return
         flight = send.posted - send.acked
-        window = stream.facts.get("peer window", stream.delegated.snd_wnd)
+        window = stream.facts.get("closing: peer window", stream.delegated.snd_wnd)
         if flight < min(stream.bottom.const.remote_mss, window):
-            stream.facts["all sent"] = (now, send.acked)
+            stream.facts["closing: all sent"] = (now, send.acked)

@@ -81,12 +81,12 @@ class Overdue(Checks):
             if packet.payload_length:
                 self._watch(packet.link, receiving_of(self.books, stream))
         elif not packet.sent:
-            stream.facts["link full"] = packet.at
+            stream.facts["delivery_overdue: link full"] = packet.at
         elif packet.flags & ACK and not packet.flags & RST:
             self._acknowledged(packet, stream)
 
     def _watch(self, link: str, state: Receiving) -> None:
-        state.stream.facts["door"] = link
+        state.stream.facts["delivery_overdue: door"] = link
         door = self._doors.get(link)
         if door is None:
             door = self._doors[link] = _Door()
@@ -96,7 +96,7 @@ class Overdue(Checks):
     def posted(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom and crossing.notes:
             stream = crossing.notes[0].stream
-            link, state = stream.facts.get("door"), receiving(stream)
+            link, state = stream.facts.get("delivery_overdue: door"), receiving(stream)
             if link is not None and state is not None:
                 self._watch(link, state)
 
@@ -211,7 +211,7 @@ class Overdue(Checks):
         """What the target has delivered or indicated, and not acknowledged."""
         stream, item = state.stream, state.stream.bottom
         acknowledged = stream.receive.acknowledged
-        if item is None or state.excused or "link full" in stream.facts or _is_silent(item):
+        if item is None or state.excused or "delivery_overdue: link full" in stream.facts or _is_silent(item):
             return None
         rules = []
         if state.completed_to > acknowledged:
@@ -226,8 +226,8 @@ class Overdue(Checks):
         if crossing.boundary.bottom:
             item = self.books.object(crossing)
             state = None if item is None or item.stream is None else receiving(item.stream)
-            if state is not None and "door" in state.stream.facts:
-                self._watch(state.stream.facts["door"], state)
+            if state is not None and "delivery_overdue: door" in state.stream.facts:
+                self._watch(state.stream.facts["delivery_overdue: door"], state)
 
     @finish
     def ended(self) -> None:

@@ -13,7 +13,7 @@ from chimney.verifier.violation import name
 _GRACEFUL = DisconnectFlags.GRACEFUL_CLOSE
 _ABORTIVE = DisconnectFlags.ABORTIVE_CLOSE
 _PEER_CLOSED = frozenset({TcpConnectionState.CLOSE_WAIT, TcpConnectionState.CLOSING, TcpConnectionState.LAST_ACK})
-_DISCONNECTS = "disconnects"
+_DISCONNECTS = "disconnect: disconnects"
 
 
 def peer_closed(stream: Stream) -> bool:
@@ -147,7 +147,7 @@ class DisconnectCompletions(Checks):
             or stream.reset is not None
             or stream.hardware_failure is not None
             or both_closed(stream)
-            or "rst lost" in stream.facts
+            or "closing: rst lost" in stream.facts
         )
         message = f"the abort ends with {name(status)}, {'after' if sent else 'without'} an RST"
         if status == Status.SUCCESS:

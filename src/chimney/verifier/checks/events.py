@@ -96,11 +96,11 @@ class EndOfStream(Checks):
         """What was posted long ago, with nothing before it that waits for an acknowledgement, must be on the wire."""
         send, event = stream.send, stream.disconnect_event
         failed = stream.failed or stream.mandatory is not None or stream.invalidated is not None
-        if failed or not send.requests or event is None or "refused" in stream.facts:
+        if failed or not send.requests or event is None or "closing: refused" in stream.facts:
             return
         request = send.requests[0]
         waiting = self.verifier.clock() - request.posted.at > _UNSENT_US and request.length > 0
-        window = stream.facts.get("peer window", stream.delegated.snd_wnd)
+        window = stream.facts.get("closing: peer window", stream.delegated.snd_wnd)
         if waiting and request.posted.number > event.number and send.acked >= request.start and window:
             self.check(
                 "event.disconnect.half",
@@ -218,7 +218,7 @@ class UploadRequests(Checks):
     @packet
     def seen(self, packet: Packet) -> None:
         if packet.incoming and packet.flags & URG and packet.stream is not None:
-            packet.stream.facts["urgent"] = True
+            packet.stream.facts["events: urgent"] = True
 
     @enter(Kind.FORWARD, stage=Stage.HANDLER)
     def forwarded(self, crossing: Crossing) -> None:
@@ -227,7 +227,7 @@ class UploadRequests(Checks):
             for request in crossing.notes:
                 data = request.data(0, min(20, request.length))
                 if len(data) > 13 and data[13] & URG:
-                    found[1].facts["urgent"] = True
+                    found[1].facts["events: urgent"] = True
 
     @enter(Kind.EVENT)
     def indicated(self, crossing: Crossing) -> None:
@@ -251,7 +251,7 @@ class UploadRequests(Checks):
 
     def _is_possible(self, reason: UploadReason, item: ObjectBook, stream: Stream) -> bool:
         if reason is UploadReason.RECEIVED_URGENT_DATA:
-            return "urgent" in stream.facts
+            return "events: urgent" in stream.facts
         if reason is UploadReason.INVALID_STATE:
             below: ObjectBook | None = item
             while below is not None and below.invalid is None:
@@ -272,8 +272,8 @@ class Backlog(Checks):
         if found is None or crossing.value != TcpOffloadEvent.INDICATE_SEND_BACKLOG_CHANGE:
             return
         stream, value = found[1], crossing.information
-        before = stream.facts.get("backlog")
-        stream.facts["backlog"] = (crossing.at, value)
+        before = stream.facts.get("events: backlog")
+        stream.facts["events: backlog"] = (crossing.at, value)
         if before is None or not isinstance(value, int):
             return
         since, known = crossing.at - before[0], before[1]

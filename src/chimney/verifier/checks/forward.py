@@ -45,7 +45,7 @@ class Forwards(Checks):
     def arrived(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         """What the target takes from the wire itself is nothing to forward."""
         if packet.acts and item.offloaded and not stream.leaving:
-            stream.facts.setdefault("segments taken", Recent(_REMEMBERED))[key_of_packet(packet)] = True
+            stream.facts.setdefault("forward: segments taken", Recent(_REMEMBERED))[key_of_packet(packet)] = True
 
     @enter(Kind.ORDINARY_RECEIVE)
     def passed_up(self, crossing: Crossing) -> None:
@@ -101,7 +101,7 @@ class Forwards(Checks):
             known = segment.key in self._ordinary.get(stream.flow, ())
             self.check(
                 "forward.when",
-                known or segment.key not in stream.facts.get("segments taken", ()),
+                known or segment.key not in stream.facts.get("forward: segments taken", ()),
                 "the target has received this segment itself",
                 crossing,
                 stream,
@@ -192,7 +192,12 @@ class ForwardCompletions(Checks):
     def _owe(self, request: Request, stream: Stream, now: int) -> None:
         segment = parse_segment(request.data())
         item = stream.bottom
-        if segment is None or item is None or not isinstance(item.const, TcpConst) or "forwarded" in stream.facts:
+        if (
+            segment is None
+            or item is None
+            or not isinstance(item.const, TcpConst)
+            or "forward: forwarded" in stream.facts
+        ):
             return
         lacks_timestamp = item.const.flags & TcpConstFlags.TIMESTAMP_ENABLED and segment.ts_val is None
         if not segment.length or segment.flags & (SYN | RST) or not segment.flags & ACK or lacks_timestamp:
@@ -200,22 +205,22 @@ class ForwardCompletions(Checks):
         receive = stream.receive
         end = receive.position(segment.seq) + segment.length
         if receive.exact and receive.handed_over < end <= receive.available:
-            stream.facts["forwarded"] = (end, now)
+            stream.facts["forward: forwarded"] = (end, now)
             self._owing[id(stream)] = stream
             self._look(stream, None)
 
     def _settled(self, stream: Stream) -> None:
-        del stream.facts["forwarded"]
+        del stream.facts["forward: forwarded"]
         self._owing.pop(id(stream), None)
 
     def _look(self, stream: Stream, where: Packet | Crossing | ObjectBook | None) -> None:
-        owed = stream.facts.get("forwarded")
+        owed = stream.facts.get("forward: forwarded")
         if owed is None:
             return
         if stream.receive.acknowledged >= owed[0]:
             self.exercise("forward.processed")
             self._settled(stream)
-        elif stream.failed or stream.leaving or stream.invalidated is not None or "refused" in stream.facts:
+        elif stream.failed or stream.leaving or stream.invalidated is not None or "closing: refused" in stream.facts:
             self._settled(stream)
         elif self.verifier.clock() - owed[1] > _PROMPT_US:
             self._settled(stream)
@@ -223,7 +228,7 @@ class ForwardCompletions(Checks):
 
     @packet
     def seen(self, packet: Packet) -> None:
-        if packet.stream is not None and "forwarded" in packet.stream.facts:
+        if packet.stream is not None and "forward: forwarded" in packet.stream.facts:
             self._look(packet.stream, packet)
 
     @enter(Kind.TERMINATE)

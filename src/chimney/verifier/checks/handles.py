@@ -63,7 +63,7 @@ class ContextChecks(Checks):
                 )
             stream = item.stream
             if fresh and offloaded and stream is not None:
-                cells = stream.facts.setdefault("cells", {})
+                cells = stream.facts.setdefault("handles: cells", {})
                 if not bottom:
                     self.check(
                         "handle.im.context-up",

@@ -15,7 +15,7 @@ from chimney.verifier.streams import Stream
 from chimney.verifier.violation import name
 
 _PROMPT_US = 1_000_000
-_LOST = "failed operation"
+_LOST = "hardware_failure: lost"
 
 
 @dataclass(slots=True, eq=False)
@@ -36,7 +36,7 @@ class HardwareFailures(Checks):
 
     @segment
     def seen(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
-        stream.facts["hwfail: link"] = packet.link
+        stream.facts["hardware_failure: link"] = packet.link
 
     @enter(Kind.QUERY_COMPLETE, Kind.INVALIDATE_COMPLETE, Kind.TERMINATE_COMPLETE)
     def completed(self, crossing: Crossing) -> None:
@@ -66,7 +66,7 @@ class HardwareFailures(Checks):
                 early,
                 stream,
             )
-        link = stream.facts.get("hwfail: link")
+        link = stream.facts.get("hardware_failure: link")
         if link is not None:
             self.verifier.debts.owe(debt, link, crossing.at)
 

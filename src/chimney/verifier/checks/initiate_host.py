@@ -98,8 +98,8 @@ class InitiateHost(Checks):
     def request(self, crossing: Crossing) -> None:
         if crossing.boundary.top:
             item = self.books.object(crossing)
-            if item is not None and "initiate quiet" not in item.facts:
-                item.facts["initiate quiet"] = True
+            if item is not None and "initiate_host: initiate quiet" not in item.facts:
+                item.facts["initiate_host: initiate quiet"] = True
                 self._quiet(crossing, item)
 
     @enter(Kind.TERMINATE, Kind.UPDATE, Kind.QUERY, Kind.INVALIDATE)

@@ -30,10 +30,10 @@ class Alive(Checks):
     def passes(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         if not item.initiate_returned:
             self._early(packet, item, stream)
-        elif not packet.incoming and packet.flags & ACK and "handled" not in stream.facts:
+        elif not packet.incoming and packet.flags & ACK and "initiate_live: handled" not in stream.facts:
             self._late(packet, stream)
         if not packet.incoming:
-            stream.facts["source mac"] = packet.source_mac
+            stream.facts["initiate_live: source mac"] = packet.source_mac
 
     def _early(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         operation = open_initiate(item)
@@ -41,9 +41,9 @@ class Alive(Checks):
             return
         if packet.incoming:
             if packet.acts and packet.payload_length and not packet.flags & (SYN | RST | URG):
-                stream.facts["early"] = stream.receive.available
+                stream.facts["initiate_live: early"] = stream.receive.available
             return
-        stream.facts["spoke early"] = True
+        stream.facts["initiate_live: spoke early"] = True
         self.check(
             "initiate.enabled-at-once",
             not packet.flags & RST or stream.abort is not None,
@@ -55,17 +55,17 @@ class Alive(Checks):
         """What came early must have been kept by one of the two."""
         facts = stream.facts
         acknowledged = stream.receive.position(packet.ack)
-        early = facts.get("early")
-        if early is not None and packet.at > facts["initiated"] + _MARGIN_US:
-            facts["handled"] = True
+        early = facts.get("initiate_live: early")
+        if early is not None and packet.at > facts["initiate_live: initiated"] + _MARGIN_US:
+            facts["initiate_live: handled"] = True
             self.check(
                 "initiate.enabled-at-once",
-                "passed up" in facts or acknowledged >= early or early > self._window(stream),
+                "initiate_live: passed up" in facts or acknowledged >= early or early > self._window(stream),
                 lambda: f"bytes up to {early} came while it was being offloaded, {acknowledged} are acknowledged",
                 packet,
             )
         elif acknowledged > stream.receive.handed_over and early is None:
-            facts["handled"] = True
+            facts["initiate_live: handled"] = True
             self.exercise("initiate.enabled-at-once")
 
     def _window(self, stream: Stream) -> int:
@@ -75,7 +75,7 @@ class Alive(Checks):
     def completed(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom and isinstance(crossing.notes, Operation):
             for stream in crossing.notes.streams():
-                stream.facts["initiated"] = crossing.at
+                stream.facts["initiate_live: initiated"] = crossing.at
 
     @enter(Kind.ORDINARY_RECEIVE)
     def passed_up(self, crossing: Crossing) -> None:
@@ -91,11 +91,11 @@ class Alive(Checks):
             if stream is None or item is None or item.boundary is not crossing.boundary:
                 continue
             if not item.initiate_returned:
-                stream.facts["passed up"] = True
+                stream.facts["initiate_live: passed up"] = True
             elif item.offloaded and not self._excused(frame, view.status, stream, item, book):
                 self.check(
                     "initiate.enabled-at-once",
-                    crossing.at <= stream.facts["initiated"] + _MARGIN_US,
+                    crossing.at <= stream.facts["initiate_live: initiated"] + _MARGIN_US,
                     "a segment of an offloaded connection is passed up the ordinary path",
                     crossing,
                     stream,
@@ -107,14 +107,16 @@ class Alive(Checks):
             return True
         if stream.leaving or stream.failed or stream.fin_received is not None or book.uploading_all is not None:
             return True
-        ours = stream.facts.get("source mac")
+        ours = stream.facts.get("initiate_live: source mac")
         if ours is None or packet.destination_mac != ours:
             return True
         return any(isinstance(o.const, NeighborConst) and o.const.vlan_id for o in below(item))
 
     @leave(Kind.INITIATE_COMPLETE, stage=Stage.HANDLER)
     def told(self, crossing: Crossing) -> None:
-        if isinstance(crossing.notes, Operation) and any("spoke early" in s.facts for s in crossing.notes.streams()):
+        if isinstance(crossing.notes, Operation) and any(
+            "initiate_live: spoke early" in s.facts for s in crossing.notes.streams()
+        ):
             raised = crossing.raised
             self.check(
                 "initiate.rx.early-processing",
@@ -182,9 +184,9 @@ class Links(Checks):
             return
         for block, item in zip(operation.before, operation.objects, strict=True):
             if item is not None and item.layer is not Layer.TCP:
-                item.facts["links in doubt"] = item.facts.get("links in doubt", 0) + 1
+                item.facts["initiate_live: links in doubt"] = item.facts.get("initiate_live: links in doubt", 0) + 1
                 if item.layer is Layer.PATH and block.parent is not None and not block.parent.placeholder:
-                    item.facts["relinking"] = item.parent
+                    item.facts["initiate_live: relinking"] = item.parent
 
     @enter(Kind.UPDATE_COMPLETE)
     def updated(self, crossing: Crossing) -> None:
@@ -192,12 +194,12 @@ class Links(Checks):
         if not crossing.boundary.bottom or not isinstance(operation, Operation):
             return
         for _, item, _ in nodes(operation):
-            if item is None or "links in doubt" not in item.facts:
+            if item is None or "initiate_live: links in doubt" not in item.facts:
                 continue
-            item.facts["links in doubt"] -= 1
-            before = item.facts.pop("relinking", item.parent)
+            item.facts["initiate_live: links in doubt"] -= 1
+            before = item.facts.pop("initiate_live: relinking", item.parent)
             if before is not item.parent:
-                item.facts["relinked"] = True
+                item.facts["initiate_live: relinked"] = True
 
     @segment_out
     def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
@@ -205,14 +207,14 @@ class Links(Checks):
         neighbor = None if path is None else path.parent
         if path is None or neighbor is None or not isinstance(neighbor.cached, NeighborCached):
             return
-        if path.facts.get("links in doubt") or neighbor.facts.get("links in doubt"):
+        if path.facts.get("initiate_live: links in doubt") or neighbor.facts.get("initiate_live: links in doubt"):
             return
         const = neighbor.const
         source = const.dl_source_address if isinstance(const, NeighborConst) else b""
         right = packet.destination_mac == neighbor.cached.dl_destination_address and (
             not any(source) or packet.source_mac == source
         )
-        if path.facts.get("relinked"):
+        if path.facts.get("initiate_live: relinked"):
             self.check(
                 "update.relink",
                 right,

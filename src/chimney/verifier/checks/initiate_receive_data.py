@@ -151,10 +151,10 @@ class BufferedDataDelivered(Checks):
     def _take(self, block: BlockView, before: TcpDelegated, stream: Stream) -> None:
         """Whoever still needs the host's buffer gets something else from now on."""
         views = list(view_list(before.buffered_data))
-        stream.facts["handed over"] = bytes(stream.receive.content[: stream.receive.handed_over])
+        stream.facts["initiate_receive_data: handed over"] = bytes(stream.receive.content[: stream.receive.handed_over])
         mdls = [mdl for view in views for _, _, mdls in view.buffers for mdl in mdls]
         if all(_poison(mdl) for mdl in mdls):
-            stream.facts["poisoned"] = True
+            stream.facts["initiate_receive_data: poisoned"] = True
 
     @enter(Kind.RECEIVE_COMPLETE)
     def received(self, crossing: Crossing) -> None:
@@ -162,39 +162,47 @@ class BufferedDataDelivered(Checks):
             return
         for entry in crossing.notes:
             request = entry.request
-            if request is None or request.kind is not Kind.RECEIVE or not request.stream.facts.get("handed over"):
+            if (
+                request is None
+                or request.kind is not Kind.RECEIVE
+                or not request.stream.facts.get("initiate_receive_data: handed over")
+            ):
                 continue
             skip = request.view.bytes_transferred if request.view.no_push else 0
-            count = min(entry.view.bytes_transferred - skip, len(request.stream.facts["handed over"]))
+            count = min(
+                entry.view.bytes_transferred - skip, len(request.stream.facts["initiate_receive_data: handed over"])
+            )
             if count > 0:
                 self._delivered(crossing, request.stream, request.data(skip, count))
 
     @enter(Kind.RECEIVE_INDICATE)
     def indicated(self, crossing: Crossing) -> None:
         item = self.books.object(crossing) if crossing.boundary.bottom else None
-        if item is None or item.stream is None or not item.stream.facts.get("handed over"):
+        if item is None or item.stream is None or not item.stream.facts.get("initiate_receive_data: handed over"):
             return
         self.check(
             "initiate.buffered.wait",
-            "receive posted" in item.facts,
+            "initiate_receive_data: receive posted" in item.facts,
             "handed-over data is indicated, and no receive request has been posted yet",
             crossing,
             item,
         )
-        item.facts["indicated bytes"] = view_bytes(crossing.nbls, len(item.stream.facts["handed over"]))
+        item.facts["initiate_receive_data: indicated bytes"] = view_bytes(
+            crossing.nbls, len(item.stream.facts["initiate_receive_data: handed over"])
+        )
 
     @enter(Kind.RECEIVE)
     def posted(self, crossing: Crossing) -> None:
         item = self.books.object(crossing)
-        if item is not None and crossing.boundary.bottom and "receive posted" not in item.facts:
-            item.facts["receive posted"] = True
-            if item.stream is not None and item.stream.facts.get("handed over"):
+        if item is not None and crossing.boundary.bottom and "initiate_receive_data: receive posted" not in item.facts:
+            item.facts["initiate_receive_data: receive posted"] = True
+            if item.stream is not None and item.stream.facts.get("initiate_receive_data: handed over"):
                 self.exercise("initiate.buffered.wait")
 
     @leave(Kind.RECEIVE_INDICATE)
     def answered(self, crossing: Crossing) -> None:
         item = self.books.object(crossing) if crossing.boundary.bottom else None
-        data = None if item is None else item.facts.pop("indicated bytes", None)
+        data = None if item is None else item.facts.pop("initiate_receive_data: indicated bytes", None)
         if data is None or not isinstance(crossing.result, tuple):
             return
         assert item is not None and item.stream is not None
@@ -209,16 +217,22 @@ class BufferedDataDelivered(Checks):
         for block, item, _ in nodes(operation):
             if item is None or item.layer is not Layer.TCP or item.stream is None:
                 continue
-            if item.stream.facts.get("handed over") and isinstance(block.delegated, TcpDelegated):
+            if item.stream.facts.get("initiate_receive_data: handed over") and isinstance(
+                block.delegated, TcpDelegated
+            ):
                 views = tuple(view_list(block.delegated.buffered_data))
-                self._delivered(crossing, item.stream, view_bytes(views, len(item.stream.facts["handed over"])))
+                self._delivered(
+                    crossing,
+                    item.stream,
+                    view_bytes(views, len(item.stream.facts["initiate_receive_data: handed over"])),
+                )
 
     def _delivered(self, crossing: Crossing, stream: Stream, data: bytes) -> None:
-        expected: bytes = stream.facts["handed over"]
+        expected: bytes = stream.facts["initiate_receive_data: handed over"]
         length = min(len(expected), len(data))
         if not length:
             return
-        if stream.facts.get("poisoned"):
+        if stream.facts.get("initiate_receive_data: poisoned"):
             self.check(
                 "initiate.buffered.copy",
                 data[:length] == expected[:length] or bytes([_POISON] * 4) not in data,
@@ -233,7 +247,7 @@ class BufferedDataDelivered(Checks):
             crossing,
             stream,
         )
-        stream.facts["handed over"] = expected[length:]
+        stream.facts["initiate_receive_data: handed over"] = expected[length:]
 
 
 def _poison(mdl: Mdl) -> bool:

@@ -141,7 +141,9 @@ class ChainOutcome(Checks):
             if block.status in OFFLOADED:
                 book = self.books.of(crossing)
                 requests = [book.requests.get(id(view.nbl)) for view in chain]
-                item.facts["chained"] = {id(r.nbl): r for r in requests if r is not None and r.book is item}
+                item.facts["initiate_send_data: chained"] = {
+                    id(r.nbl): r for r in requests if r is not None and r.book is item
+                }
             else:
                 self._refused(crossing, item, chain)
 
@@ -154,7 +156,7 @@ class ChainOutcome(Checks):
             crossing,
             item,
         )
-        gone = item.facts.get("chain completed", 0)
+        gone = item.facts.get("initiate_send_data: chain completed", 0)
         self.check(
             "initiate.fail.no-send-complete",
             not gone,
@@ -194,8 +196,8 @@ class ChainOutcome(Checks):
                     )
             elif request.chained:
                 facts = request.book.facts
-                facts["chain completed"] = facts.get("chain completed", 0) + 1
-                if facts.get("chained", {}).pop(id(request.nbl), None) is not None:
+                facts["initiate_send_data: chain completed"] = facts.get("initiate_send_data: chain completed", 0) + 1
+                if facts.get("initiate_send_data: chained", {}).pop(id(request.nbl), None) is not None:
                     self.exercise("initiate.senddata.complete")
 
     @enter(Kind.TERMINATE_COMPLETE)
@@ -204,8 +206,8 @@ class ChainOutcome(Checks):
         if not crossing.boundary.bottom or not isinstance(operation, Operation):
             return
         for item in operation.objects:
-            if item is not None and item.ended and "chained" in item.facts:
-                self._left(crossing, item, item.facts.pop("chained"))
+            if item is not None and item.ended and "initiate_send_data: chained" in item.facts:
+                self._left(crossing, item, item.facts.pop("initiate_send_data: chained"))
 
     def _left(self, where: Crossing | ObjectBook, item: ObjectBook, requests: dict[int, Request]) -> None:
         left = [request for request in requests.values() if request.completed is None]
@@ -221,8 +223,8 @@ class ChainOutcome(Checks):
     def finished(self) -> None:
         for book in self.books.boundaries.values():
             for item in book.objects.values() if book.boundary.bottom else ():
-                if item.facts.get("chained"):
-                    self._left(item, item, item.facts["chained"])
+                if item.facts.get("initiate_send_data: chained"):
+                    self._left(item, item, item.facts["initiate_send_data: chained"])
 
     @leave(Kind.SEND_COMPLETE, stage=Stage.HANDLER)
     def handled(self, crossing: Crossing) -> None:
@@ -251,9 +253,9 @@ class HandedOverOnTheWire(Checks):
             return
         for block, item, new in zip(operation.before, operation.objects, operation.new, strict=True):
             if new and item is not None and item.stream is not None and block.chain:
-                item.stream.facts["chain ends"] = sum(view.length for view in block.chain)
+                item.stream.facts["initiate_send_data: chain ends"] = sum(view.length for view in block.chain)
                 if isinstance(block.delegated, TcpDelegated):
-                    item.stream.facts["patience"] = self._patience(crossing, block.delegated)
+                    item.stream.facts["initiate_send_data: patience"] = self._patience(crossing, block.delegated)
 
     def _patience(self, crossing: Crossing, delegated: TcpDelegated) -> int:
         """Until when (us) nothing in flight can be due again: no timer, no tail loss probe."""
@@ -267,18 +269,22 @@ class HandedOverOnTheWire(Checks):
     def arrived(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         """From now on there may be a reason to send again, or not to."""
         facts, send = stream.facts, stream.send
-        if "chain ends" not in facts:
+        if "initiate_send_data: chain ends" not in facts:
             return
-        facts["patience"] = 0
+        facts["initiate_send_data: patience"] = 0
         if send.next < send.handed_over and any(
             send.position(left) <= max(send.next, send.acked) < send.position(right)
             for left, right in packet.sack_blocks
         ):
-            facts["resent"] = True
+            facts["initiate_send_data: resent"] = True
 
     @segment_out
     def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
-        if "chain ends" not in stream.facts or not packet.payload_length or packet.flags & (SYN | RST):
+        if (
+            "initiate_send_data: chain ends" not in stream.facts
+            or not packet.payload_length
+            or packet.flags & (SYN | RST)
+        ):
             return
         start = stream.send.position(packet.seq)
         end = start + packet.payload_length
@@ -288,8 +294,8 @@ class HandedOverOnTheWire(Checks):
 
     def _in_flight(self, packet: Packet, stream: Stream, start: int) -> None:
         send = stream.send
-        if send.next > 0 and "in flight" not in stream.facts:
-            patient = stream.facts.get("patience", 0)
+        if send.next > 0 and "initiate_send_data: in flight" not in stream.facts:
+            patient = stream.facts.get("initiate_send_data: patience", 0)
             if packet.at < patient:
                 self.check(
                     "initiate.senddata.inflight",
@@ -299,13 +305,13 @@ class HandedOverOnTheWire(Checks):
                 )
             elif start < send.next and start >= send.acked:
                 self.exercise("initiate.senddata.inflight")
-            stream.facts["in flight"] = True
+            stream.facts["initiate_send_data: in flight"] = True
 
     def _resent(self, packet: Packet, stream: Stream, start: int, end: int) -> None:
         send = stream.send
-        if send.next >= send.handed_over or "resent" in stream.facts or end <= send.next:
+        if send.next >= send.handed_over or "initiate_send_data: resent" in stream.facts or end <= send.next:
             return
-        stream.facts["resent"] = True
+        stream.facts["initiate_send_data: resent"] = True
         first = max(send.next, send.acked)
         self.check(
             "initiate.senddata.resend-first",
@@ -316,10 +322,13 @@ class HandedOverOnTheWire(Checks):
 
     def _unsent(self, packet: Packet, stream: Stream, start: int, end: int) -> None:
         """What is sent at the chain's positions is what the chain holds."""
-        first, last = max(start, stream.send.handed_over, stream.send.acked), min(end, stream.facts["chain ends"])
+        first, last = (
+            max(start, stream.send.handed_over, stream.send.acked),
+            min(end, stream.facts["initiate_send_data: chain ends"]),
+        )
         if first >= last:
-            if stream.send.acked >= stream.facts["chain ends"]:
-                del stream.facts["chain ends"]
+            if stream.send.acked >= stream.facts["initiate_send_data: chain ends"]:
+                del stream.facts["initiate_send_data: chain ends"]
             return
         length = min(last - first, _COMPARED)
         expected = stream.send.bytes_at(first, length)

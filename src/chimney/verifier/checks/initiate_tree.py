@@ -28,8 +28,8 @@ class InitiateCourse(Checks):
     def arrives(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom and isinstance(crossing.notes, Operation):
             for other in self._open(crossing.notes):
-                other.facts["overlapped"] = True
-                crossing.notes.facts["overlapped"] = True
+                other.facts["initiate_tree: overlapped"] = True
+                crossing.notes.facts["initiate_tree: overlapped"] = True
 
     def _open(self, operation: Operation) -> list[Operation]:
         book = self.books.of(operation.boundary)
@@ -40,7 +40,7 @@ class InitiateCourse(Checks):
         operation = crossing.notes
         if not crossing.boundary.bottom or not isinstance(operation, Operation):
             return
-        if operation.facts.get("overlapped"):
+        if operation.facts.get("initiate_tree: overlapped"):
             self.check(
                 "initiate.concurrent",
                 crossing.raised is None,
@@ -66,7 +66,7 @@ class InitiateCourse(Checks):
         if not crossing.boundary.bottom or not isinstance(operation, Operation):
             return
         self.check("initiate.async", not completed_inside(crossing), "it was completed from within the call", crossing)
-        if operation.facts.get("overlapped"):
+        if operation.facts.get("initiate_tree: overlapped"):
             stale = [block for block in operation.after if block.status == POISON]
             self.check(
                 "initiate.concurrent",
@@ -90,14 +90,14 @@ class InitiateCourse(Checks):
             item,
         )
         self._contexts[key] = item
-        item.facts["context key"] = key
+        item.facts["initiate_tree: context key"] = key
 
     @enter(Kind.TERMINATE_COMPLETE)
     def terminated(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom and isinstance(crossing.notes, Operation):
             for item in crossing.notes.objects:
                 if item is not None and item.ended:
-                    key = item.facts.get("context key")
+                    key = item.facts.get("initiate_tree: context key")
                     if self._contexts.get(key) is item:  # type: ignore[arg-type]
                         del self._contexts[key]  # type: ignore[arg-type]
 
@@ -109,7 +109,7 @@ class InitiateCourse(Checks):
             for operation in book.operations:
                 if operation.kind is Kind.INITIATE:
                     self.check("initiate.async", False, "it was never completed", operation.call)
-                    if operation.facts.get("overlapped"):
+                    if operation.facts.get("initiate_tree: overlapped"):
                         self.check(
                             "initiate.concurrent", False, "of overlapping initiates, this never ended", operation.call
                         )

@@ -150,8 +150,8 @@ class CompletionsUp(Checks):
         self._own_answer_to_passed(crossing, request, entry.view.status)
         self._same(crossing, kind, below.completed is not None, "the driver below has not completed it")
         facts = request.book.facts
-        last = facts.get(f"up {kind.name}", 0)
-        facts[f"up {kind.name}"] = max(last, below.serial)
+        last = facts.get(f"intermediate_data: up {kind.name}", 0)
+        facts[f"intermediate_data: up {kind.name}"] = max(last, below.serial)
         if below.completed is not None:
             order = f"completion {below.serial} goes up after {last} of the same connection"
             self._same(crossing, kind, below.serial >= last, order)
@@ -322,14 +322,14 @@ class Indications(Checks):
     def event_arrived(self, crossing: Crossing) -> None:
         item = self.books.object(crossing)
         if crossing.boundary.protocol.driver is not None and item is not None and item.above is not None:
-            item.above.facts.setdefault("events", []).append((crossing.value, crossing.information))
+            item.above.facts.setdefault("intermediate_data: events", []).append((crossing.value, crossing.information))
 
     @enter(Kind.EVENT)
     def event_made(self, crossing: Crossing) -> None:
         item = self.books.object(crossing)
         if crossing.boundary.bottom:
             return
-        waiting = [] if item is None else item.facts.get("events", [])
+        waiting = [] if item is None else item.facts.get("intermediate_data: events", [])
         event = (crossing.value, crossing.information)
         if waiting and waiting[0] == event:
             del waiting[0]
@@ -347,7 +347,7 @@ class Indications(Checks):
                     self._swallowed(item, crossing)
 
     def _swallowed(self, item: ObjectBook, where: Crossing | ObjectBook) -> None:
-        events = item.facts.pop("events", None)
+        events = item.facts.pop("intermediate_data: events", None)
         if events:
             message = f"events {events} of the driver below were not passed up"
             self.check("im.event.propagate", False, message, where, item)

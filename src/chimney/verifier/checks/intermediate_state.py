@@ -183,18 +183,22 @@ class VlanOnTheWay(Checks):
             before, after = item.above, item
             vlan = isinstance(before.const, NeighborConst) and isinstance(after.const, NeighborConst)
             if vlan and before.const.vlan_id != after.const.vlan_id:  # type: ignore[union-attr]
-                item.facts["vlan set"] = True
+                item.facts["intermediate_state: vlan set"] = True
             priority = isinstance(before.cached, TcpCached) and isinstance(after.cached, TcpCached)
             if priority and before.cached.user_priority != after.cached.user_priority:  # type: ignore[union-attr]
-                item.facts["priority set"] = True
-            for fact in ("vlan set", "priority set"):
+                item.facts["intermediate_state: priority set"] = True
+            for fact in ("intermediate_state: vlan set", "intermediate_state: priority set"):
                 if item.above.facts.get(fact):
                     item.facts[fact] = True
 
     @segment_out
     def sent(self, packet: Packet, tcp: ObjectBook, stream: Stream) -> None:
         neighbor = tcp.parent.parent if tcp.parent is not None else None
-        if neighbor is not None and neighbor.facts.get("vlan set") and isinstance(neighbor.const, NeighborConst):
+        if (
+            neighbor is not None
+            and neighbor.facts.get("intermediate_state: vlan set")
+            and isinstance(neighbor.const, NeighborConst)
+        ):
             self.check(
                 "im.initiate.vlan",
                 max(packet.vlan, 0) & _VLAN_ID == neighbor.const.vlan_id,
@@ -203,7 +207,7 @@ class VlanOnTheWay(Checks):
                 tcp,
                 packet.link,
             )
-        if tcp.facts.get("priority set") and isinstance(tcp.cached, TcpCached):
+        if tcp.facts.get("intermediate_state: priority set") and isinstance(tcp.cached, TcpCached):
             self.check(
                 "im.initiate.vlan",
                 max(packet.vlan, 0) >> 13 == tcp.cached.user_priority,

@@ -50,10 +50,10 @@ class Invalidate(Checks):
             if item is None or block.status != Status.SUCCESS:
                 continue
             self._silenced += 1
-            item.facts["invalid"] = crossing
+            item.facts["invalidate: invalid"] = crossing
             for connection in connections_of(item):
-                if connection.stream is not None and "to be asked for" not in connection.facts:
-                    connection.facts["to be asked for"] = crossing
+                if connection.stream is not None and "invalidate: to be asked for" not in connection.facts:
+                    connection.facts["invalidate: to be asked for"] = crossing
 
     @segment_out
     def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
@@ -62,7 +62,7 @@ class Invalidate(Checks):
             self.check("invalidate.stop-send", False, message, packet)
 
     def _asked(self, where: Crossing | ObjectBook, item: ObjectBook, at: int) -> None:
-        since: Crossing | None = item.facts.pop("to be asked for", None)
+        since: Crossing | None = item.facts.pop("invalidate: to be asked for", None)
         stream = item.stream
         if since is None or stream is None:
             return
@@ -111,7 +111,7 @@ class Invalidate(Checks):
                 broken = item.stream is not None and item.stream.hardware_failure is not None
                 if block.status != Status.SUCCESS and item.stream is not None and not broken:
                     # The host is told of broken hardware next.
-                    item.stream.facts["invalid and failed"] = crossing
+                    item.stream.facts["invalidate: invalid and failed"] = crossing
                 else:
                     self.check(
                         "invalidate.keep",
@@ -124,7 +124,7 @@ class Invalidate(Checks):
     @finish
     def finished(self) -> None:
         for stream in self.books.streams.values():
-            failed = stream.facts.get("invalid and failed")
+            failed = stream.facts.get("invalidate: invalid and failed")
             if failed is not None:
                 self.check(
                     "invalidate.keep",
@@ -149,4 +149,4 @@ class Invalidate(Checks):
 
 def _silenced(item: ObjectBook | None) -> bool:
     """Whether the object, or one that it depends on, has been invalidated."""
-    return item is not None and any("invalid" in other.facts for other in below(item))
+    return item is not None and any("invalidate: invalid" in other.facts for other in below(item))

@@ -65,7 +65,7 @@ class QueryTarget(Checks):
                 self._answer(crossing, block, item, operation)
             elif item.stream is not None:
                 # Only broken hardware is a reason; the host is told of it next (9.8).
-                item.stream.facts["query failed"] = crossing
+                item.stream.facts["query: query failed"] = crossing
 
     def _answer(self, crossing: Crossing, block: BlockView, item: ObjectBook, operation: Operation) -> None:
         missing = [name for state in (block.const, block.cached, block.delegated) for name in _poisoned(state)]
@@ -91,7 +91,7 @@ class QueryTarget(Checks):
                 if book.boundary.bottom and operation.kind is Kind.QUERY:
                     self.check("query.async", False, "it was never completed", operation.call)
         for stream in self.books.streams.values():
-            failed = stream.facts.get("query failed")
+            failed = stream.facts.get("query: query failed")
             if failed is not None:
                 self.check(
                     "query.any-class",
@@ -113,20 +113,20 @@ class QueryHost(Checks):
         if crossing.boundary.top and isinstance(operation, Operation):
             for block, item, _ in nodes(operation):
                 if item is not None and block.status == Status.FAILURE:
-                    item.facts["query failed here"] = True
+                    item.facts["query: query failed here"] = True
 
     @enter(Kind.TERMINATE)
     def terminate(self, crossing: Crossing) -> None:
         if crossing.boundary.top and isinstance(crossing.notes, Operation):
             for item in crossing.notes.objects:
-                if item is not None and item.facts.pop("query failed here", False):
+                if item is not None and item.facts.pop("query: query failed here", False):
                     self.exercise("query.failure")
 
     @finish
     def finished(self) -> None:
         for book in self.books.boundaries.values():
             for item in book.objects.values() if book.boundary.top else ():
-                if item.facts.get("query failed here") and item.offloaded:
+                if item.facts.get("query: query failed here") and item.offloaded:
                     self.check("query.failure", False, "a query of it failed, and it stays", item, item)
 
 

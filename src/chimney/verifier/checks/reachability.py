@@ -69,7 +69,7 @@ class Reachability(Checks):
             hrd = view.cached.host_reachability_delta if isinstance(view.cached, NeighborCached) else 0
             nrd = view.delegated.nic_reachability_delta if isinstance(view.delegated, NeighborDelegated) else 0
             since = operation.call.at
-            item.facts["clocks"] = Clocks(since - int(hrd * tick), since - int(nrd * tick), crossing.at)
+            item.facts["reachability: clocks"] = Clocks(since - int(hrd * tick), since - int(nrd * tick), crossing.at)
 
     @enter(Kind.UPDATE_COMPLETE)
     def updated(self, crossing: Crossing) -> None:
@@ -81,7 +81,7 @@ class Reachability(Checks):
                 self._host_said(item, view.cached.host_reachability_delta, crossing.at)
 
     def _host_said(self, item: ObjectBook, delta: int, now: int) -> None:
-        clocks: Clocks | None = item.facts.get("clocks")
+        clocks: Clocks | None = item.facts.get("reachability: clocks")
         if clocks is not None:
             clocks.host = now - int(delta * self._tick_us(self.books.of(item.boundary)))
 
@@ -91,14 +91,14 @@ class Reachability(Checks):
         neighbor = neighbor_of(item)
         if crossing.boundary.bottom and neighbor is not None:
             # It may be processed any time later.
-            clocks: Clocks | None = neighbor.facts.get("clocks")
+            clocks: Clocks | None = neighbor.facts.get("reachability: clocks")
             if clocks is not None:
                 clocks.perhaps = max(clocks.perhaps, crossing.at + _SLACK_US)
 
     @segment
     def seen(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         neighbor = neighbor_of(item)
-        clocks: Clocks | None = None if neighbor is None else neighbor.facts.get("clocks")
+        clocks: Clocks | None = None if neighbor is None else neighbor.facts.get("reachability: clocks")
         if neighbor is None or clocks is None:
             return
         if packet.incoming:
@@ -111,8 +111,8 @@ class Reachability(Checks):
     def _is_progress(self, stream: Stream) -> bool:
         """Whether what has been received in sequence, or acknowledged, has grown since this was asked last."""
         state = (stream.receive.available, stream.send.acked)
-        before = stream.facts.get("progress", (stream.receive.handed_over, 0))
-        stream.facts["progress"] = state
+        before = stream.facts.get("reachability: progress", (stream.receive.handed_over, 0))
+        stream.facts["reachability: progress"] = state
         usable = stream.receive.exact and not stream.leaving and not stream.failed
         return usable and state != before
 
@@ -172,10 +172,10 @@ class Reachability(Checks):
         if not crossing.blocks or crossing.blocks[0].handle is None:
             return None
         item = self.books.of(crossing).objects.get(id(crossing.blocks[0].handle))
-        return item if item is not None and "clocks" in item.facts else None
+        return item if item is not None and "reachability: clocks" in item.facts else None
 
     def _timely(self, crossing: Crossing, neighbor: ObjectBook) -> None:
-        clocks: Clocks = neighbor.facts["clocks"]
+        clocks: Clocks = neighbor.facts["reachability: clocks"]
         stale = self._stale_us(self.books.of(crossing))
         slack = self._slack(neighbor, stale)
         since_host = crossing.at - clocks.host
@@ -235,13 +235,13 @@ class Reachability(Checks):
         if not crossing.boundary.bottom or not isinstance(operation, Operation):
             return
         for view, item in zip(operation.after, operation.objects, strict=False):
-            if item is not None and "clocks" in item.facts and view.status == Status.SUCCESS:
+            if item is not None and "reachability: clocks" in item.facts and view.status == Status.SUCCESS:
                 self._delta(crossing, item, view)
 
     def _delta(self, crossing: Crossing, neighbor: ObjectBook, view: BlockView) -> None:
         if not isinstance(view.delegated, NeighborDelegated):
             return
-        clocks: Clocks = neighbor.facts["clocks"]
+        clocks: Clocks = neighbor.facts["reachability: clocks"]
         tick = self._tick_us(self.books.of(crossing))
         said = view.delegated.nic_reachability_delta * tick
         slack = _SLACK_US + 2 * tick

@@ -19,7 +19,7 @@ from chimney.verifier.violation import VerificationError, name
 if TYPE_CHECKING:
     from chimney.verifier.verifier import Verifier
 
-_LAST = "received"
+_LAST = "receive_completion: received"
 
 
 class ReceiveCompletion(Checks):

@@ -134,8 +134,8 @@ class SendCompletion(Checks):
 
     def _order(self, crossing: Crossing, request: Request) -> None:
         facts = request.book.facts
-        last = facts.get("send completed", -1)
-        facts["send completed"] = max(last, request.order)
+        last = facts.get("send_completion: send completed", -1)
+        facts["send_completion: send completed"] = max(last, request.order)
         if last >= 0:
             self.check(
                 "send.complete.order",
@@ -148,7 +148,7 @@ class SendCompletion(Checks):
 
 def _ending(stream: Stream) -> bool:
     """Whether something has happened after which the target need not process what arrives."""
-    return stream.failed or stream.leaving or stream.abort_event is not None or "deaf" in stream.facts
+    return stream.failed or stream.leaving or stream.abort_event is not None or "send_completion: deaf" in stream.facts
 
 
 def acked_for_sure(stream: Stream) -> int:
@@ -157,7 +157,7 @@ def acked_for_sure(stream: Stream) -> int:
     All that are there; but from an end on those that came in batches before it: the verifier sees the frames of one
     batch before the target looks at the first.
     """
-    sure: int = stream.facts.get("acked for sure", 0) if _ending(stream) else stream.send.acked
+    sure: int = stream.facts.get("send_completion: acked for sure", 0) if _ending(stream) else stream.send.acked
     return sure
 
 
@@ -204,17 +204,17 @@ class SendFailure(Checks):
 
     def _arrived(self, stream: Stream) -> None:
         facts = stream.facts
-        if facts.get("batch") != self._batch:
-            facts["batch"] = self._batch
+        if facts.get("send_completion: batch") != self._batch:
+            facts["send_completion: batch"] = self._batch
             if not _ending(stream):
-                facts["acked for sure"] = facts.get("acked before", 0)
-        facts["acked before"] = stream.send.acked
+                facts["send_completion: acked for sure"] = facts.get("send_completion: acked before", 0)
+        facts["send_completion: acked before"] = stream.send.acked
 
     @enter(Kind.DISCONNECT, stage=Stage.HANDLER)
     def aborted(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom and crossing.value == DisconnectFlags.ABORTIVE_CLOSE:
             for request in crossing.notes:
-                request.stream.facts["deaf"] = True
+                request.stream.facts["send_completion: deaf"] = True
 
     @enter(Kind.STATUS)
     def status(self, crossing: Crossing) -> None:
@@ -223,10 +223,10 @@ class SendFailure(Checks):
         if crossing.boundary.bottom and book.uploading_all is crossing:
             for item in book.offloaded():
                 if item.stream is not None:
-                    item.stream.facts["deaf"] = True
+                    item.stream.facts["send_completion: deaf"] = True
 
     def _sent(self, packet: Packet, stream: Stream) -> None:
-        failed = stream.facts.get("failed from")
+        failed = stream.facts.get("send_completion: failed from")
         if failed is None:
             return
         end = stream.send.position(packet.seq) + packet.payload_length
@@ -278,7 +278,7 @@ class SendFailure(Checks):
         assert request is not None
         facts = stream.facts
         start = request.start + min(view.bytes_transferred, request.length)
-        facts["failed from"] = min(start, facts.get("failed from", start))
+        facts["send_completion: failed from"] = min(start, facts.get("send_completion: failed from", start))
         if request.length:
             self.check(
                 "send.complete.failure-meaning",
@@ -303,7 +303,7 @@ class SendFailure(Checks):
             self._status_after_reset(crossing, stream, view.status)
         elif unasked and stream.reset is not None:
             # Whether the target has accepted the RST is known when it says so.
-            facts.setdefault("before abort event", []).append(view.status)
+            facts.setdefault("send_completion: before abort event", []).append(view.status)
 
     def _status_after_reset(self, crossing: Crossing, stream: Stream, status: int) -> None:
         self.check(
@@ -320,7 +320,7 @@ class SendFailure(Checks):
             return
         item = self.books.object(crossing)
         if item is not None and item.stream is not None:
-            for status in item.stream.facts.pop("before abort event", ()):
+            for status in item.stream.facts.pop("send_completion: before abort event", ()):
                 self._status_after_reset(crossing, item.stream, status)
 
 

@@ -89,7 +89,7 @@ class UnfinishedSends(Checks):
     def _continued(
         self, crossing: Crossing, item: ObjectBook, stream: Stream, block: BlockView, state: TcpDelegated
     ) -> None:
-        sends = item.facts["sends"] = Sends()
+        sends = item.facts["send_hosts: sends"] = Sends()
         left = self._left.pop(stream.flow, None)
         if left is not None:
             done = distance(state.snd_una, left.seq)
@@ -103,7 +103,7 @@ class UnfinishedSends(Checks):
         if not crossing.boundary.top or not crossing.notes:
             return
         item: ObjectBook = crossing.notes[0].book
-        sends: Sends | None = item.facts.get("sends")
+        sends: Sends | None = item.facts.get("send_hosts: sends")
         if sends is None or (crossing.kind is Kind.DISCONNECT and crossing.value != DisconnectFlags.GRACEFUL_CLOSE):
             return
         if sends.backlog and crossing.kind is Kind.SEND:
@@ -121,7 +121,7 @@ class UnfinishedSends(Checks):
     def _again(self, crossing: Crossing, item: ObjectBook, sends: Sends, view: NblView) -> None:
         """The same memory once more on the same connection."""
         assert item.stream is not None
-        aborted: Aborted | None = item.stream.facts.get("aborted")
+        aborted: Aborted | None = item.stream.facts.get("send_hosts: aborted")
         if aborted is not None:
             memory = [mdl for _, _, mdls in view.buffers for mdl in mdls if mdl.byte_count]
             again = view.nbl in aborted.lists or any(mdl in aborted.memory for mdl in memory)
@@ -155,7 +155,7 @@ class UnfinishedSends(Checks):
     @leave(*_DATA)
     def refused(self, crossing: Crossing) -> None:
         if crossing.raised is not None and crossing.boundary.top and crossing.notes:
-            sends: Sends | None = crossing.notes[0].book.facts.get("sends")
+            sends: Sends | None = crossing.notes[0].book.facts.get("send_hosts: sends")
             for view in crossing.nbls:
                 if sends is not None and sends.starts.pop(id(view.nbl), None) is not None:
                     sends.posted -= view.length
@@ -167,7 +167,7 @@ class UnfinishedSends(Checks):
     def event(self, crossing: Crossing) -> None:
         if crossing.boundary.top and crossing.value == TcpOffloadEvent.INDICATE_SEND_BACKLOG_CHANGE:
             item = self.books.object(crossing)
-            sends: Sends | None = None if item is None else item.facts.get("sends")
+            sends: Sends | None = None if item is None else item.facts.get("send_hosts: sends")
             if sends is not None and isinstance(crossing.information, int):
                 sends.backlog = crossing.information
 
@@ -177,7 +177,7 @@ class UnfinishedSends(Checks):
         if not crossing.boundary.top or not isinstance(operation, Operation):
             return
         for block, item in zip(operation.after, operation.objects, strict=False):
-            sends: Sends | None = None if item is None else item.facts.get("sends")
+            sends: Sends | None = None if item is None else item.facts.get("send_hosts: sends")
             if sends is not None and isinstance(block.delegated, TcpDelegated) and block.status == Status.SUCCESS:
                 size = block.delegated.send_backlog_size
                 sends.backlog = 0 if size == BACKLOG_UNSUPPORTED else size
@@ -191,7 +191,7 @@ class UnfinishedSends(Checks):
 
     def _ended(self, crossing: Crossing, entry: Completed, request: Request) -> None:
         item, view = request.book, entry.view
-        sends: Sends | None = item.facts.get("sends")
+        sends: Sends | None = item.facts.get("send_hosts: sends")
         start = None if sends is None else sends.starts.pop(id(view.nbl), None)
         if sends is None or start is None:
             return
@@ -203,7 +203,7 @@ class UnfinishedSends(Checks):
                 sends.without_memory = sends.without_memory or crossing
                 sends.refused.add(view.nbl)
         elif view.status == Status.REQUEST_ABORTED and request.kind is Kind.SEND and count < request.length:
-            aborted: Aborted = request.stream.facts.setdefault("aborted", Aborted())
+            aborted: Aborted = request.stream.facts.setdefault("send_hosts: aborted", Aborted())
             self.exercise("send.complete.abort-host")
             if len(aborted.lists) < _ABORTED:
                 aborted.lists.append(view.nbl)
@@ -221,7 +221,7 @@ class UnfinishedSends(Checks):
     def terminating(self, crossing: Crossing) -> None:
         if crossing.boundary.top and isinstance(crossing.notes, Operation):
             for item in crossing.notes.objects:
-                sends: Sends | None = None if item is None else item.facts.get("sends")
+                sends: Sends | None = None if item is None else item.facts.get("send_hosts: sends")
                 if sends is not None and sends.without_memory is not None:
                     self.exercise("im.send.no-memory.host")
 
@@ -231,7 +231,7 @@ class UnfinishedSends(Checks):
         if not crossing.boundary.top or not isinstance(operation, Operation):
             return
         for block, item in zip(operation.after, operation.objects, strict=False):
-            sends: Sends | None = None if item is None else item.facts.get("sends")
+            sends: Sends | None = None if item is None else item.facts.get("send_hosts: sends")
             if item is not None and item.ended and sends is not None and isinstance(block.delegated, TcpDelegated):
                 self._left_to_host(crossing, item, sends, block, block.delegated)
 
@@ -266,7 +266,7 @@ class UnfinishedSends(Checks):
         for block, item, fresh in zip(operation.after, operation.objects, operation.new, strict=False):
             if item is None or not fresh or item.layer is not Layer.TCP or block.status in OFFLOADED:
                 continue
-            sends: Sends | None = item.facts.get("sends")
+            sends: Sends | None = item.facts.get("send_hosts: sends")
             if sends is not None and sends.expected is not None and item.stream is not None:
                 self._left[item.stream.flow] = sends.expected
 
@@ -274,7 +274,7 @@ class UnfinishedSends(Checks):
     def finished(self) -> None:
         for book in self.books.boundaries.values():
             for item in book.objects.values():
-                sends: Sends | None = item.facts.get("sends")
+                sends: Sends | None = item.facts.get("send_hosts: sends")
                 if sends is not None and sends.without_memory is not None and item.offloaded:
                     going = any(operation.kind is Kind.TERMINATE for operation in item.operations)
                     message = "a driver had no memory for a send, and the connection has not been uploaded"

@@ -90,7 +90,7 @@ class SendCalls(Checks):
         if stream.failed or stream.leaving or stream.abort_event is not None or book.uploading_all is not None:
             self.exercise("send.accept-all")
         elif status == Status.REQUEST_ABORTED:
-            stream.facts.setdefault("aborted send", crossing)
+            stream.facts.setdefault("sending: aborted send", crossing)
         else:
             self._refused(crossing, stream, status)
 
@@ -105,7 +105,7 @@ class SendCalls(Checks):
                 self._unexplained(stream)
 
     def _unexplained(self, stream: Stream) -> None:
-        crossing = stream.facts.pop("aborted send", None)
+        crossing = stream.facts.pop("sending: aborted send", None)
         if crossing is not None and not stream.failed and stream.abort_event is None:
             self._refused(crossing, stream, Status.REQUEST_ABORTED)
 
@@ -159,16 +159,16 @@ class Transmission(Checks):
             self.check("send.fifo", same, message, packet)
         if len(view.buffers) > 1:
             self.check("send.multi-nb", same, message, packet)
-        first = stream.facts.setdefault("first call", request.posted.number)
+        first = stream.facts.setdefault("sending: first call", request.posted.number)
         if request.posted.number != first:
             self.check("send.fifo.across-calls", same, message, packet)
 
     def _push(self, packet: Packet, stream: Stream, end: int) -> None:
         """The alternative of the rule that every target has to keep: the last segment before the queue runs empty."""
         send = stream.send
-        if end <= stream.facts.get("pushed", send.handed_over):
+        if end <= stream.facts.get("sending: pushed", send.handed_over):
             return
-        stream.facts["pushed"] = end
+        stream.facts["sending: pushed"] = end
         self._released(packet, stream)
         if end == send.posted and send.requests and send.requests[-1].kind is Kind.SEND:
             self.check(
@@ -184,7 +184,7 @@ class Transmission(Checks):
     def received(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         if packet.acts and packet.flags & ACK and not packet.flags & SYN and stream.terminate is None:
             scale = _send_scale(packet)
-            stream.facts["window"] = stream.send.position(packet.ack) + (packet.window << scale)
+            stream.facts["sending: window"] = stream.send.position(packet.ack) + (packet.window << scale)
             self._consider(packet.at, stream, packet.book)
 
     @leave(Kind.INITIATE_COMPLETE)
@@ -192,7 +192,7 @@ class Transmission(Checks):
         if crossing.boundary.bottom and crossing.notes is not None:
             for item in crossing.notes.objects:
                 if item is not None and item.stream is not None and item.offloaded:
-                    item.stream.facts.setdefault("window", item.stream.delegated.snd_wnd)
+                    item.stream.facts.setdefault("sending: window", item.stream.delegated.snd_wnd)
                     self._consider(crossing.at, item.stream, item)
 
     @leave(Kind.SEND)
@@ -206,17 +206,17 @@ class Transmission(Checks):
         held = (
             send.posted > send.sent
             and send.sent <= send.acked
-            and stream.facts.get("window", 0) > send.sent
+            and stream.facts.get("sending: window", 0) > send.sent
             and not stream.failed
             and not stream.leaving
         )
         if held:
-            stream.facts.setdefault("held since", (at, item))
+            stream.facts.setdefault("sending: held since", (at, item))
         else:
-            stream.facts.pop("held since", None)
+            stream.facts.pop("sending: held since", None)
 
     def _released(self, packet: Packet, stream: Stream) -> None:
-        since = stream.facts.pop("held since", None)
+        since = stream.facts.pop("sending: held since", None)
         if since is not None:
             self._in_time(stream, since, packet.at, packet)
 
@@ -243,7 +243,7 @@ class Transmission(Checks):
     def finished(self) -> None:
         now = self.verifier.clock()
         for stream in self.books.streams.values():
-            since = stream.facts.get("held since")
+            since = stream.facts.get("sending: held since")
             if since is not None and stream.terminated is None and not stream.leaving and not stream.failed:
                 self._in_time(stream, since, now, None)
 

@@ -57,7 +57,7 @@ class OwnerChecks(Checks):
         if isinstance(crossing.notes, Operation):
             for item in crossing.notes.objects:
                 if item is not None:
-                    item.facts["updated"] = crossing.number
+                    item.facts["state: updated"] = crossing.number
 
     @enter(Kind.QUERY_COMPLETE)
     def queried(self, crossing: Crossing) -> None:
@@ -87,7 +87,7 @@ class OwnerChecks(Checks):
         """Whether an update was under way at any time during the query: either value is right, then."""
         if any(operation.kind is Kind.UPDATE for operation in item.operations):
             return True
-        return bool(item.facts.get("updated", -1) > crossing.notes.call.number)
+        return bool(item.facts.get("state: updated", -1) > crossing.notes.call.number)
 
     @enter(Kind.EVENT, Kind.OFFLOAD_EVENT)
     def announced(self, crossing: Crossing) -> None:
@@ -148,7 +148,7 @@ class BacklogChecks(Checks):
         facts = self.books.of(crossing).facts
         size = delegated.send_backlog_size
         supported = size != BACKLOG_UNSUPPORTED
-        known = facts.setdefault("send backlog", supported)
+        known = facts.setdefault("state: send backlog", supported)
         self.check(
             "state.sendbacklog.unsupported",
             size > 0 and supported == known,
@@ -165,12 +165,12 @@ class BacklogChecks(Checks):
             crossing,
             stream,
         )
-        stream.facts["asked for backlog"] = size != BACKLOG_UNSUPPORTED and size > 0
+        stream.facts["state: asked for backlog"] = size != BACKLOG_UNSUPPORTED and size > 0
 
     @enter(Kind.EVENT)
     def changed(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom and crossing.value == TcpOffloadEvent.INDICATE_SEND_BACKLOG_CHANGE:
-            known = self.books.of(crossing).facts.setdefault("send backlog", True)
+            known = self.books.of(crossing).facts.setdefault("state: send backlog", True)
             self.check(
                 "state.sendbacklog.unsupported",
                 known,
@@ -198,11 +198,11 @@ class BacklogChecks(Checks):
             return
         first: Request = requests[0]
         stream = first.stream
-        if stream.facts.pop("asked for backlog", False):
+        if stream.facts.pop("state: asked for backlog", False):
             receive = stream.receive
             waiting = [r for r in self.books.of(crossing).open_requests(first.book, Kind.RECEIVE) if r not in requests]
             if not waiting and not first.view.no_push:
-                stream.facts["to be filled"] = first, min(first.length, receive.available - receive.delivered)
+                stream.facts["state: to be filled"] = first, min(first.length, receive.available - receive.delivered)
 
     @enter(Kind.RECEIVE_COMPLETE)
     def completed(self, crossing: Crossing) -> None:
@@ -215,10 +215,10 @@ class BacklogChecks(Checks):
         if request is None:
             return
         stream = request.stream
-        expected = stream.facts.get("to be filled")
+        expected = stream.facts.get("state: to be filled")
         if expected is None or expected[0] is not request:
             return
-        del stream.facts["to be filled"]
+        del stream.facts["state: to be filled"]
         if not stream.failed and not stream.leaving:
             self.check(
                 "state.host-posts-to-backlog",
@@ -284,14 +284,14 @@ class RoundTripChecks(Checks):
     @segment_in
     def received(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         acked = stream.send.acked
-        if packet.flags & ACK and packet.acts and acked > stream.facts.get("acknowledged", 0):
-            stream.facts["acknowledged"] = acked
+        if packet.flags & ACK and packet.acts and acked > stream.facts.get("state: acknowledged", 0):
+            stream.facts["state: acknowledged"] = acked
             self._trips(stream).acknowledged(acked, packet.at)
 
     def _trips(self, stream: Stream) -> _RoundTrips:
-        trips: _RoundTrips | None = stream.facts.get("round trips")
+        trips: _RoundTrips | None = stream.facts.get("state: round trips")
         if trips is None:
-            trips = stream.facts["round trips"] = _RoundTrips()
+            trips = stream.facts["state: round trips"] = _RoundTrips()
         return trips
 
     @enter(Kind.QUERY_COMPLETE, Kind.TERMINATE_COMPLETE)
@@ -303,7 +303,7 @@ class RoundTripChecks(Checks):
 
     def _told(self, crossing: Crossing, stream: Stream, now: TcpDelegated) -> None:
         before = stream.delegated
-        trips: _RoundTrips | None = stream.facts.get("round trips")
+        trips: _RoundTrips | None = stream.facts.get("state: round trips")
         if stream.send.acked == 0 and (trips is None or trips.least < 0):
             self.check(
                 "state.rtt.scaled",

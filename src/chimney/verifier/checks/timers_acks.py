@@ -52,11 +52,11 @@ class DelayedAcknowledgements(Checks):
         if not is_plain(packet):
             return
         receive = stream.receive
-        owed: _Owed | None = stream.facts.get("delayed ack")
+        owed: _Owed | None = stream.facts.get("timers_acks: delayed ack")
         if owed is None:
             debt = Debt(stream, self._overdue, _PATIENCE_US)
             start = min(receive.position(packet.seq), receive.next) if packet.payload_length else receive.next
-            owed = stream.facts["delayed ack"] = _Owed(debt, max(start, receive.acknowledged))
+            owed = stream.facts["timers_acks: delayed ack"] = _Owed(debt, max(start, receive.acknowledged))
         grown = receive.next > owed.next
         owed.next = receive.next
         parameters = parameters_of(self.books, stream)
@@ -79,7 +79,7 @@ class DelayedAcknowledgements(Checks):
 
     @segment_out
     def acknowledged(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
-        owed: _Owed | None = stream.facts.get("delayed ack")
+        owed: _Owed | None = stream.facts.get("timers_acks: delayed ack")
         if owed is None or not owed.segments or not packet.flags & ACK:
             return
         if stream.receive.position(packet.ack) >= owed.next:
@@ -133,19 +133,21 @@ class FastRetransmissions(Checks):
     @enter(Kind.SEND, stage=Stage.HANDLER)
     def posted(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom and crossing.notes:
-            flight = crossing.notes[0].stream.facts.get("flight")
+            flight = crossing.notes[0].stream.facts.get("timers_acks: flight")
             if flight is not None:
                 flight.posted_at = crossing.at
 
     @segment
     def seen(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
-        flight: _Flight | None = stream.facts.get("flight")
+        flight: _Flight | None = stream.facts.get("timers_acks: flight")
         if flight is None:
             send = stream.send
             before = send.handed_over
             debt = Debt(stream, self._overdue, _FAST_US)
             # Until what was handed over is acknowledged, nothing can be said.
-            flight = stream.facts["flight"] = _Flight(debt, min(send.acked, before), before, recover=before)
+            flight = stream.facts["timers_acks: flight"] = _Flight(
+                debt, min(send.acked, before), before, recover=before
+            )
             flight.progress_at = flight.posted_at = packet.at
         if item.parent is not None and flight.path is not item.parent.cached:
             # What does not fit the path any more is sent again, too.

@@ -81,7 +81,7 @@ class IdleTimers(Checks):
                 self._idle(item, item.stream, crossing.at, operation.call.at)
 
     def _idle(self, item: ObjectBook, stream: Stream, now: int, asked: int) -> None:
-        idle = stream.facts["idle"] = _Idle(
+        idle = stream.facts["timers_idle: idle"] = _Idle(
             Debt(stream, self._no_probe, _LATE_US), Debt(stream, self._not_closed, _LATE_US)
         )
         idle.link = self._links.get(item.boundary.number, "")
@@ -123,7 +123,7 @@ class IdleTimers(Checks):
         if not crossing.boundary.bottom or not isinstance(operation, Operation):
             return
         for asked, view, item in zip(operation.before, operation.after, operation.objects, strict=False):
-            idle = None if item is None or item.stream is None else item.stream.facts.get("idle")
+            idle = None if item is None or item.stream is None else item.stream.facts.get("timers_idle: idle")
             if item is None or item.stream is None or idle is None or view.status != Status.SUCCESS:
                 continue
             parameters = parameters_of(self.books, item.stream)
@@ -143,7 +143,7 @@ class IdleTimers(Checks):
     @segment
     def seen(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         self._links[item.boundary.number] = packet.link
-        idle: _Idle | None = stream.facts.get("idle")
+        idle: _Idle | None = stream.facts.get("timers_idle: idle")
         parameters = parameters_of(self.books, stream)
         if idle is None or parameters is None:
             return
@@ -219,7 +219,7 @@ class IdleTimers(Checks):
         for entry in crossing.notes:
             request = entry if crossing.kind is Kind.FORWARD else entry.request
             stream = None if request is None else request.stream
-            idle: _Idle | None = None if stream is None else stream.facts.get("idle")
+            idle: _Idle | None = None if stream is None else stream.facts.get("timers_idle: idle")
             if stream is None or idle is None:
                 continue
             idle.probe_from, idle.doubtful, idle.next = -1, True, stream.receive.next
@@ -238,7 +238,7 @@ class IdleTimers(Checks):
     @enter(Kind.EVENT)
     def told(self, crossing: Crossing) -> None:
         found = connection_of(self, crossing)
-        idle: _Idle | None = None if found is None else found[1].facts.get("idle")
+        idle: _Idle | None = None if found is None else found[1].facts.get("timers_idle: idle")
         if found is None or idle is None or crossing.value != TcpOffloadEvent.INDICATE_RETRIEVE:
             return
         item, stream = found
@@ -264,7 +264,9 @@ class IdleTimers(Checks):
         if not crossing.boundary.bottom or not isinstance(operation, Operation):
             return
         for view, item in zip(operation.after, operation.objects, strict=False):
-            idle: _Idle | None = None if item is None or item.stream is None else item.stream.facts.get("idle")
+            idle: _Idle | None = (
+                None if item is None or item.stream is None else item.stream.facts.get("timers_idle: idle")
+            )
             if idle is None or view.status != Status.SUCCESS:
                 continue
             idle.probe.settle()
@@ -283,7 +285,7 @@ class IdleTimers(Checks):
     def _no_probe(self, debt: Debt) -> None:
         stream = debt.stream
         if is_at_work(stream) and settled(stream.bottom) and self._timeout(stream) and self._is_quiet(stream):
-            idle: _Idle = stream.facts["idle"]
+            idle: _Idle = stream.facts["timers_idle: idle"]
             text = f"nothing happens, and there is no keepalive probe ({idle.count} have been sent)"
             self.check("timer.keepalive", False, text, stream.bottom, stream)
 
@@ -303,18 +305,18 @@ class Clocks(Checks):
     def ended(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom and isinstance(crossing.notes, Operation):
             for stream in crossing.notes.streams():
-                stream.facts.pop("clock", None)
+                stream.facts.pop("timers_idle: clock", None)
 
     @segment_out
     def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         stamps = packet.timestamps
         if stamps is None or not item.offloaded:
             return
-        since = stream.facts.setdefault("clock", (packet.at, stamps[0]))
+        since = stream.facts.setdefault("timers_idle: clock", (packet.at, stamps[0]))
         elapsed = packet.at - since[0]
         if elapsed < _RATE_US:
             return
-        stream.facts["clock"] = (packet.at, stamps[0])
+        stream.facts["timers_idle: clock"] = (packet.at, stamps[0])
         parameters = parameters_of(self.books, stream)
         if parameters is None:
             return

@@ -76,15 +76,15 @@ class Retransmissions(Checks):
 
     @segment
     def seen(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
-        attempts: _Attempts | None = stream.facts.get("attempts")
+        attempts: _Attempts | None = stream.facts.get("timers_sending: attempts")
         if attempts is None:
-            attempts = stream.facts["attempts"] = self._begin(packet, item, stream)
+            attempts = stream.facts["timers_sending: attempts"] = self._begin(packet, item, stream)
         if attempts.cached is not item.cached:
             attempts.cached, attempts.steady = item.cached, False
         if packet.incoming:
             if not is_plain(packet):
                 # It may make the target suspicious, and ask whether the peer is there.
-                stream.facts["suspicious"] = True
+                stream.facts["timers_sending: suspicious"] = True
             elif packet.flags & ACK:
                 self._heard(packet, stream, attempts)
         elif packet.flags & RST:
@@ -92,8 +92,8 @@ class Retransmissions(Checks):
             if attempts.timed and ours:
                 text = f"an RST after {attempts.timed} retransmissions"
                 self.check("timer.retransmit-limit", False, text, packet, stream)
-        elif "window closed" in stream.facts:
-            self._probed(packet, stream, stream.facts["window closed"])
+        elif "timers_sending: window closed" in stream.facts:
+            self._probed(packet, stream, stream.facts["timers_sending: window closed"])
         elif packet.payload_length or packet.flags & FIN:
             self._sent(packet, item, stream, attempts)
 
@@ -116,10 +116,10 @@ class Retransmissions(Checks):
             attempts.since, attempts.count, attempts.timed, attempts.steady = packet.at, 0, 0, True
             attempts.handed_over = (0, 0)
             attempts.debt.settle()
-        probing: _Probing | None = stream.facts.get("window closed")
+        probing: _Probing | None = stream.facts.get("timers_sending: window closed")
         if packet.window:
             if probing is not None:
-                del stream.facts["window closed"]
+                del stream.facts["timers_sending: window closed"]
                 probing.debt.settle()
                 # What is sent from now on is sent for the first time, as far as timers go.
                 attempts.since, attempts.count, attempts.timed, attempts.steady = packet.at, 0, 0, False
@@ -178,10 +178,10 @@ class Retransmissions(Checks):
         if found is None or crossing.value != TcpOffloadEvent.INDICATE_RETRIEVE:
             return
         item, stream = found
-        attempts: _Attempts | None = stream.facts.get("attempts")
+        attempts: _Attempts | None = stream.facts.get("timers_sending: attempts")
         if attempts is not None:
             attempts.debt.settle()
-        probing: _Probing | None = stream.facts.get("window closed")
+        probing: _Probing | None = stream.facts.get("timers_sending: window closed")
         if probing is not None:
             probing.debt.settle()
         if crossing.information != UploadReason.TIMEOUT_EXPIRATION or attempts is None:
@@ -224,7 +224,7 @@ class Retransmissions(Checks):
     def taken_back(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom and isinstance(crossing.notes, Operation):
             for stream in crossing.notes.streams():
-                for name in ("attempts", "window closed"):
+                for name in ("timers_sending: attempts", "timers_sending: window closed"):
                     if name in stream.facts:
                         stream.facts[name].debt.settle()
 
@@ -245,7 +245,7 @@ class Retransmissions(Checks):
     def _window_closes(self, packet: Packet, stream: Stream, known: bool) -> None:
         debt = Debt(stream, self._not_probed, 5 * _SLACK_US)
         pending = stream.send.posted > stream.send.acked
-        stream.facts["window closed"] = _Probing(debt, packet.at, known and pending, stream.send.acked)
+        stream.facts["timers_sending: window closed"] = _Probing(debt, packet.at, known and pending, stream.send.acked)
         self.verifier.debts.owe(debt, packet.link, packet.at + _LONGEST_US)
 
     def _next_round(self, packet: Packet, probing: _Probing) -> None:
@@ -310,4 +310,9 @@ class Retransmissions(Checks):
 
 def is_steady(attempts: _Attempts, item: ObjectBook, stream: Stream) -> bool:
     """Whether the reason for a time-out can be told."""
-    return attempts.steady and attempts.cached is item.cached and settled(item) and "suspicious" not in stream.facts
+    return (
+        attempts.steady
+        and attempts.cached is item.cached
+        and settled(item)
+        and "timers_sending: suspicious" not in stream.facts
+    )

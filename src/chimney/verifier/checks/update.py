@@ -31,13 +31,13 @@ class UpdateTarget(Checks):
             if item is None:
                 continue
             if block.status == Status.SUCCESS:
-                item.facts["updated"] = True
-                before, cached = operation.facts.get("cached", {}).get(item), operation.before[index].cached
+                item.facts["update: updated"] = True
+                before, cached = operation.facts.get("update: cached", {}).get(item), operation.before[index].cached
                 if isinstance(cached, TcpCached) and before is not None:
                     self._max_rt(before, cached, item)
             elif block.status == Status.FAILURE:
                 for connection in connections_of(item):
-                    connection.facts["update failed"] = crossing
+                    connection.facts["update: update failed"] = crossing
 
     @finish
     def finished(self) -> None:
@@ -53,7 +53,7 @@ class UpdateTarget(Checks):
         if crossing.boundary.bottom and isinstance(crossing.notes, Operation):
             for item in crossing.notes.objects:
                 if item is not None and isinstance(item.cached, TcpCached):
-                    crossing.notes.facts.setdefault("cached", {})[item] = item.cached
+                    crossing.notes.facts.setdefault("update: cached", {})[item] = item.cached
 
     @enter(Kind.INITIATE_COMPLETE)
     def initiated(self, crossing: Crossing) -> None:
@@ -62,16 +62,19 @@ class UpdateTarget(Checks):
             for block, item, new in nodes(operation):
                 if item is not None and new and item.offloaded and isinstance(block.delegated, TcpDelegated):
                     state = block.delegated
-                    item.facts["total rt"], item.facts["ka count"] = state.total_rt, state.keep_alive.count
+                    item.facts["update: total rt"], item.facts["update: ka count"] = (
+                        state.total_rt,
+                        state.keep_alive.count,
+                    )
 
     def _max_rt(self, before: TcpCached, cached: TcpCached, item: ObjectBook) -> None:
         if cached.flags & TcpCachedFlags.MAX_RT_RESTART:
             expected = []
-            if item.facts.get("total rt"):
-                expected.append(("total rt", item.facts["total rt"]))
-            if cached.ka_probe_count != before.ka_probe_count and item.facts.get("ka count"):
-                expected.append(("ka count", item.facts["ka count"]))
-            item.facts["restarted"] = expected
+            if item.facts.get("update: total rt"):
+                expected.append(("total rt", item.facts["update: total rt"]))
+            if cached.ka_probe_count != before.ka_probe_count and item.facts.get("update: ka count"):
+                expected.append(("ka count", item.facts["update: ka count"]))
+            item.facts["update: restarted"] = expected
 
     @enter(Kind.QUERY_COMPLETE)
     def queried(self, crossing: Crossing) -> None:
@@ -81,7 +84,7 @@ class UpdateTarget(Checks):
         for block, item, _ in nodes(operation):
             if item is None or block.status != Status.SUCCESS:
                 continue
-            if item.facts.get("updated"):
+            if item.facts.get("update: updated"):
                 self._unchanged(crossing, block, item)
             if isinstance(block.delegated, TcpDelegated):
                 self._restarted(crossing, block.delegated, item)
@@ -103,7 +106,7 @@ class UpdateTarget(Checks):
 
     def _restarted(self, crossing: Crossing, state: TcpDelegated, item: ObjectBook) -> None:
         values = {"total rt": state.total_rt, "ka count": state.keep_alive.count}
-        for what, before in item.facts.pop("restarted", ()):
+        for what, before in item.facts.pop("update: restarted", ()):
             now = values[what]
             self.check(
                 "update.max-rt",
@@ -112,7 +115,7 @@ class UpdateTarget(Checks):
                 crossing,
                 item,
             )
-        item.facts["total rt"], item.facts["ka count"] = values["total rt"], values["ka count"]
+        item.facts["update: total rt"], item.facts["update: ka count"] = values["total rt"], values["ka count"]
 
     # A failed update changes nothing.
 
@@ -121,7 +124,7 @@ class UpdateTarget(Checks):
         if not crossing.boundary.bottom:
             return
         for entry in crossing.notes:
-            if entry.request is not None and "update failed" in entry.request.book.facts:
+            if entry.request is not None and "update: update failed" in entry.request.book.facts:
                 self._goes_on(crossing, entry.view.status, entry.request.stream)
 
     def _goes_on(self, crossing: Crossing, status: int, stream: Stream) -> None:
@@ -157,10 +160,10 @@ class UpdatedWindow(Checks):
             most = 0xFFFF << scale
             if block.cached.flags & TcpCachedFlags.UPDATE_RCV_WND:
                 # Whatever was asked for before, this is what counts from now on.
-                item.facts.pop("window", None)
+                item.facts.pop("update: window", None)
             before, after = min(item.cached.initial_rcv_wnd, most), min(block.cached.initial_rcv_wnd, most)
             if block.cached.flags & TcpCachedFlags.UPDATE_RCV_WND and after > before + (2 << scale):
-                operation.facts.setdefault("windows", []).append((item, before, scale))
+                operation.facts.setdefault("update: windows", []).append((item, before, scale))
 
     @enter(Kind.UPDATE_COMPLETE)
     def completed(self, crossing: Crossing) -> None:
@@ -168,21 +171,21 @@ class UpdatedWindow(Checks):
         if not crossing.boundary.bottom or not isinstance(operation, Operation):
             return
         status = {id(item): block.status for block, item, _ in nodes(operation) if item is not None}
-        for item, before, scale in operation.facts.get("windows", ()):
+        for item, before, scale in operation.facts.get("update: windows", ()):
             if status.get(id(item)) == Status.SUCCESS and item.stream is not None:
-                item.facts["window"] = (before, scale, crossing.at)
+                item.facts["update: window"] = (before, scale, crossing.at)
 
     @segment_out
     def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
-        if "window" not in item.facts or packet.flags & RST:
+        if "update: window" not in item.facts or packet.flags & RST:
             return
-        before, scale, since = item.facts["window"]
+        before, scale, since = item.facts["update: window"]
         receive = stream.receive
         if packet.window << scale > before:
-            del item.facts["window"]
+            del item.facts["update: window"]
             self.exercise("update.rcv-window")
         elif packet.at > since + _SECOND // 10 and receive.available == receive.delivered:
-            del item.facts["window"]
+            del item.facts["update: window"]
             self._missing(packet, item, before)
 
     @enter(Kind.TERMINATE, stage=Stage.HANDLER)
@@ -190,9 +193,9 @@ class UpdatedWindow(Checks):
         if not crossing.boundary.bottom or not isinstance(crossing.notes, Operation):
             return
         for item in crossing.notes.objects:
-            if item is None or "window" not in item.facts or item.stream is None:
+            if item is None or "update: window" not in item.facts or item.stream is None:
                 continue
-            before, _, since = item.facts.pop("window")
+            before, _, since = item.facts.pop("update: window")
             receive = item.stream.receive
             told = item.stream.failed or item.stream.leaving and item.stream.terminate is not crossing
             silent = any(o is not None and o.invalid is not None for o in (item, item.parent))
@@ -219,7 +222,7 @@ class UpdateHost(Checks):
         if crossing.boundary.top and isinstance(crossing.notes, Operation):
             for item in crossing.notes.objects:
                 if item is not None:
-                    item.facts["invalidated by host"] = True
+                    item.facts["update: invalidated by host"] = True
 
     @enter(Kind.UPDATE)
     def update(self, crossing: Crossing) -> None:
@@ -230,7 +233,7 @@ class UpdateHost(Checks):
             if item is None or not _changes(block, item):
                 continue
             why = "being offloaded" if open_initiate(item) is not None else ""
-            if item.facts.get("invalidated by host"):
+            if item.facts.get("update: invalidated by host"):
                 why = "invalidated"
             for other in item.operations:
                 if other is not operation and other.kind is Kind.UPDATE and _changed_by(other, item):
@@ -243,20 +246,20 @@ class UpdateHost(Checks):
         if crossing.boundary.top and isinstance(operation, Operation):
             for block, item, _ in nodes(operation):
                 if item is not None and block.status == Status.FAILURE:
-                    item.facts["update failed here"] = True
+                    item.facts["update: update failed here"] = True
 
     @enter(Kind.TERMINATE)
     def terminate(self, crossing: Crossing) -> None:
         if crossing.boundary.top and isinstance(crossing.notes, Operation):
             for item in crossing.notes.objects:
-                if item is not None and item.facts.pop("update failed here", False):
+                if item is not None and item.facts.pop("update: update failed here", False):
                     self.exercise("update.failure.host")
 
     @finish
     def finished(self) -> None:
         for book in self.books.boundaries.values():
             for item in book.objects.values() if book.boundary.top else ():
-                if item.facts.get("update failed here") and item.offloaded:
+                if item.facts.get("update: update failed here") and item.offloaded:
                     self.check("update.failure.host", False, "an update of it failed, and it stays", item, item)
 
 

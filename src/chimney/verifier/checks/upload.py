@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 State = TcpConnectionState
 _INDICATIONS = (Kind.RECEIVE_INDICATE, Kind.EVENT)
-_COMPLETED = "completed sends"
+_COMPLETED = "upload: completed sends"
 
 
 class Failures(Checks):
@@ -262,7 +262,9 @@ class Uploads(Checks):
                 crossing,
                 stream,
             )
-        silent = stream.invalidated is not None or item.invalid is not None or stream.facts.get("blocked", False)
+        silent = (
+            stream.invalidated is not None or item.invalid is not None or stream.facts.get("closing: blocked", False)
+        )
         if not silent:
             self.check(
                 "terminate.flush-ack",

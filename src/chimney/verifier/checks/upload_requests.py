@@ -85,17 +85,17 @@ class Refusals(Checks):
         found = connection_of(self, crossing)
         if found is not None and crossing.value == TcpOffloadEvent.INDICATE_RETRIEVE and has_to_go(found[1]):
             # What had been read from the link by now may have been processed by now.
-            found[1].facts.setdefault("stopped at", found[1].receive.next)
+            found[1].facts.setdefault("upload_requests: stopped at", found[1].receive.next)
 
     @packet
     def seen(self, packet: Packet) -> None:
         stream = packet.stream
-        if packet.incoming or not packet.sent or stream is None or "stopped at" not in stream.facts:
+        if packet.incoming or not packet.sent or stream is None or "upload_requests: stopped at" not in stream.facts:
             return
         if stream.terminated is not None or is_over(stream) or packet.flags & RST or not has_to_go(stream):
             return
         acknowledged = stream.receive.position(packet.ack)
-        taken: int = stream.facts["stopped at"]
+        taken: int = stream.facts["upload_requests: stopped at"]
         self.check(
             "upload.mandatory-stop",
             not packet.payload_length and not packet.flags & FIN and acknowledged <= taken,
@@ -112,7 +112,7 @@ class Refusals(Checks):
     def terminated(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom and isinstance(crossing.notes, Operation):
             for stream in crossing.notes.streams():
-                if "stopped at" in stream.facts and stream.terminated is crossing:
+                if "upload_requests: stopped at" in stream.facts and stream.terminated is crossing:
                     self.exercise("upload.mandatory-stop")
             if self._late:
                 # Some came back in the chain.
@@ -199,40 +199,44 @@ class Needs(Checks):
         self._links[item.boundary.number] = packet.link
         if packet.incoming:
             if packet.flags & SYN:
-                stream.facts["syn"] = True
+                stream.facts["upload_requests: syn"] = True
             if packet.payload_length and packet.acts:
                 self._memory(packet, stream)
         elif packet is stream.fin_sent:
             fin = stream.receive.fin
-            stream.facts["active close"] = fin is None or stream.receive.position(packet.ack) <= fin
+            stream.facts["upload_requests: active close"] = fin is None or stream.receive.position(packet.ack) <= fin
         if item.offloaded:
             self._closed(packet, stream)
 
     def _closed(self, packet: Packet, stream: Stream) -> None:
         receive, send, before = stream.receive, stream.send, stream.delegated.state
-        if receive.fin is None or receive.acknowledged <= receive.fin or "time wait" in stream.facts:
+        if receive.fin is None or receive.acknowledged <= receive.fin or "upload_requests: time wait" in stream.facts:
             return
         if before in FIN_SENT:
             ours = before is TcpConnectionState.FIN_WAIT_2 or send.acked >= send.handed_over
             active = before is not TcpConnectionState.LAST_ACK
         else:
             ours = send.fin_posted and send.acked > send.posted
-            active = stream.facts.get("active close", False)
+            active = stream.facts.get("upload_requests: active close", False)
         if ours and active:
-            stream.facts["time wait"] = True
+            stream.facts["upload_requests: time wait"] = True
             self._expect("upload.time-wait", packet, stream)
 
     def _memory(self, packet: Packet, stream: Stream) -> None:
         item = stream.bottom
         limits = None if item is None else self.verifier.limits.get(item.boundary.miniport.name)
         short = limits is not None and limits.no_segments
-        if short and stream.receive.acknowledged < stream.receive.available and "short" not in stream.facts:
-            stream.facts["short"] = True
+        if (
+            short
+            and stream.receive.acknowledged < stream.receive.available
+            and "upload_requests: short" not in stream.facts
+        ):
+            stream.facts["upload_requests: short"] = True
             self._expect("upload.resource", packet, stream)
 
     def _expect(self, rule: str, packet: Packet, stream: Stream) -> None:
         if not stream.leaving and not is_over(stream):
-            debt = stream.facts[rule] = Debt(stream, self._not_asked_for, _PROMPT_US, rule)
+            debt = stream.facts[f"upload_requests: {rule}"] = Debt(stream, self._not_asked_for, _PROMPT_US, rule)
             self.verifier.debts.owe(debt, packet.link, packet.at)
 
     @enter(Kind.EVENT)
@@ -254,19 +258,27 @@ class Needs(Checks):
         if lost is None or reason not in _OWN_DECISION or crossing.at - lost > _LOSS_US:
             return
         closing = peer_closed(stream) and (stream.fin_sent is not None or stream.delegated.state in FIN_SENT)
-        cause = closing or is_over(stream) or "syn" in stream.facts or "short" in stream.facts
+        cause = (
+            closing
+            or is_over(stream)
+            or "upload_requests: syn" in stream.facts
+            or "upload_requests: short" in stream.facts
+        )
         failing = any(o.kind in (Kind.QUERY, Kind.INVALIDATE, Kind.TERMINATE) for o in item.operations)
-        cause = cause or failing or "failed operation" in stream.facts
+        cause = cause or failing or "hardware_failure: lost" in stream.facts
         text = f"{reason.name}, {crossing.at - lost} us after the medium was lost, and for no other reason"
         if not cause:
             self.check("upload.media-loss", False, text, crossing, stream)
 
     def _settle(self, stream: Stream) -> list[str]:
         open_ = [
-            rule for rule in self.RULES if rule in stream.facts and stream.facts[rule].due <= self.verifier.clock()
+            rule
+            for rule in self.RULES
+            if f"upload_requests: {rule}" in stream.facts
+            and stream.facts[f"upload_requests: {rule}"].due <= self.verifier.clock()
         ]
         for rule in open_:
-            stream.facts[rule].settle()
+            stream.facts[f"upload_requests: {rule}"].settle()
         return open_
 
     @enter(Kind.TERMINATE, stage=Stage.HANDLER)
