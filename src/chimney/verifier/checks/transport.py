@@ -9,10 +9,9 @@ from chimney.ndis.state import PathCached, TcpCached, TcpConst, TcpDelegated
 from chimney.ndis.status import TcpCachedFlags, TcpConstFlags
 from chimney.verifier.books import ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, segment_in, segment_out
-from chimney.verifier.checks.headers import settled
 from chimney.verifier.packets import ACK, FIN, IPV6, RST, SYN, Packet
 from chimney.verifier.recent import Recent
-from chimney.verifier.relations import has
+from chimney.verifier.relations import has, settled
 from chimney.verifier.streams import Stream, distance
 
 if TYPE_CHECKING:
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
 
 # TCP's options take 40 bytes at most: what is this much smaller than the MSS is small whatever it carries.
 _LARGEST_OPTIONS = 40
-_PROBE_US = 500
+# A probe is due some milliseconds after the last segment by the target's clock. A busy target reads that once a turn,
+# and may send the segment long after: at the door the silence is shorter.
+_PROBE_US = 100
 _FLOWS = 1024
 
 
