@@ -4,8 +4,11 @@ import contextlib
 import hashlib
 import os
 import random
+import re
 import select
 import socket
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,7 @@ from chimney.lab.tap import Tap
 from chimney.lab.wire import veth_pair
 from tests.live.traffic import Traffic, cycle
 
+README = Path(__file__).parents[2] / "README.md"
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
 
@@ -298,3 +302,22 @@ def test_so_many_pass_throughs(lab, helpers, count):
         cycle(stack, connections[0], traffics[0], 10, 50_000)
         finish(stack, helpers, size, traffics, senders, receivers)
     assert lab.resets() == 0
+
+
+def test_the_example_of_the_readme(wires, helpers, tmp_path):
+    first, second = wires
+    code = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
+    code = code.replace("eth0", first.device).replace("eth1", second.device)
+    server = first.peer.popen([sys.executable, "-m", "http.server", "8000", "--directory", str(tmp_path)])
+
+    def listening():
+        with first.peer.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", 8000)) == 0
+
+    try:
+        helpers.wait_until(listening, "the server")
+        output = first.host.run([sys.executable, "-c", code], timeout=30)
+    finally:
+        server.terminate()
+        server.wait()
+    assert output.splitlines() == [f"{wire.device} HTTP/1.0 200 OK" for wire in wires]

@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-CHOICE = "flooded and 1500 or both_queues or survive or injection or unknown_neighbor or lets_an_uploaded or reset_it"
+CHOICE = (
+    "flooded and 1500 or both_queues or survive or injection or unknown_neighbor or lets_an_uploaded or reset_it"
+    " or two_targets"
+)
 
 
 def test_in_a_user_namespace():
     """The tests themselves, some of them, in a process of their own; root inside is nobody special outside."""
-    files = ["test_handover.py", "test_half_closed.py", "test_firewall.py", "test_eligibility.py"]
+    files = ["test_handover.py", "test_half_closed.py", "test_firewall.py", "test_eligibility.py", "test_drivers.py"]
     command = [sys.executable, "-m", "chimney.lab.namespace", sys.executable, "-m", "pytest", "-q", "-k", CHOICE]
     done = subprocess.run(
         [*command, *(str(HERE / name) for name in files), "-p", "no:cacheprovider"],
