@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from chimney.verifier import Rule, catalogue
 from chimney.verifier.checks import all_checks
+
+_WIDE = 200
 
 
 class Binds(StrEnum):
@@ -58,7 +60,7 @@ def rules(
         and (not unobservable or rule.unobservable)
     ]
     if not found:
-        typer.echo("chimney rules: no rule matches; `chimney rules` lists them all", err=True)
+        typer.echo("chimney rules: no rule matches all of this; `chimney rules` lists them all", err=True)
         raise typer.Exit(1)
     checks = _checks()
     if as_json:
@@ -66,7 +68,7 @@ def rules(
     elif len(found) == 1:
         _explain(found[0], checks)
     else:
-        Console().print(_table(found, checks))
+        wide_console().print(_table(found, checks))
 
 
 def _named(names: Sequence[str]) -> list[Rule]:
@@ -74,11 +76,29 @@ def _named(names: Sequence[str]) -> list[Rule]:
     known = catalogue()
     if not names:
         return list(known.values())
-    # Shells and people write dots for "and so on".
-    wanted = [name.rstrip(".") for name in names]
-    if exact := [known[name] for name in wanted if name in known]:
-        return exact
-    return [rule for rule in known.values() if any(rule.id.startswith(name) for name in wanted)]
+    wanted: set[str] = set()
+    for name in names:
+        # Shells and people write dots for "and so on".
+        stem = name.rstrip(".")
+        meant = {stem} if stem in known else {rule for rule in known if rule.startswith(stem)}
+        if not meant:
+            typer.echo(
+                f"chimney rules: no rule is called {name}, or begins so; `chimney rules` lists them all", err=True
+            )
+            raise typer.Exit(1)
+        wanted |= meant
+    return [rule for rule in known.values() if rule.id in wanted]
+
+
+def wide_console() -> Console:
+    """Standard output; if that is no terminal, lines are as long as they have to be, for other programs to read."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
+
+
+def id_column(found: Iterable[Rule]) -> Column:
+    """The first column of a table of rules: ids stay whole, whatever else has to give way."""
+    return Column("rule", no_wrap=True, min_width=max(len(rule.id) for rule in found))
 
 
 def _checks() -> dict[str, list[str]]:
@@ -126,12 +146,12 @@ def _explain(rule: Rule, checks: dict[str, list[str]]) -> None:
 
 
 def _table(found: Sequence[Rule], checks: dict[str, list[str]]) -> Table:
-    table = Table(box=None, caption=f"{len(found)} rules; give an id for the whole of one", caption_justify="left")
-    table.add_column("rule", no_wrap=True)
-    table.add_column("title", no_wrap=True, overflow="ellipsis", ratio=1)
+    caption = f"{len(found)} rules; give an id for the whole of one"
+    table = Table(id_column(found), box=None, caption=caption, caption_justify="left")
     for name in ("binds", "level", "checked"):
         table.add_column(name, no_wrap=True)
+    table.add_column("title", no_wrap=True, overflow="ellipsis")
     for rule in found:
         state = "yes" if rule.id in checks else "cannot be" if rule.unobservable else "no"
-        table.add_row(rule.id, rule.title, rule.binds, rule.level, state)
+        table.add_row(rule.id, rule.binds, rule.level, state, rule.title)
     return table

@@ -20,6 +20,7 @@ from chimney.cli.demo_lab import DemoError
 from chimney.cli.demo_report import Result
 from chimney.cli.demo_run import Settings, run
 from chimney.cli.interrupts import Interrupts
+from chimney.cli.rules import id_column, wide_console
 from chimney.lab.namespace import can_make_namespaces, enter_user_namespace
 from chimney.verifier import catalogue
 from chimney.verifier.report import Coverage
@@ -52,11 +53,20 @@ def verify(
 
     Succeeds only if no rule was broken, and the demo and every scenario went well.
     """
+    settings = Settings(size, cycles, connections, loss, ipv6, 1500, drivers, seed)
+    try:
+        settings.hand_over_every()
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if not live and not memory:
+        raise typer.BadParameter("with neither --live nor --memory there is nothing to verify")
     coverage = Coverage()
     result: dict[str, Any] = {}
     problems: list[str] = []
     console = Console(stderr=True, quiet=as_json)
     try:
+        # Before the progress bar: it is a thread, and with threads the kernel refuses.
+        live = live and _namespaces(problems)
         with Progress(console=console, transient=True) as progress:
             if memory:
                 # Imported here: the other commands must run where the engine cannot.
@@ -70,18 +80,19 @@ def verify(
                 problems += failed
             if live:
                 progress.add_task("the demo's traffic", total=None)
-                settings = Settings(size, cycles, connections, loss, ipv6, 1500, drivers, seed)
-                demo = _live(settings, coverage)
-                result["live"] = demo.as_json()
-                problems += demo.problems if not demo.ok else []
-                if not demo.ok and not demo.problems:
-                    problems.append("the demo did not succeed: see `live`")
-    except (DemoError, OSError, ValueError) as error:
-        typer.echo(f"chimney verify: {error}", err=True)
-        raise typer.Exit(1) from error
+                try:
+                    demo = _live(settings, coverage)
+                except (DemoError, OSError, ValueError) as error:
+                    problems.append(f"the demo: {error}")
+                else:
+                    result["live"] = demo.as_json()
+                    problems += demo.problems if not demo.ok else []
+                    if not demo.ok and not demo.problems:
+                        problems.append("the demo did not succeed: see `live`")
     except KeyboardInterrupt:
         typer.echo("chimney verify: interrupted", err=True)
         raise typer.Exit(_INTERRUPTED) from None
+    problems += coverage.failures
     ok = not coverage.violations and not problems
     if as_json:
         typer.echo(json.dumps(coverage.as_json() | result | {"problems": problems, "ok": ok}, indent=2))
@@ -90,12 +101,20 @@ def verify(
     raise typer.Exit(0 if ok else 1)
 
 
+def _namespaces(problems: list[str]) -> bool:
+    """Whether the demo can have its network; ``problems`` says why not."""
+    try:
+        if not can_make_namespaces():
+            enter_user_namespace()
+    except OSError as error:
+        problems.append(f"the demo: {error}")
+        return False
+    return True
+
+
 def _live(settings: Settings, coverage: Coverage) -> Result:
     """The demo, its server's stack under a verifier that counts."""
-    settings.hand_over_every()
     interrupts = Interrupts()
-    if not can_make_namespaces():
-        enter_user_namespace()
     with tempfile.TemporaryDirectory(prefix="chimney-verify-") as directory:
         report = Path(directory) / "coverage"
         with _environment(CHIMNEY_VERIFY="count", CHIMNEY_VERIFY_REPORT=str(report)):
@@ -121,23 +140,22 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 def _print(coverage: Coverage, problems: list[str]) -> None:
-    console = Console()
+    console = wide_console()
     rules = catalogue()
-    table = Table(box=None)
-    table.add_column("rule", no_wrap=True)
-    table.add_column("title", no_wrap=True, overflow="ellipsis", ratio=1)
+    table = Table(id_column(rules.values()), box=None)
     table.add_column("exercised", justify="right", no_wrap=True)
+    table.add_column("title", no_wrap=True, overflow="ellipsis")
     for rule in rules.values():
         if not rule.unobservable:
             count = coverage.exercised[rule.id]
-            table.add_row(rule.id, rule.title, f"{count:,}" if count else "[yellow]never[/]")
+            table.add_row(rule.id, f"{count:,}" if count else "[yellow]never[/]", rule.title)
     console.print(table)
     observable = sum(not rule.unobservable for rule in rules.values())
     never = coverage.never()
     done = sum(1 for rule in rules.values() if coverage.exercised[rule.id])
     console.print(f"{done} of {observable} observable rules exercised, {len(never)} never, {len(rules)} in all")
     for problem in problems:
-        console.print(f"[red]{problem}[/]", highlight=False)
+        console.print(problem, style="red", markup=False, highlight=False)
     for violation in coverage.violations[:10]:
         console.print(violation["text"], markup=False, highlight=False)
     if coverage.violations:

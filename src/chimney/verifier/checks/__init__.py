@@ -11,10 +11,13 @@ from chimney.verifier.check import Checks
 def all_checks() -> list[type[Checks]]:
     """Every class of checks in this package."""
     found = []
-    for module in sorted(info.name for info in pkgutil.iter_modules(__path__)):
-        members = vars(importlib.import_module(f"{__name__}.{module}")).values()
+    for name in sorted(info.name for info in pkgutil.iter_modules(__path__)):
+        module = importlib.import_module(f"{__name__}.{name}")
+        # A module may use another one's class, too.
         found += [
-            item for item in members if isinstance(item, type) and issubclass(item, Checks) and item is not Checks
+            item
+            for item in vars(module).values()
+            if isinstance(item, type) and issubclass(item, Checks) and item.__module__ == module.__name__
         ]
     return found
 
