@@ -12,7 +12,8 @@ from typing import Any
 
 from chimney.link.base import Link
 from chimney.ndis.crossing import Crossing, Kind, Observer, Stage
-from chimney.verifier.books import Books, ObjectBook
+from chimney.verifier.bookkeeping import Bookkeeping
+from chimney.verifier.books import ObjectBook
 from chimney.verifier.catalogue import Rule, catalogue
 from chimney.verifier.checks import all_checks
 from chimney.verifier.door import WatchedLink
@@ -52,7 +53,7 @@ class Verifier(Observer):
     def __init__(self, clock: Callable[[], int], mode: Mode = Mode.COUNT) -> None:
         super().__init__(clock)
         self.mode = mode
-        self.books = Books()
+        self.books = Bookkeeping()
         self.debts = Debts()
         self.exercised: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
@@ -120,7 +121,7 @@ class Verifier(Observer):
             # What checks and books remember keeps sockets and memory of the run alive.
             self._hooks.clear()
             self._history.clear()
-            self.books = Books()
+            self.books = Bookkeeping()
             self.debts = Debts()
 
     def _tell(self, key: Any, *event: Any) -> None:
