@@ -4,7 +4,6 @@ from chimney.intermediate import PassThrough
 from chimney.intermediate.edges import DISCONNECT
 from chimney.link.base import NEVER
 from chimney.ndis.buffers import Mdl, NetBuffer, advance_net_buffer_data_start, net_buffer_list
-from chimney.ndis.library import Library, MiniportHandle
 from chimney.ndis.status import DisconnectFlags, Status, TcpOffloadEvent
 from tests.verifier.mutation import mutant
 from tests.verifier.shims import HostShim, LinkShim, TargetShim
@@ -251,43 +250,6 @@ class SendsAsWell(TargetShim):
 
 
 # The handler
-
-
-@mutant("disconnect.handler.calls", scenario="graceful-close")
-class TellsNobody(MiniportHandle):
-    def tcp_offload_disconnect_complete(self, net_buffer_list):
-        """The completion is lost."""
-
-
-class _Astray(MiniportHandle):
-    first = None
-
-    def tcp_offload_disconnect_complete(self, net_buffer_list):
-        self.first.protocol.tcp_offload_disconnect_complete(net_buffer_list)
-
-
-@mutant("disconnect.handler.binding-context", scenario="graceful-close")
-class TellsAnother(Library):
-    def __init__(self):
-        self.first = None
-
-    def handle(self, miniport, protocol, binding):
-        made = _Astray(miniport, protocol, binding)
-        self.first = made.first = self.first or made
-        return made
-
-
-@mutant("disconnect.handler.nbl", scenario="graceful-close")
-class GivesAnotherList(MiniportHandle):
-    def tcp_offload_disconnect_complete(self, request):
-        self.protocol.tcp_offload_disconnect_complete(net_buffer_list(b""))
-
-
-@mutant("disconnect.handler.void", scenario="graceful-close")
-class AnswersACompletion(HostShim):
-    def tcp_offload_disconnect_complete(self, net_buffer_list):
-        super().tcp_offload_disconnect_complete(net_buffer_list)
-        return Status.SUCCESS
 
 
 @mutant("disconnect.handler.free-context", scenario="graceful-close")

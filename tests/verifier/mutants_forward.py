@@ -4,7 +4,6 @@ from chimney.conformance.end import End
 from chimney.conformance.wire import read_packet
 from chimney.ndis.buffers import iterate, net_buffer_list
 from chimney.ndis.errors import Misuse
-from chimney.ndis.library import Library, MiniportHandle
 from chimney.ndis.state import walk
 from chimney.ndis.status import Status
 from tests.verifier.mutation import mutant
@@ -135,43 +134,3 @@ class OneCallAtATime(HostShim):
         calls = {id(nbl.protocol_reserved) for nbl in iterate(head)}
         assert len(calls) <= 3, "more than was forwarded in one call"
         super().tcp_offload_forward_complete(head)
-
-
-# The handler
-
-
-@mutant("forward.handler.calls", scenario="many-forwards")
-class TellsNobody(MiniportHandle):
-    def tcp_offload_forward_complete(self, net_buffer_list):
-        """The completion is lost."""
-
-
-class _Astray(MiniportHandle):
-    first = None
-
-    def tcp_offload_forward_complete(self, net_buffer_list):
-        self.first.protocol.tcp_offload_forward_complete(net_buffer_list)
-
-
-@mutant("forward.handler.binding-context", scenario="many-forwards")
-class TellsAnother(Library):
-    def __init__(self):
-        self.first = None
-
-    def handle(self, miniport, protocol, binding):
-        made = _Astray(miniport, protocol, binding)
-        self.first = made.first = self.first or made
-        return made
-
-
-@mutant("forward.handler.nbl", scenario="many-forwards")
-class GivesAnotherList(MiniportHandle):
-    def tcp_offload_forward_complete(self, head):
-        self.protocol.tcp_offload_forward_complete(net_buffer_list(b""))
-
-
-@mutant("forward.handler.void", scenario="many-forwards", side=1)
-class AnswersACompletion(HostShim):
-    def tcp_offload_forward_complete(self, net_buffer_list):
-        super().tcp_offload_forward_complete(net_buffer_list)
-        return Status.SUCCESS

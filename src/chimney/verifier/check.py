@@ -81,6 +81,11 @@ class Checks:
     def books(self) -> Books:
         return self.verifier.books
 
+    def connection(self, crossing: Crossing) -> tuple[ObjectBook, Stream] | None:
+        """The connection of a crossing at a target's boundary."""
+        item = self.books.object(crossing) if crossing.boundary.bottom else None
+        return None if item is None or item.stream is None else (item, item.stream)
+
     def check(
         self,
         rule: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from chimney.ndis.crossing import BlockView, Crossing, NblView
+from chimney.ndis.crossing import BlockView, Crossing, Kind, NblView
 from chimney.verifier.books import Layer, ObjectBook, Operation
 from chimney.verifier.packets import Packet, parse
 
@@ -44,6 +44,13 @@ def open_initiate(item: ObjectBook) -> Operation | None:
         if operation.call is item.initiated:
             return operation
     return None
+
+
+def settled(item: ObjectBook | None) -> bool:
+    """Whether no update of the object is under way: until it completes, old and new values are right (A33)."""
+    if item is None or not item.operations:
+        return item is not None
+    return not any(operation.kind is Kind.UPDATE for operation in item.operations)
 
 
 def connections_of(item: ObjectBook) -> Iterator[ObjectBook]:

@@ -30,6 +30,7 @@ FIN_SENT = frozenset(
         TcpConnectionState.LAST_ACK,
     }
 )
+_PEER_CLOSED = frozenset({TcpConnectionState.CLOSE_WAIT, TcpConnectionState.CLOSING, TcpConnectionState.LAST_ACK})
 
 
 def distance(to: int, origin: int) -> int:
@@ -212,6 +213,11 @@ class Stream:
     def failed(self) -> bool:
         """Whether something has ended it other than an upload: reset, local abort, hardware failure."""
         return (self.reset or self.abort or self.hardware_failure) is not None
+
+    @property
+    def peer_closed(self) -> bool:
+        """Whether the peer's FIN has come, here or before the offload."""
+        return self.fin_received is not None or self.delegated.state in _PEER_CLOSED
 
     @property
     def leaving(self) -> bool:

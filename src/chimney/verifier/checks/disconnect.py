@@ -12,19 +12,13 @@ from chimney.verifier.violation import name
 
 _GRACEFUL = DisconnectFlags.GRACEFUL_CLOSE
 _ABORTIVE = DisconnectFlags.ABORTIVE_CLOSE
-_PEER_CLOSED = frozenset({TcpConnectionState.CLOSE_WAIT, TcpConnectionState.CLOSING, TcpConnectionState.LAST_ACK})
 _DISCONNECTS = "disconnect: disconnects"
-
-
-def peer_closed(stream: Stream) -> bool:
-    """Whether the peer's FIN has come, here or before the offload."""
-    return stream.fin_received is not None or stream.delegated.state in _PEER_CLOSED
 
 
 def both_closed(stream: Stream) -> bool:
     """Whether both sides have closed in order: an abort sends nothing then (RFC 9293, 3.10.5)."""
     closing = stream.graceful is not None or stream.delegated.state in FIN_SENT
-    return peer_closed(stream) and closing
+    return stream.peer_closed and closing
 
 
 class DisconnectRequests(Checks):

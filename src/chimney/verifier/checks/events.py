@@ -8,7 +8,6 @@ from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.status import Status, TcpOffloadEvent, UploadReason
 from chimney.verifier.books import Completed, ObjectBook, Operation, Request
 from chimney.verifier.check import Checks, enter, finish, packet
-from chimney.verifier.checks.disconnect import peer_closed
 from chimney.verifier.packets import URG, Packet
 from chimney.verifier.streams import Stream
 from chimney.verifier.violation import name
@@ -25,12 +24,6 @@ _FREQUENT_US = 10_000
 _SMALL_PART = 10
 
 
-def connection_of(checks: Checks, crossing: Crossing) -> tuple[ObjectBook, Stream] | None:
-    """The connection of a crossing at a target's boundary."""
-    item = checks.books.object(crossing) if crossing.boundary.bottom else None
-    return None if item is None or item.stream is None else (item, item.stream)
-
-
 class EndOfStream(Checks):
     """TcpIndicateDisconnect, and that the other half goes on."""
 
@@ -42,12 +35,12 @@ class EndOfStream(Checks):
 
     @enter(Kind.EVENT)
     def indicated(self, crossing: Crossing) -> None:
-        found = connection_of(self, crossing)
+        found = self.connection(crossing)
         if found is None or crossing.value != TcpOffloadEvent.INDICATE_DISCONNECT:
             return
         _, stream = found
         receive = stream.receive
-        ended = peer_closed(stream)
+        ended = stream.peer_closed
         missing = 0 if receive.fin is None else receive.fin - receive.delivered
         self.check(
             "event.disconnect.after-data",
@@ -127,7 +120,7 @@ class Aborts(Checks):
 
     @enter(Kind.FORWARD, stage=Stage.HANDLER)
     def forwarded(self, crossing: Crossing) -> None:
-        found = connection_of(self, crossing)
+        found = self.connection(crossing)
         if found is not None and found[1].reset is crossing:
             self._reset(found[1], crossing.at)
 
@@ -139,7 +132,7 @@ class Aborts(Checks):
 
     @enter(Kind.EVENT)
     def indicated(self, crossing: Crossing) -> None:
-        found = connection_of(self, crossing)
+        found = self.connection(crossing)
         if found is None or crossing.value != TcpOffloadEvent.INDICATE_ABORT:
             return
         _, stream = found
@@ -222,7 +215,7 @@ class UploadRequests(Checks):
 
     @enter(Kind.FORWARD, stage=Stage.HANDLER)
     def forwarded(self, crossing: Crossing) -> None:
-        found = connection_of(self, crossing)
+        found = self.connection(crossing)
         if found is not None:
             for request in crossing.notes:
                 data = request.data(0, min(20, request.length))
@@ -231,7 +224,7 @@ class UploadRequests(Checks):
 
     @enter(Kind.EVENT)
     def indicated(self, crossing: Crossing) -> None:
-        found = connection_of(self, crossing)
+        found = self.connection(crossing)
         if found is None or crossing.value != TcpOffloadEvent.INDICATE_RETRIEVE:
             return
         item, stream = found
@@ -268,7 +261,7 @@ class Backlog(Checks):
 
     @enter(Kind.EVENT)
     def indicated(self, crossing: Crossing) -> None:
-        found = connection_of(self, crossing)
+        found = self.connection(crossing)
         if found is None or crossing.value != TcpOffloadEvent.INDICATE_SEND_BACKLOG_CHANGE:
             return
         stream, value = found[1], crossing.information

@@ -8,7 +8,6 @@ from chimney.ndis.crossing import BlockView, Crossing, Kind, Stage
 from chimney.ndis.status import Status, TcpOffloadEvent, UploadReason
 from chimney.verifier.books import ObjectBook, Operation, Request
 from chimney.verifier.check import Checks, enter, segment
-from chimney.verifier.checks.events import connection_of
 from chimney.verifier.overdue import Debt
 from chimney.verifier.packets import Packet
 from chimney.verifier.streams import Stream
@@ -72,7 +71,7 @@ class HardwareFailures(Checks):
 
     @enter(Kind.EVENT)
     def told(self, crossing: Crossing) -> None:
-        found = connection_of(self, crossing)
+        found = self.connection(crossing)
         failure: _Failure | None = None if found is None else found[1].facts.get(_LOST)
         if found is None or failure is None:
             return

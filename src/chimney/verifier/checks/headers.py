@@ -8,15 +8,10 @@ from chimney.ndis.status import Status, TcpConstFlags
 from chimney.verifier.books import Layer, ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, packet
 from chimney.verifier.packets import IPV4, IPV6, NO_VLAN, RST, Packet
-from chimney.verifier.relations import has
+from chimney.verifier.relations import has, settled
 
 _VLAN_ID, _CFI = 0x0FFF, 0x1000
 _FIRST_TARGET_ID = 0x8000
-
-
-def settled(item: ObjectBook | None) -> bool:
-    """Whether no update of the object is under way: until it completes, old and new values are right (A33)."""
-    return item is not None and not any(operation.kind is Kind.UPDATE for operation in item.operations)
 
 
 class Headers(Checks):

@@ -42,20 +42,12 @@ class InitiateStatus(Checks):
         "initiate.buffered.no-memory",
     )
 
-    def __init__(self, verifier: Any) -> None:
-        super().__init__(verifier)
-        self._freed: dict[int, int] = {}
-
-    @enter(Kind.TERMINATE_COMPLETE)
-    def terminated(self, crossing: Crossing) -> None:
-        self._freed[crossing.boundary.number] = crossing.number
-
     @enter(Kind.INITIATE_COMPLETE)
     def completed(self, crossing: Crossing) -> None:
         operation = crossing.notes
         if not crossing.boundary.bottom or not isinstance(operation, Operation):
             return
-        if self._freed.get(crossing.boundary.number, 0) > operation.call.number:
+        if "initiate_tree: room has grown" in operation.facts:
             # How much room there was at the time is not known.
             return
         book = self.books.of(crossing)

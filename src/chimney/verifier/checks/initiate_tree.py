@@ -127,13 +127,11 @@ class InitiateOutcome(Checks):
         "initiate.failed-node.dependents",
     )
 
-    def __init__(self, verifier: Any) -> None:
-        super().__init__(verifier)
-        self._freed: dict[int, int] = {}
-
     @enter(Kind.TERMINATE_COMPLETE)
     def terminated(self, crossing: Crossing) -> None:
-        self._freed[crossing.boundary.number] = crossing.number
+        for operation in self.books.of(crossing).operations:
+            if operation.kind is Kind.INITIATE:
+                operation.facts["initiate_tree: room has grown"] = True
 
     @enter(Kind.INITIATE_COMPLETE)
     def completed(self, crossing: Crossing) -> None:
@@ -164,7 +162,7 @@ class InitiateOutcome(Checks):
                 failed.add(id(block))
         if operation.new and operation.new[0] and entries[0][0].status not in OFFLOADED:
             self._root(crossing, entries)
-        if self._freed.get(crossing.boundary.number, 0) < operation.call.number:
+        if "initiate_tree: room has grown" not in operation.facts:
             self._order(crossing, entries)
 
     def _dependents(

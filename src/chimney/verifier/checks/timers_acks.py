@@ -12,10 +12,9 @@ from chimney.ndis.state import CachedState, PathCached, TcpConst
 from chimney.ndis.status import TcpConstFlags
 from chimney.verifier.books import ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, segment, segment_in, segment_out
-from chimney.verifier.checks.headers import settled
 from chimney.verifier.overdue import Debt
 from chimney.verifier.packets import ACK, FIN, URG, Packet
-from chimney.verifier.relations import has
+from chimney.verifier.relations import has, settled
 from chimney.verifier.streams import Stream, distance
 from chimney.verifier.timing import covers, is_at_work, is_plain, microseconds, parameters_of
 

@@ -14,12 +14,9 @@ from chimney.ndis.state import TIMER_NOT_RUNNING, TcpCached, TcpDelegated
 from chimney.ndis.status import Status, TcpCachedFlags, TcpConnectionState, TcpOffloadEvent, UploadReason
 from chimney.verifier.books import ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, segment, segment_out
-from chimney.verifier.checks.disconnect import peer_closed
-from chimney.verifier.checks.events import connection_of
-from chimney.verifier.checks.headers import settled
 from chimney.verifier.overdue import NEVER, Debt
 from chimney.verifier.packets import FIN, RST, SYN, Packet
-from chimney.verifier.relations import has
+from chimney.verifier.relations import has, settled
 from chimney.verifier.streams import Stream, distance
 from chimney.verifier.timing import fin_is_acked, is_at_work, is_fresh, is_plain, microseconds, parameters_of
 
@@ -172,7 +169,7 @@ class IdleTimers(Checks):
         if timeout:
             self._owe(idle, idle.probe, now + timeout)
         idle.next = stream.receive.next
-        if not fin_is_acked(stream) or peer_closed(stream):
+        if not fin_is_acked(stream) or stream.peer_closed:
             idle.closed_from = -1
             idle.closed.settle()
         elif fresh or idle.closed_from < 0:
@@ -237,7 +234,7 @@ class IdleTimers(Checks):
 
     @enter(Kind.EVENT)
     def told(self, crossing: Crossing) -> None:
-        found = connection_of(self, crossing)
+        found = self.connection(crossing)
         idle: _Idle | None = None if found is None else found[1].facts.get("timers_idle: idle")
         if found is None or idle is None or crossing.value != TcpOffloadEvent.INDICATE_RETRIEVE:
             return

@@ -14,10 +14,9 @@ from chimney.ndis.state import NO_RETRANSMISSION_LIMIT, TcpCached
 from chimney.ndis.status import TcpCachedFlags, TcpOffloadEvent, UploadReason
 from chimney.verifier.books import ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, segment
-from chimney.verifier.checks.events import connection_of
-from chimney.verifier.checks.headers import settled
 from chimney.verifier.overdue import Debt
 from chimney.verifier.packets import ACK, FIN, RST, Packet
+from chimney.verifier.relations import settled
 from chimney.verifier.streams import Stream
 from chimney.verifier.timing import covers, fin_is_acked, is_at_work, is_plain, microseconds, parameters_of
 
@@ -174,7 +173,7 @@ class Retransmissions(Checks):
 
     @enter(Kind.EVENT)
     def requested(self, crossing: Crossing) -> None:
-        found = connection_of(self, crossing)
+        found = self.connection(crossing)
         if found is None or crossing.value != TcpOffloadEvent.INDICATE_RETRIEVE:
             return
         item, stream = found

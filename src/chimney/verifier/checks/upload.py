@@ -10,7 +10,6 @@ from chimney.ndis.state import TIMER_NOT_RUNNING, TcpCached, TcpDelegated
 from chimney.ndis.status import Status, TcpCachedFlags, TcpConnectionState, TcpOffloadEvent, UploadReason
 from chimney.verifier.books import ObjectBook, Operation, Request
 from chimney.verifier.check import Checks, enter, finish
-from chimney.verifier.checks.disconnect import peer_closed
 from chimney.verifier.streams import Stream, chain_bytes
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Failures(Checks):
         elif stream.hardware_failure is not None:
             self._explained(kind)
         else:
-            closed = stream.graceful or stream.abort or stream.reset or peer_closed(stream)
+            closed = stream.graceful or stream.abort or stream.reset or stream.peer_closed
             if kind is Kind.TERMINATE and not closed:
                 self._unexplained[id(stream)] = (stream, crossing, "terminate.failure.meaning")
             else:

@@ -8,8 +8,6 @@ from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.status import Status, StatusIndication, TcpConnectionState, TcpOffloadEvent, UploadReason
 from chimney.verifier.books import Layer, ObjectBook, Operation, Request
 from chimney.verifier.check import Checks, enter, finish, packet, polled, segment
-from chimney.verifier.checks.disconnect import peer_closed
-from chimney.verifier.checks.events import connection_of
 from chimney.verifier.overdue import Debt
 from chimney.verifier.packets import FIN, RST, SYN, Packet
 from chimney.verifier.relations import below
@@ -82,7 +80,7 @@ class Refusals(Checks):
 
     @enter(Kind.EVENT)
     def requested(self, crossing: Crossing) -> None:
-        found = connection_of(self, crossing)
+        found = self.connection(crossing)
         if found is not None and crossing.value == TcpOffloadEvent.INDICATE_RETRIEVE and has_to_go(found[1]):
             # What had been read from the link by now may have been processed by now.
             found[1].facts.setdefault("upload_requests: stopped at", found[1].receive.next)
@@ -241,7 +239,7 @@ class Needs(Checks):
 
     @enter(Kind.EVENT)
     def requested(self, crossing: Crossing) -> None:
-        found = connection_of(self, crossing)
+        found = self.connection(crossing)
         if found is None:
             return
         item, stream = found
@@ -257,7 +255,7 @@ class Needs(Checks):
         lost = self._lost_at.get(crossing.boundary.number)
         if lost is None or reason not in _OWN_DECISION or crossing.at - lost > _LOSS_US:
             return
-        closing = peer_closed(stream) and (stream.fin_sent is not None or stream.delegated.state in FIN_SENT)
+        closing = stream.peer_closed and (stream.fin_sent is not None or stream.delegated.state in FIN_SENT)
         cause = (
             closing
             or is_over(stream)
