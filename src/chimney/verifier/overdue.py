@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from chimney.verifier.packets import Packet
 from chimney.verifier.streams import Stream
@@ -13,6 +13,8 @@ NEVER = 1 << 62
 _LOOK_US = 20_000
 # Connections take turns: a target with many has to poll more often until each has had one.
 _TURNS_PER_POLL = 32
+# Settled debts are cleared out of this many, or of twice those that were open the last time.
+_CROWDED = 256
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +48,7 @@ class _Door:
     look_at: int = 0
     awaited: list[tuple[int, int, Debt]] = field(default_factory=list)
     late: list[Debt] = field(default_factory=list)
+    crowded: int = _CROWDED
 
 
 class Debts:
@@ -110,3 +113,20 @@ class Debts:
             self._count += 1
             debt.queued_at = debt.due
             heappush(door.awaited, (debt.due, self._count, debt))
+            if len(door.awaited) > door.crowded:
+                self._clear_out(door)
+
+    def _clear_out(self, door: _Door) -> None:
+        """Let go of what is settled: it may be hours before it would be due, and it keeps a connection's books."""
+        kept = []
+        for entry in door.awaited:
+            at, _, debt = entry
+            if at != debt.queued_at:
+                continue
+            if debt.due < NEVER and debt.stream.terminated is None:
+                kept.append(entry)
+            else:
+                debt.queued_at = NEVER
+        heapify(kept)
+        door.awaited = kept
+        door.crowded = max(_CROWDED, 2 * len(kept))

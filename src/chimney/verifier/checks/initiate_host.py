@@ -15,7 +15,7 @@ from chimney.verifier.recent import Recent
 from chimney.verifier.relations import open_initiate
 
 _IDLE_TIMER_STATES = frozenset({TcpConnectionState.ESTABLISHED, TcpConnectionState.CLOSE_WAIT})
-_FLOWS = 1024
+_FLOWS = 256
 
 
 class InitiateHost(Checks):

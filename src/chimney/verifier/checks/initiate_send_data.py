@@ -15,7 +15,7 @@ from chimney.verifier.relations import nodes, view_bytes
 from chimney.verifier.streams import FIN_SENT, Stream, distance
 from chimney.verifier.violation import name
 
-_REMEMBERED = 1024
+_REMEMBERED = 256
 _COMPARED = 4096
 _STALE_US = 1_000_000
 """After so long at the host a connection's sequence numbers may have come round."""

@@ -22,7 +22,7 @@ _LARGEST_OPTIONS = 40
 # A probe is due some milliseconds after the last segment by the target's clock. A busy target reads that once a turn,
 # and may send the segment long after: at the door the silence is shorter.
 _PROBE_US = 100
-_FLOWS = 1024
+_FLOWS = 256
 
 
 class Core(Checks):
