@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.state import NeighborCached, NeighborConst
@@ -11,6 +11,9 @@ from chimney.verifier.check import Checks, enter, leave, segment_in, segment_out
 from chimney.verifier.packets import ACK, FIN, RST, SYN, URG, Packet
 from chimney.verifier.relations import below, nodes, open_initiate, ordinary_packets
 from chimney.verifier.streams import Stream
+
+if TYPE_CHECKING:
+    from chimney.verifier.verifier import Verifier
 
 _MARGIN_US = 50_000
 """What a target has read before it completed an initiate has been dealt with after so long."""
@@ -21,7 +24,7 @@ class Alive(Checks):
 
     RULES = ("initiate.enabled-at-once", "initiate.rx.early-processing")
 
-    def __init__(self, verifier: Any) -> None:
+    def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
         self._seen: BaseException | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from chimney.ndis.buffers import Mdl, NetBufferList
 from chimney.ndis.crossing import BlockView, Crossing, Kind, NblView, Stage, view_list
@@ -13,6 +13,9 @@ from chimney.verifier.check import Checks, enter, finish, leave
 from chimney.verifier.recent import Recent
 from chimney.verifier.relations import nodes, view_bytes
 from chimney.verifier.streams import Stream, distance
+
+if TYPE_CHECKING:
+    from chimney.verifier.verifier import Verifier
 
 _REMEMBERED = 256
 _COMPARED = 1 << 16
@@ -26,7 +29,7 @@ class BufferedDataDown(Checks):
 
     RULES = ("initiate.buffered.newest", "initiate.buffered.host-frees")
 
-    def __init__(self, verifier: Any) -> None:
+    def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
         # What came back from the stay before: when, RcvNxt, how much was undelivered, and the last bytes of it.
         self._returned: Recent[tuple[bytes, int, bytes, int], tuple[int, int, int, bytes]] = Recent(_REMEMBERED)

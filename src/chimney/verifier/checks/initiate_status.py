@@ -7,7 +7,7 @@ A target's capacity of connections is known from its capability record, everythi
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from chimney.ndis.crossing import BlockView, Crossing, Kind, Stage
 from chimney.ndis.state import NeighborConst, TcpDelegated
@@ -17,6 +17,9 @@ from chimney.verifier.check import Checks, enter, leave
 from chimney.verifier.limits import CODES, Limits
 from chimney.verifier.relations import nodes
 from chimney.verifier.violation import name
+
+if TYPE_CHECKING:
+    from chimney.verifier.verifier import Verifier
 
 _RULES = {
     Status.OFFLOAD_HW_ADDRESS_ENTRIES: "initiate.status.hw-address",
@@ -152,7 +155,7 @@ class RejectedConnections(Checks):
 
     RULES = ("initiate.status.rejected",)
 
-    def __init__(self, verifier: Any) -> None:
+    def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
         self._seen: BaseException | None = None
 

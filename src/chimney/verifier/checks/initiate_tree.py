@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chimney.ndis.crossing import BlockView, Crossing, Kind, Stage
 from chimney.ndis.status import Status
@@ -12,6 +12,9 @@ from chimney.verifier.limits import CODES
 from chimney.verifier.relations import completed_inside, nodes
 from chimney.verifier.violation import name
 
+if TYPE_CHECKING:
+    from chimney.verifier.verifier import Verifier
+
 _ENTRIES = (Status.OFFLOAD_NEIGHBOR_ENTRIES, Status.OFFLOAD_PATH_ENTRIES, Status.OFFLOAD_TCP_ENTRIES)
 
 
@@ -20,7 +23,7 @@ class InitiateCourse(Checks):
 
     RULES = ("initiate.async", "initiate.concurrent", "initiate.context.contents")
 
-    def __init__(self, verifier: Any) -> None:
+    def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
         self._contexts: dict[tuple[int, object], ObjectBook] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.ndis.status import Status, UploadReason
@@ -13,6 +13,9 @@ from chimney.verifier.relations import below, completed_inside, connections_of, 
 from chimney.verifier.streams import Stream
 from chimney.verifier.violation import name
 
+if TYPE_CHECKING:
+    from chimney.verifier.verifier import Verifier
+
 _MARGIN_US = 100_000
 """A connection that is terminated so soon after the invalidate need not be asked for."""
 
@@ -22,7 +25,7 @@ class Invalidate(Checks):
 
     RULES = ("invalidate.async", "invalidate.stop-send", "invalidate.request-upload", "invalidate.keep")
 
-    def __init__(self, verifier: Any) -> None:
+    def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
         self._silenced = 0
 

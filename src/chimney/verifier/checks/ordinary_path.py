@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chimney.ndis.crossing import Crossing, Kind
 from chimney.ndis.state import NeighborConst
@@ -13,6 +13,9 @@ from chimney.verifier.books import ObjectBook
 from chimney.verifier.check import Checks, enter, finish, packet, segment_in, segment_out
 from chimney.verifier.packets import ACK, IPV4, IPV6, NO_VLAN, RST, SYN, URG, Packet, parse
 from chimney.verifier.streams import Stream
+
+if TYPE_CHECKING:
+    from chimney.verifier.verifier import Verifier
 
 # Frames that somebody waits for; a target may keep some, and lose some if they are too many.
 _LIMIT = 256
@@ -34,7 +37,7 @@ class OrdinaryPath(Checks):
 
     RULES = ("tcp.no-reassembly", "tcp.rx-mac", "tcp.closed-data")
 
-    def __init__(self, verifier: Any) -> None:
+    def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
         self.expected: dict[Signature, deque[_Expected]] = {}
         self.waiting = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chimney.ndis.crossing import BlockView, Crossing, Kind, Stage
 from chimney.ndis.state import NeighborCached, NeighborConst, OffloadBlockList, TcpCached, TcpDelegated, TimerRemainder
@@ -12,6 +12,9 @@ from chimney.verifier.books import ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, finish, leave
 from chimney.verifier.plausible import contradiction
 from chimney.verifier.relations import completed_inside, nodes
+
+if TYPE_CHECKING:
+    from chimney.verifier.verifier import Verifier
 
 _POISON = 0x5AFE0BAD
 # Not a query's, or undocumented (A39).
@@ -24,7 +27,7 @@ class QueryTarget(Checks):
 
     RULES = ("query.async", "query.any-class")
 
-    def __init__(self, verifier: Any) -> None:
+    def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
         self._updates: dict[int, int] = {}
 
