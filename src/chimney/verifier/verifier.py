@@ -12,6 +12,7 @@ from typing import Any
 
 from chimney.link.base import Link
 from chimney.ndis.crossing import Crossing, Kind, Observer, Stage
+from chimney.ndis.driver import Miniport, Protocol
 from chimney.verifier.bookkeeping import Bookkeeping
 from chimney.verifier.books import ObjectBook
 from chimney.verifier.catalogue import Rule, catalogue
@@ -93,6 +94,10 @@ class Verifier(Observer):
         self._tell(("enter", crossing.kind, crossing.stage), crossing)
 
     def leave(self, crossing: Crossing) -> None:
+        if isinstance(crossing.raised, VerificationError):
+            # What this call has not done any more is nobody's fault.
+            self.books.leave(crossing)
+            return
         self._tell(("leave", crossing.kind, crossing.stage), crossing)
 
     def packet(self, packet: Packet) -> None:
@@ -201,4 +206,8 @@ def _culprit(rule: Rule, where: Crossing | Packet | ObjectBook | None) -> str:
         return boundary.protocol.name
     if rule.binds == "target":
         return boundary.miniport.name
-    return boundary.protocol.name if boundary.protocol.driver is not None else boundary.miniport.name
+    edges: list[Protocol | Miniport] = [boundary.protocol, boundary.miniport]
+    if isinstance(where, Crossing) and where.kind.down == (where.stage is Stage.HANDLER):
+        edges.reverse()
+    # Of two drivers, the one that calls, or whose handler is called.
+    return next((edge.name for edge in edges if edge.driver is not None), rule.binds)

@@ -117,8 +117,9 @@ def _lists(event: Crossing) -> str:
 
 def _result(result: object) -> str:
     if isinstance(result, tuple):
-        return ", ".join(_result(part) if place == 0 else str(part) for place, part in enumerate(result))
-    return name(result) if isinstance(result, int) else repr(result)
+        status, *rest = result
+        return ", ".join([_result(status), *(str(part) for part in rest if isinstance(part, int))])
+    return name(result) if isinstance(result, int) else type(result).__name__
 
 
 def name(value: int, kind: type[IntEnum] | type[DisconnectFlags] = Status) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from chimney.ndis.buffers import NetBufferList
@@ -12,39 +11,25 @@ from chimney.ndis.status import Status
 from chimney.verifier.books import COMPLETIONS
 from chimney.verifier.check import Checks, enter, finish, leave
 from chimney.verifier.receiving import receiving
+from chimney.verifier.recent import Recent
 from chimney.verifier.relations import view_bytes
 from chimney.verifier.violation import name
 
 if TYPE_CHECKING:
     from chimney.verifier.verifier import Verifier
 
-_REMEMBERED = 1024
+_REMEMBERED = 256
 _REFUSED = int(Status.OFFLOAD_DATA_NOT_ACCEPTED)
 _PARTLY = int(Status.OFFLOAD_DATA_PARTIALLY_ACCEPTED)
 
 
-class _Recent:
-    """The last so many lists, each with a word about it."""
+Lists = Recent[tuple[int, int], tuple[NetBufferList, str]]
+"""Lists by the number of a boundary and their id, each with a word about it."""
 
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[int, int], tuple[NetBufferList, str]] = OrderedDict()
 
-    def note(self, boundary: int, nbl: NetBufferList, what: str) -> None:
-        key = (boundary, id(nbl))
-        self._known.pop(key, None)
-        self._known[key] = (nbl, what)
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-
-    def forget(self, boundary: int, nbl: NetBufferList) -> None:
-        self._known.pop((boundary, id(nbl)), None)
-
-    def clear(self) -> None:
-        self._known.clear()
-
-    def get(self, boundary: int, nbl: NetBufferList) -> str:
-        known = self._known.get((boundary, id(nbl)))
-        return "" if known is None else known[1]
+def _word(kept: Lists, boundary: int, nbl: NetBufferList) -> str:
+    known = kept.get((boundary, id(nbl)))
+    return "" if known is None else known[1]
 
 
 class Indications(Checks):
@@ -94,7 +79,7 @@ class Verdicts(Checks):
 
     def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
-        self._kept_below = _Recent()
+        self._kept_below: Lists = Recent(_REMEMBERED)
 
     @leave(Kind.RECEIVE_INDICATE, stage=Stage.HANDLER)
     def answered(self, crossing: Crossing) -> None:
@@ -105,13 +90,13 @@ class Verdicts(Checks):
         number = crossing.boundary.number
         text = f"{consumed} of {length} bytes consumed, with {name(status)}"
         if status == Status.SUCCESS:
-            self._kept_below.forget(number, crossing.nbl)
+            self._kept_below.pop((number, id(crossing.nbl)), None)
             self.check("indicate.accepted", consumed == length, text, crossing)
         elif status == _REFUSED:
-            self._kept_below.note(number, crossing.nbl, "indicate.refused")
+            self._kept_below[number, id(crossing.nbl)] = (crossing.nbl, "indicate.refused")
             self.check("indicate.refused", consumed == 0, text, crossing)
         elif status == _PARTLY:
-            self._kept_below.note(number, crossing.nbl, "indicate.partial")
+            self._kept_below[number, id(crossing.nbl)] = (crossing.nbl, "indicate.partial")
             self.check("indicate.partial", 0 < consumed < length, text, crossing)
         else:
             self.check("indicate.accepted", False, text, crossing)
@@ -124,7 +109,7 @@ class Verdicts(Checks):
             if lent is not None:
                 self.exercise("indicate.return-all")
                 continue
-            rule = self._kept_below.get(crossing.boundary.number, view.nbl) or "indicate.return-all"
+            rule = _word(self._kept_below, crossing.boundary.number, view.nbl) or "indicate.return-all"
             self.check(rule, False, "a list is returned that was not lent, or has been returned before", crossing)
 
     @finish
@@ -151,13 +136,13 @@ class Returns(Checks):
 
     def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
-        self._returned = _Recent()
+        self._returned: Lists = Recent(_REMEMBERED)
 
     @enter(Kind.RECEIVE_RETURN, stage=Stage.HANDLER)
     def returning(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom:
             for view in crossing.nbls:
-                self._returned.note(crossing.boundary.number, view.nbl, "returned")
+                self._returned[crossing.boundary.number, id(view.nbl)] = (view.nbl, "returned")
 
     @leave(Kind.RECEIVE_RETURN, stage=Stage.HANDLER)
     def returned(self, crossing: Crossing) -> None:
@@ -177,14 +162,14 @@ class Returns(Checks):
     def indicated(self, crossing: Crossing) -> None:
         """It may use them again."""
         for view in crossing.nbls:
-            self._returned.forget(crossing.boundary.number, view.nbl)
+            self._returned.pop((crossing.boundary.number, id(view.nbl)), None)
 
     @enter(*COMPLETIONS)
     def completed(self, crossing: Crossing) -> None:
         if not crossing.boundary.bottom:
             return
         for entry in crossing.notes:
-            if entry.request is None and self._returned.get(crossing.boundary.number, entry.view.nbl):
+            if entry.request is None and _word(self._returned, crossing.boundary.number, entry.view.nbl):
                 self.check(
                     "indicate.return.no-completion",
                     False,

@@ -219,9 +219,10 @@ class CompletionsUp(Checks):
 
     def _lost(self, kind: Kind, where: ObjectBook) -> None:
         message = f"the completion of a {kind.name.lower()} has not been passed up"
-        self.check("im.complete.same-nbl", False, message, where, where)
+        culprit = where.boundary.miniport.name
+        self.check("im.complete.same-nbl", False, message, where, where, culprit)
         if kind in _PROPAGATED:
-            self.check(_PROPAGATED[kind], False, message, where, where)
+            self.check(_PROPAGATED[kind], False, message, where, where, culprit)
 
 
 class CallEntries(Checks):
@@ -349,8 +350,9 @@ class Indications(Checks):
     def _swallowed(self, item: ObjectBook, where: Crossing | ObjectBook) -> None:
         events = item.facts.pop("intermediate_data: events", None)
         if events:
-            message = f"events {events} of the driver below were not passed up"
-            self.check("im.event.propagate", False, message, where, item)
+            told = ", ".join(name(value, TcpOffloadEvent) for value, _ in events)
+            message = f"events of the driver below were not passed up: {told}"
+            self.check("im.event.propagate", False, message, where, item, item.boundary.miniport.name)
 
     @finish
     def finished(self) -> None:

@@ -156,7 +156,13 @@ class StateUp(Checks):
             for operation in book.operations:
                 if operation.parts and all(part.completion is not None for part in operation.parts):
                     message = f"a completed {operation.kind.name.lower()} has not been passed up"
-                    self.check("im.state.complete", False, message, operation.call)
+                    self.check(
+                        "im.state.complete",
+                        False,
+                        message,
+                        operation.call,
+                        culprit=operation.boundary.miniport.name,
+                    )
 
 
 def _state(block: BlockView) -> tuple[object, ...]:
