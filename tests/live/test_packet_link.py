@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import gc
 import importlib.util
 import os
 import select
@@ -405,6 +406,21 @@ def test_frames_outlive_the_link_unharmed(wire):
     with pytest.raises(LinkError, match="closed"):
         wire.right.set_filter([])
     assert wire.right.statistics.received_frames >= 1
+
+
+def test_a_link_that_cannot_be_opened_leaves_no_descriptor(wire):
+    def descriptors():
+        return len(os.listdir("/proc/self/fd"))
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = descriptors()
+        with wire.a, pytest.raises(LinkError, match="nowhere"):
+            PacketLink("nowhere")
+        assert descriptors() == before
+    finally:
+        gc.enable()
 
 
 def test_misuse_is_told(stack, wire):
