@@ -2,7 +2,6 @@
 
 import errno
 import gc
-import gc
 import importlib.util
 import os
 import select
