@@ -15,8 +15,10 @@ from chimney.ndis.library import Library, MiniportHandle
 from chimney.ndis.status import Status
 from chimney.verifier import Mode, RuleViolation, VerificationError, Verifier, catalogue
 from chimney.verifier import verifier as module
+from chimney.verifier.packets import ACK, Packet
 from chimney.verifier.recent import Recent
 from chimney.verifier.report import Coverage, append
+from chimney.verifier.streams import ReceiveBook, SendBook, Stream
 from chimney.verifier.violation import VerifierFailure
 from tests.verifier import mutants_intermediate  # noqa: F401  # registers its mutants
 from tests.verifier.mutation import MUTANTS, verify
@@ -287,6 +289,24 @@ def test_a_finding_at_the_end_lets_go_of_the_run_all_the_same():
 
 
 # Hours
+
+
+def test_no_packet_keeps_the_memory_of_its_bytes():
+    world, verifier = world_with()
+    transfer(world)
+    packets = [event for event in verifier._history if isinstance(event, Packet)]
+    assert any(packet.payload_length for packet in packets)
+    assert not any(packet.parts for packet in packets)
+
+
+def test_what_comes_far_behind_the_window_is_not_kept():
+    book = ReceiveBook(1000, 5000, b"")
+    stream = Stream("", (b"", 0, b"", 0), None, SendBook(0, 0, 0), book)
+    for seq in range(6000, 60_000_000, 1_000_000):
+        stream.segment_in(seq, 0, ACK, bytes(100), None)
+    assert 0 < book.held <= 200
+    stream.segment_in(1000, 0, ACK, bytes(100), None)
+    assert book.available == 100
 
 
 def test_what_is_set_last_is_kept():

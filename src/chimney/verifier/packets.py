@@ -33,9 +33,9 @@ class Packet:
     """A frame that a target sent (``incoming`` False) or received.
 
     ``tcp`` tells whether it is a whole TCP segment; its fields are zero otherwise. Addresses as in the header; ``vlan``
-    the tag's control information or -1. ``parts`` is the payload, ``payload_length`` bytes in all; a super-segment's
-    wire segments come from `segments`. ``book`` is the offloaded connection it belongs to, if there is one; ``stream``
-    the last one of its addresses and ports.
+    the tag's control information or -1. ``parts`` is the payload (until all have seen it), ``payload_length`` bytes in
+    all; a super-segment's wire segments come from `segments`. ``book`` is the offloaded connection it belongs to, if
+    there is one; ``stream`` the last one of its addresses and ports.
     ``sent`` False: the link had no room, or failed. ``expected`` is the position that was next when it arrived,
     ``interface`` the link's own address. ``acts`` False: a target may not take it.
     """

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _HALF = 1 << 31
 _MASK = 0xFFFFFFFF
+# What begins so many bytes behind the window is not kept: no target takes it.
+_FAR_BEYOND = 1 << 20
 FIN_SENT = frozenset(
     {
         TcpConnectionState.FIN_WAIT_1,
@@ -155,6 +157,8 @@ class ReceiveBook:
             known = self._waiting.get(position)
             if known is None or len(known) < len(data):
                 self._waiting[position] = data
+        if position > self.available:
+            return
         for start in sorted(self._waiting):
             if start > self.available:
                 break
@@ -240,7 +244,7 @@ class Stream:
                 send.acked = covered
         if self.terminated is not None:
             return
-        if -len(data) <= position - receive.available <= 1 << 30:
+        if -len(data) <= position - receive.available and position <= receive.limit + _FAR_BEYOND:
             if position + len(data) > receive.limit:
                 receive.beyond = max(receive.beyond, position + len(data))
             receive.arrive(position, data)

@@ -104,11 +104,15 @@ class Verifier(Observer):
         """A frame passes a link's door."""
         self._history.append(packet)
         self.debts.passed(packet)
-        self._tell("packet", packet)
-        item = packet.book
-        if item is not None and item.stream is not None:
-            way = "segment in" if packet.incoming else "segment out" if packet.sent else "segment kept"
-            self._tell(way, packet, item, item.stream)
+        try:
+            self._tell("packet", packet)
+            item = packet.book
+            if item is not None and item.stream is not None:
+                way = "segment in" if packet.incoming else "segment out" if packet.sent else "segment kept"
+                self._tell(way, packet, item, item.stream)
+        finally:
+            # Whoever keeps the packet must not keep the application's memory, or the link's.
+            packet.parts.clear()
 
     def polled(self, link: str) -> None:
         """A target asks its link for frames."""
