@@ -67,8 +67,9 @@ class Stack:
     a `Team` of several interfaces, or a function such as `IntermediateDrivers` describes. Use it as a context manager,
     or call `close`: every connection goes back into the kernel. Not thread-safe: one thread, one stack.
 
-    ``verifier`` watches every boundary and link. Without one, the environment's CHIMNEY_VERIFY (``abort``, ``warn`` or
-    ``count``) makes one; `close` adds its findings to the file that CHIMNEY_VERIFY_REPORT names.
+    ``verifier`` watches every boundary and link; it may watch several stacks, and is finished by who made it. Without
+    one, the environment's CHIMNEY_VERIFY (``abort``, ``warn`` or ``count``) makes one; `close` finishes that, and adds
+    its findings to the file that CHIMNEY_VERIFY_REPORT names.
     """
 
     def __init__(
@@ -86,7 +87,8 @@ class Stack:
         if isinstance(intermediate_drivers, int):
             intermediate_drivers = Layers(*[PassThrough] * intermediate_drivers)
         self._drivers: IntermediateDrivers = intermediate_drivers
-        self.verifier = verifier or _verifier_from_environment()
+        self._own_verifier = _verifier_from_environment() if verifier is None else None
+        self.verifier = verifier or self._own_verifier
         self._epoll = select.epoll()
         self._timer = Timer()
         self._epoll.register(self._timer.fileno(), select.EPOLLIN)
@@ -196,14 +198,15 @@ class Stack:
         self._raise_failures()
 
     def _finish_verifier(self) -> None:
-        if self.verifier is None:
+        """One that was given may watch other stacks, and is finished by who gave it."""
+        if self._own_verifier is None:
             return
         from chimney.verifier.report import append
 
-        self.verifier.finish()
+        self._own_verifier.finish()
         report = os.environ.get(_VERIFY_REPORT)
         if report:
-            append([self.verifier], Path(report))
+            append([self._own_verifier], Path(report))
 
     # Services for the connections
 

@@ -163,6 +163,7 @@ def verified(tmp_path_factory, monkeypatch):
     yield
     coverage = Coverage()
     coverage.add_file(report)
+    assert not coverage.failures
     assert not coverage.violations, "\n".join(violation["text"] for violation in coverage.violations[:3])
 
 

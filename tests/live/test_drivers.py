@@ -154,6 +154,7 @@ def test_two_targets_under_a_multiplexer(wires, helpers):
         faulty = team.of(FaultyDriver)
         for kind in ("delay", "merge", "split"):
             assert sum(getattr(driver.triggers, kind).happened for driver in faulty)
+    verifier.finish()
     assert not verifier.violations and verifier.exercised["im.complete.same-nbl"]
     assert first.resets() == second.resets() == 0
 
