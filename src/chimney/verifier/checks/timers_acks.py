@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from chimney.ndis.crossing import Crossing, Kind, Stage
-from chimney.ndis.state import CachedState, PathCached, TcpConst
+from chimney.ndis.state import CachedState, TcpConst
 from chimney.ndis.status import TcpConstFlags
 from chimney.verifier.books import ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, segment, segment_in, segment_out
@@ -23,7 +23,6 @@ _PATIENCE_US = 500_000
 _FAST_US = 100_000
 _AT_ONCE_US = 5_000
 _PROBE_GAP_US = 1_000
-_LARGEST_HEADERS = 100
 
 
 @dataclass(slots=True, eq=False)
@@ -225,10 +224,15 @@ class FastRetransmissions(Checks):
         if flight.recover or not flight.hints or not fast:
             return
         flight.recoveries += 1
-        if parameters is None or flight.probed > flight.una or not is_at_work(stream) or not self._is_steady(stream):
+        # Later ones may repair what an earlier recovery, unseen as such, has left: only the first one is certain.
+        if flight.recoveries > 1 or parameters is None or flight.probed > flight.una:
+            return
+        if not is_at_work(stream) or not self._is_steady(stream):
             return
         threshold = parameters.tcp_duplicate_ack_threshold
-        told = self._is_told(stream, flight, threshold)
+        # With SACK a target may know of losses by other means: covered bytes (RFC 6675), a tail loss probe that has
+        # arrived (RFC 8985).
+        told = _has_sack(stream)
         self.check(
             "timer.dupack",
             flight.hints >= threshold or told,
@@ -241,17 +245,6 @@ class FastRetransmissions(Checks):
         item = stream.bottom
         path = None if item is None else item.parent
         return item is not None and path is not None and all(map(settled, (item, path, path.parent)))
-
-    def _is_told(self, stream: Stream, flight: _Flight, threshold: int) -> bool:
-        """Whether the SACK option says as much as so many duplicates (RFC 6675, 4, IsLost)."""
-        item = stream.bottom
-        path = None if item is None else item.parent
-        if item is None or path is None or not isinstance(item.const, TcpConst):
-            return True
-        mtu = path.cached.path_mtu if isinstance(path.cached, PathCached) else 0
-        segment = max(1, min(item.const.remote_mss, mtu) - _LARGEST_HEADERS)
-        covered = sum(distance(end, start) for start, end in flight.blocks)
-        return covered > (threshold - 1) * segment or len(flight.blocks) >= threshold
 
     def _overdue(self, debt: Debt) -> None:
         if is_at_work(debt.stream) and self._is_steady(debt.stream):
