@@ -27,9 +27,15 @@ ALLOWED = {
     "verifier": {"ndis", "link"},
     "conformance": {"ndis", "tcp", "link", "target", "intermediate", "verifier"},
     "host": {"ndis"},
-    "adapter": {"ndis", "link", "target", "intermediate", "host", "verifier"},
-    "stack": {"tcp", "link", "adapter", "intermediate", "host", "verifier"},
-    "cli": {"stack", "lab", "verifier", "conformance", "_build", ROOT},
+    "platform": {"link", "host"},
+    "adapter": {"ndis", "link", "target", "intermediate", "host", "verifier", "platform"},
+    "stack": {"tcp", "link", "adapter", "intermediate", "host", "verifier", "platform"},
+    "trace": set(),
+    "sim": {
+        "ndis", "tcp", "link", "target", "intermediate", "host", "verifier", "conformance", "adapter", "platform", "stack",
+        "trace",
+    },
+    "cli": {"stack", "lab", "verifier", "conformance", "sim", "trace", "_build", ROOT},
     "_build": set(),
     ROOT: {"stack", "verifier", "_build"},
     "examples": {ROOT},
@@ -40,6 +46,7 @@ THIRD_PARTY = {
     "host": {"pyroute2"},
     "lab": {"pyroute2"},
     "verifier": {"yaml"},
+    "sim": {"msgspec", "rich", "distributed"},
     "cli": {"typer", "rich", "pyroute2"},
 }
 

@@ -1,0 +1,276 @@
+"""A case: everything that decides a run. The same case on the same commit gives the same run, to the byte.
+
+Cases are drawn from seeds (`chimney.sim.draw`), shrunk, kept in files that people read, and replayed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+Side = Literal["a", "b"]
+"""Side "a" always has a chimney; "b" is its peer, which has one if `Case.b` says so."""
+
+OTHER: dict[Side, Side] = {"a": "b", "b": "a"}
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the network misbehaves; both ways alike. See `chimney.link.memory.MemoryNetwork`; what it does not have:
+
+    burst  probability that a wire segment begins a burst of losses, ``burst_length`` of them on average.
+    """
+
+    delay_us: int = 200
+    jitter_us: int = 0
+    loss: float = 0.0
+    burst: float = 0.0
+    burst_length: int = 4
+    reorder: float = 0.0
+    reorder_us: int = 1000
+    duplicate: float = 0.0
+    corrupt: float = 0.0
+    bandwidth: int = 0
+    queue_bytes: int = 0
+    gro: bool = False
+
+
+class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One intermediate driver: a plain pass-through if everything is 0; see `chimney.intermediate.Faults`.
+
+    ``out_of_memory`` and ``refuse`` are ordinals (the first is 1), the others probabilities.
+    """
+
+    seed: int = 0
+    delay: float = 0.0
+    longest: int = 3
+    merge: float = 0.0
+    split: float = 0.0
+    out_of_memory: tuple[int, ...] = ()
+    refuse: tuple[int, ...] = ()
+    upload: float = 0.0
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of the two machines.
+
+    chimney         whether its connection can be offloaded; otherwise it is the model of a kernel alone.
+    layers          the intermediate drivers, the top one first.
+    latency_us      up to so long its process takes to wake up; by chance.
+    gap_us          up to so long each step of a hand-over in the kernel takes, in which segments arrive; by chance.
+    receive_buffer  of its socket, in bytes; so is ``send_buffer``.
+    receive_window  of the target (`chimney.stack.StackConfig`), and ``send_flight``, in bytes.
+    """
+
+    chimney: bool = False
+    layers: tuple[Layer, ...] = ()
+    latency_us: int = 0
+    gap_us: int = 0
+    receive_buffer: int = 65536
+    send_buffer: int = 65536
+    receive_window: int = 65536
+    send_flight: int = 65536
+    nodelay: bool = True
+
+
+class _Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="do", tag=str.lower):
+    """Something that is done at a moment: ``at`` so many microseconds from the start, or right before event number
+    ``event`` (the first is 1), whichever is given. Steps of one moment are done in the order in which they are written.
+    """
+
+    at: int = -1
+    event: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.at >= 0) == (self.event > 0):
+            raise ValueError(f"{type(self).__name__.lower()}: give either at (>= 0) or event (>= 1)")
+
+
+# What an application does
+
+
+class Send(_Step):
+    """Post a send of the next ``size`` bytes of this side's stream."""
+
+    side: Side
+    size: int
+
+
+class Read(_Step):
+    """From now on, always have ``depth`` receives of ``size`` bytes posted; depth 0: stop reading."""
+
+    side: Side
+    size: int = 4096
+    depth: int = 1
+    push: bool = True
+
+
+class Shutdown(_Step):
+    """Close the sending half."""
+
+    side: Side
+
+
+class Abort(_Step):
+    """Reset the connection."""
+
+    side: Side
+
+
+class Detach(_Step):
+    """Give the socket back to the application, which closes it."""
+
+    side: Side
+
+
+class Nodelay(_Step):
+    """The application sets the socket option TCP_NODELAY (the kernel's; it counts from the next offload on)."""
+
+    side: Side
+    on: bool = True
+
+
+# Hand-over
+
+
+class Offload(_Step):
+    """Take the connection out of the kernel, down to the target; nothing if it is there."""
+
+    side: Side = "a"
+
+
+class Upload(_Step):
+    """Put it back into the kernel; nothing if it is there."""
+
+    side: Side = "a"
+
+
+# The network
+
+
+class Change(_Step):
+    """The network is another one from now on."""
+
+    network: Network
+
+
+class Partition(_Step):
+    """For ``lasts_us``, nothing that ``of`` sends gets through ("both": nothing at all)."""
+
+    of: Literal["a", "b", "both"] = "both"
+    lasts_us: int = 10_000
+
+
+class Mtu(_Step):
+    """The path's MTU changes: both ends' links take no larger packets from now on, and know it."""
+
+    mtu: int = 1500
+
+
+class Garbage(_Step):
+    """A segment that belongs to nobody's stream is injected towards ``to``, as if the peer had sent it.
+
+    ``offset`` moves its sequence number, ``amount`` is a size in bytes; both as the kind wants them.
+    """
+
+    to: Side
+    kind: Literal[
+        "rst-blind",  # an RST inside the window, not at its left edge (RFC 5961 3)
+        "rst-outside",  # an RST outside of the window
+        "syn",  # a SYN on the connection (RFC 5961 4)
+        "old",  # data that was received long ago
+        "beyond",  # data beyond the window
+        "ack-future",  # an acknowledgement of what was never sent
+        "ack-old",  # an old acknowledgement
+        "paws",  # a segment with an old timestamp
+        "options",  # options that make no sense
+        "truncated",  # a TCP header that ends too early
+        "checksum",  # a wrong checksum
+        "random",  # bytes behind the IP header
+    ]
+    offset: int = 0
+    amount: int = 100
+
+
+# Drivers and the target
+
+
+class Driver(_Step):
+    """A driver of ``side`` (layer 0 is the top one) keeps everything back, lets go, or asks for the upload of the
+    connection for ``reason`` (a name of `chimney.ndis.status.UploadReason`).
+    """
+
+    side: Side = "a"
+    layer: int = 0
+    what: Literal["hold", "release", "upload", "pause", "resume", "upload-all"] = "hold"
+    reason: str = "UPLOAD_REQUESTED"
+
+
+class Target(_Step):
+    """The target of ``side``: see `chimney.target.SoftTarget`.
+
+    "short": allocations of ``of`` (`SoftTarget.allocate`'s names) fail from the ``nth`` on, until "enough".
+    """
+
+    side: Side = "a"
+    what: Literal[
+        "pause", "resume", "upload-all", "upload", "hardware-failure", "update-failure", "reset", "short", "enough"
+    ] = "pause"
+    reason: str = "UPLOAD_REQUESTED"
+    of: str = ""
+    nth: int = 1
+
+
+class Die(_Step):
+    """The process of ``side`` dies: whatever it had is gone, and its kernel answers for it from then on."""
+
+    side: Side = "a"
+
+
+Step = (
+    Send | Read | Shutdown | Abort | Detach | Nodelay
+    | Offload | Upload
+    | Change | Partition | Mtu | Garbage
+    | Driver | Target | Die
+)
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything that decides a run; ``seed`` decides what is left to chance (losses, delays, orders, gaps).
+
+    iss        initial sequence numbers of a and b: put them before 2**31 or 2**32 to see them wrap.
+    quiet_us   how long after the last step, with a network that behaves again, everything must have drained.
+    why        for a case that is kept: what it is about, in a sentence.
+    """
+
+    seed: int = 0
+    why: str = ""
+    a: Host = Host(chimney=True)
+    b: Host = Host()
+    network: Network = Network()
+    ipv6: bool = False
+    timestamps: bool = True
+    sack: bool = True
+    scale: int = 7
+    mss: int = 1460
+    iss: tuple[int, int] = (0xFFFFF000, 0x7FFFF000)
+    steps: tuple[Step, ...] = ()
+    quiet_us: int = 120_000_000
+
+    def host(self, side: Side) -> Host:
+        """The machine of a side."""
+        return self.a if side == "a" else self.b
+
+
+def load(path: Path) -> list[Case]:
+    """The cases in a YAML file: one, or a list of them. Raises msgspec.ValidationError, which says what is wrong where,
+    and OSError.
+    """
+    content = msgspec.yaml.decode(path.read_bytes())
+    return msgspec.convert(content if isinstance(content, list) else [content], list[Case])
+
+
+def dump(case: Case) -> str:
+    """A case as YAML that `load` reads; what has its default value is left out."""
+    return msgspec.yaml.encode(case, order=None).decode()
