@@ -32,8 +32,8 @@ ALLOWED = {
     "stack": {"tcp", "link", "adapter", "intermediate", "host", "verifier", "platform"},
     "trace": set(),
     "sim": {
-        "ndis", "tcp", "link", "target", "intermediate", "host", "verifier", "conformance", "adapter", "platform", "stack",
-        "trace",
+        "ndis", "tcp", "link", "target", "intermediate", "host", "verifier", "conformance", "adapter", "platform",
+        "stack", "trace",
     },
     "cli": {"stack", "lab", "verifier", "conformance", "sim", "trace", "_build", ROOT},
     "_build": set(),
