@@ -5,7 +5,6 @@ An `Assembly` holds the adapters that are made, run and closed together: those o
 
 from __future__ import annotations
 
-import select
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -13,14 +12,13 @@ from typing import TYPE_CHECKING
 from chimney.host.edge import HostEdge
 from chimney.host.errors import NotOffloadable
 from chimney.host.kernel import Flow
-from chimney.host.linux.timer import monotonic_us
 from chimney.intermediate import IntermediateDriver, IntermediateDrivers, Team
 from chimney.link import base as link_base
-from chimney.link.packet import PacketLink
 from chimney.ndis.capabilities import Oid, OidRequest, TcpConnectionOffloadParameters
 from chimney.ndis.driver import Miniport, Protocol
 from chimney.ndis.library import Binding, bind
 from chimney.ndis.status import Status, StatusIndication
+from chimney.platform import Platform
 from chimney.target import SoftTarget, TargetConfig
 
 if TYPE_CHECKING:
@@ -41,22 +39,25 @@ class InterfaceAdapter:
     def __init__(
         self,
         device: str,
+        platform: Platform,
         send_flight: int,
         upload_all: Callable[[InterfaceAdapter], None],
         verifier: Verifier | None,
     ) -> None:
         self.device = device
         self.paused = False
+        self._clock = platform.clock
         self._upload_all = upload_all
-        self.link = PacketLink(device)
+        self.link = platform.open_link(device)
         self.target = SoftTarget(
             f"target on {device}",
             self.link if verifier is None else verifier.watch(self.link),
-            monotonic_us,
+            platform.clock,
             TargetConfig(max_cwnd=send_flight),
         )
         self.edge = HostEdge(f"host on {device}", self._status)
-        self.interest = select.EPOLLIN
+        # Whether the platform tells when the link has room, too.
+        self.waits_to_write = False
 
     def enable(self, push_ms: int) -> None:
         """Say what is to be done with our connections; nothing may be offloaded before (cap.enable).
@@ -86,17 +87,17 @@ class InterfaceAdapter:
 
     def run(self) -> None:
         for _ in range(_TURN):
-            if not self.target.poll(monotonic_us(), _BATCH):
+            if not self.target.poll(self._clock(), _BATCH):
                 break
 
     def drain(self) -> None:
         left = self.link.pending()
         while left > 0:
-            self.target.poll(monotonic_us(), min(left, _BATCH))
+            self.target.poll(self._clock(), min(left, _BATCH))
             left -= _BATCH
 
     def flush(self) -> None:
-        self.target.flush(monotonic_us())
+        self.target.flush(self._clock())
 
     def retransmitted(self, flow: Flow) -> int:
         found = self.target.find(_link_flow(flow))
@@ -113,6 +114,7 @@ class Assembly:
     def __init__(
         self,
         devices: tuple[str, ...],
+        platform: Platform,
         drivers: IntermediateDrivers,
         send_flight: int,
         push_ms: int,
@@ -126,7 +128,7 @@ class Assembly:
         self._opened = ExitStack()
         try:
             for device in devices:
-                adapter = InterfaceAdapter(device, send_flight, upload_all, verifier)
+                adapter = InterfaceAdapter(device, platform, send_flight, upload_all, verifier)
                 self._opened.callback(adapter.link.close)
                 self.adapters[device] = adapter
             for device, below in self._drivers_above(drivers).items():

@@ -7,7 +7,6 @@ runs in the thread that calls `Stack.poll`; `Stack.fileno` tells an event loop w
 from __future__ import annotations
 
 import os
-import select
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -19,12 +18,10 @@ from typing import TYPE_CHECKING
 from chimney.adapter import Assembly, InterfaceAdapter
 from chimney.host.connection import Connection, Owner
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
-from chimney.host.linux import limits
-from chimney.host.linux.kernel_side import LinuxKernelSide
-from chimney.host.linux.timer import Timer, monotonic_us
 from chimney.host.services import Adapter
 from chimney.intermediate import IntermediateDrivers, Layers, PassThrough, Team
 from chimney.link import base as link_base
+from chimney.platform import LinuxPlatform, Platform
 from chimney.tcp import NEVER
 
 if TYPE_CHECKING:
@@ -70,6 +67,8 @@ class Stack:
     ``verifier`` watches every boundary and link; it may watch several stacks, and is finished by who made it. Without
     one, the environment's CHIMNEY_VERIFY (``abort``, ``warn`` or ``count``) makes one; `close` finishes that, and adds
     its findings to the file that CHIMNEY_VERIFY_REPORT names.
+
+    ``platform`` is what the stack stands on, a `LinuxPlatform` unless one is given; `close` closes it.
     """
 
     def __init__(
@@ -77,26 +76,25 @@ class Stack:
         intermediate_drivers: int | IntermediateDrivers = 0,
         config: StackConfig | None = None,
         verifier: Verifier | None = None,
+        platform: Platform | None = None,
     ) -> None:
+        self._platform = platform or LinuxPlatform()
         config = config or StackConfig()
+        receive_room, send_room = self._platform.room()
         self.config = replace(
             config,
-            receive_window=min(config.receive_window, limits.receive_room()),
-            send_flight=min(config.send_flight, limits.send_room()),
+            receive_window=min(config.receive_window, receive_room),
+            send_flight=min(config.send_flight, send_room),
         )
         if isinstance(intermediate_drivers, int):
             intermediate_drivers = Layers(*[PassThrough] * intermediate_drivers)
         self._drivers: IntermediateDrivers = intermediate_drivers
-        self._own_verifier = _verifier_from_environment() if verifier is None else None
+        self._own_verifier = _verifier_from_environment(self._platform) if verifier is None else None
         self.verifier = verifier or self._own_verifier
-        self._epoll = select.epoll()
-        self._timer = Timer()
-        self._epoll.register(self._timer.fileno(), select.EPOLLIN)
         self._adapters: dict[str, InterfaceAdapter] = {}
         self._assemblies: list[Assembly] = []
         self._connections: dict[int, Connection] = {}
         self._descriptors: dict[socket.socket, int] = {}
-        self._interest: dict[int, int] = {}
         self._ready: deque[Callable[[], bool]] = deque()
         self._hand_overs: deque[tuple[Connection, Callable[[], None]]] = deque()
         self._failures: list[BaseException] = []
@@ -120,7 +118,7 @@ class Stack:
         """
         if sock in self._descriptors:
             raise ChimneyError(f"{sock!r} is with this stack already; use the connection that you have, or detach it")
-        kernel = LinuxKernelSide(sock, self.config.receive_window, self._wait_for)
+        kernel = self._platform.kernel_side(sock, self.config.receive_window, self._platform.interest)
         connection = Connection(self, sock, kernel)
         self._descriptors[sock] = kernel.fileno()
         self._connections[kernel.fileno()] = connection
@@ -128,7 +126,7 @@ class Stack:
 
     def fileno(self) -> int:
         """A descriptor that is readable when `poll` has something to do."""
-        return self._epoll.fileno()
+        return self._platform.fileno()
 
     def poll(self, timeout: float | None = 0.0) -> None:
         """Run everything that is due once, waiting at most ``timeout`` seconds (None: for ever) for something to be
@@ -151,15 +149,13 @@ class Stack:
             self._arm()
         if self._ready or (self._hand_overs and not self._handing_over):
             timeout = 0.0
-        events = self._epoll.poll(timeout)
+        ready = self._platform.wait(timeout)
         self._polling = True
         try:
-            for fd, _ in events:
+            for fd in ready:
                 connection = self._connections.get(fd)
                 if connection is not None:
                     connection.kernel_ready()
-                elif fd == self._timer.fileno():
-                    self._timer.expired()
             for adapter in self._adapters.values():
                 adapter.run()
             for assembly in self._assemblies:
@@ -192,8 +188,7 @@ class Stack:
             except Exception as error:
                 self._failures.append(error)
         self._assemblies.clear()
-        self._timer.close()
-        self._epoll.close()
+        self._platform.close()
         self._finish_verifier()
         self._raise_failures()
 
@@ -226,6 +221,7 @@ class Stack:
         try:
             made = Assembly(
                 devices,
+                self._platform,
                 self._drivers,
                 self.config.send_flight,
                 self.config.push_ms,
@@ -237,14 +233,14 @@ class Stack:
         self._assemblies.append(made)
         self._adapters |= made.adapters
         for adapter in made.adapters.values():
-            self._epoll.register(adapter.link.fileno(), adapter.interest)
+            self._platform.interest(adapter.link.fileno(), True, False)
         return made.adapters[device]
 
     def wake(self, run: Callable[[], bool]) -> None:
         self._ready.append(run)
         if not self._polling:
             # Somebody may be waiting on the descriptor alone.
-            self._timer.arm(0)
+            self._platform.arm(0)
 
     def flush_soon(self, adapter: Adapter) -> None:
         if not self._polling:
@@ -267,7 +263,7 @@ class Stack:
     def hand_over_soon(self, connection: Connection, action: Callable[[], None]) -> None:
         self._hand_overs.append((connection, action))
         if not self._polling:
-            self._timer.arm(0)
+            self._platform.arm(0)
 
     def callback_failed(self, failure: BaseException) -> None:
         self._failures.append(failure)
@@ -293,22 +289,6 @@ class Stack:
             finally:
                 self._handing_over = False
 
-    def _wait_for(self, fd: int, readable: bool, writable: bool) -> None:
-        mask = (select.EPOLLIN if readable else 0) | (select.EPOLLOUT if writable else 0)
-        known = self._interest.get(fd, 0)
-        if mask == known:
-            return
-        # Without interest the descriptor must not be there at all: EPOLLHUP would be reported for a placeholder.
-        if not mask:
-            self._epoll.unregister(fd)
-            del self._interest[fd]
-            return
-        if known:
-            self._epoll.modify(fd, mask)
-        else:
-            self._epoll.register(fd, mask)
-        self._interest[fd] = mask
-
     def _upload_all(self, adapter: InterfaceAdapter) -> None:
         for connection in self._connections.values():
             if connection.owner is Owner.TARGET and connection.adapter is adapter:
@@ -317,19 +297,19 @@ class Stack:
     def _arm(self) -> None:
         """Be woken when there is something to do: frames, room to send them, a driver's turn, or a deadline."""
         for adapter in self._adapters.values():
-            interest = select.EPOLLIN | (select.EPOLLOUT if adapter.target.wants_write else 0)
-            if interest != adapter.interest:
-                adapter.interest = interest
-                self._epoll.modify(adapter.link.fileno(), interest)
+            wants_write = adapter.target.wants_write
+            if wants_write != adapter.waits_to_write:
+                adapter.waits_to_write = wants_write
+                self._platform.interest(adapter.link.fileno(), True, wants_write)
         if self._ready or any(assembly.pending for assembly in self._assemblies):
-            self._timer.arm(0)
+            self._platform.arm(0)
             return
         deadline = min((adapter.target.poll_at() for adapter in self._adapters.values()), default=NEVER)
         if deadline < NEVER:
-            self._timer.arm(deadline)
+            self._platform.arm(deadline)
 
 
-def _verifier_from_environment() -> Verifier | None:
+def _verifier_from_environment(platform: Platform) -> Verifier | None:
     mode = os.environ.get(_VERIFY, "")
     if not mode:
         return None
@@ -337,7 +317,7 @@ def _verifier_from_environment() -> Verifier | None:
     from chimney.verifier import Mode, Verifier
 
     try:
-        return Verifier(monotonic_us, Mode(mode))
+        return Verifier(platform.clock, Mode(mode))
     except ValueError:
         modes = ", ".join(mode.value for mode in Mode)
         raise ChimneyError(f"{_VERIFY}={mode}: give one of {modes}, or leave it unset") from None

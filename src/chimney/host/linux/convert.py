@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+from typing import Protocol
 
 from chimney.host.kernel import GivenState, TakenState
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import KernelState, TcpState, size_of
-from chimney.host.linux.timer import monotonic_us
 from chimney.ndis.state import TIMER_NOT_RUNNING, TcpCached, TcpConst, TcpDelegated, TimerRemainder
 from chimney.ndis.status import TcpCachedFlags, TcpConnectionState, TcpConstFlags
 
@@ -32,20 +32,30 @@ _TO_DOCUMENTS = {
 _TO_KERNEL = {documents: kernel for kernel, documents in _TO_DOCUMENTS.items()}
 
 
-def taken(state: KernelState, sock: socket.socket, receive_window: int) -> TakenState:
-    """What a dump says, for an initiate. ``receive_window``: bytes to offer the peer where its own limits allow it."""
+class SocketOptions(Protocol):
+    """Where the options of a connection are read: its socket."""
+
+    def getsockopt(self, level: int, optname: int, /) -> int:
+        """The value of an option. Raises OSError."""
+
+
+def taken(state: KernelState, options: SocketOptions, receive_window: int, now: int) -> TakenState:
+    """What a dump says, for an initiate at ``now`` (microseconds).
+
+    ``receive_window``: bytes to offer the peer where the socket's own limits allow it.
+    """
     return TakenState(
         const=_const(state),
-        cached=_cached(state, sock, receive_window),
-        delegated=_delegated(state),
+        cached=_cached(state, options, receive_window),
+        delegated=_delegated(state, now),
         send_data=list(state.send_queue),
         unread=list(state.receive_queue),
         carried=(state.info.bytes_acked, state.info.bytes_received),
     )
 
 
-def given(before: KernelState, state: GivenState) -> KernelState:
-    """What a terminate handed up, for the kernel; ``before`` supplies what no engine changes."""
+def given(before: KernelState, state: GivenState, now: int) -> KernelState:
+    """What a terminate handed up, for the kernel at ``now`` (microseconds); ``before``: what no engine changes."""
     delegated = state.delegated
     return dataclasses.replace(
         before,
@@ -61,7 +71,7 @@ def given(before: KernelState, state: GivenState) -> KernelState:
         rcv_wnd=delegated.rcv_wnd,
         rcv_wup=delegated.rcv_nxt,
         timestamp=delegated.ts_time,
-        read_at=monotonic_us(),
+        read_at=now,
         send_queue=state.sent,
         receive_queue=state.unread,
         reset=state.reset,
@@ -88,37 +98,37 @@ def _const(state: KernelState) -> TcpConst:
     )
 
 
-def _cached(state: KernelState, sock: socket.socket, receive_window: int) -> TcpCached:
+def _cached(state: KernelState, options: SocketOptions, receive_window: int) -> TcpCached:
     tcp = socket.IPPROTO_TCP
     flags = TcpCachedFlags(0)
-    if not sock.getsockopt(tcp, socket.TCP_NODELAY):
+    if not options.getsockopt(tcp, socket.TCP_NODELAY):
         flags |= TcpCachedFlags.NAGLING_ENABLED
-    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+    if options.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
         flags |= TcpCachedFlags.KEEP_ALIVE_ENABLED
     if len(state.local.address) == 4:
-        hops = sock.getsockopt(socket.IPPROTO_IP, socket.IP_TTL)
-        traffic_class = sock.getsockopt(socket.IPPROTO_IP, socket.IP_TOS)
+        hops = options.getsockopt(socket.IPPROTO_IP, socket.IP_TTL)
+        traffic_class = options.getsockopt(socket.IPPROTO_IP, socket.IP_TOS)
     else:
-        hops = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
-        traffic_class = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
+        hops = options.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
+        traffic_class = options.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
     return TcpCached(
         flags=flags,
-        initial_rcv_wnd=_initial_window(state, sock, receive_window),
-        ka_probe_count=sock.getsockopt(tcp, socket.TCP_KEEPCNT),
-        ka_timeout=sock.getsockopt(tcp, socket.TCP_KEEPIDLE) * 1000,
-        ka_interval=sock.getsockopt(tcp, socket.TCP_KEEPINTVL) * 1000,
+        initial_rcv_wnd=_initial_window(state, options, receive_window),
+        ka_probe_count=options.getsockopt(tcp, socket.TCP_KEEPCNT),
+        ka_timeout=options.getsockopt(tcp, socket.TCP_KEEPIDLE) * 1000,
+        ka_interval=options.getsockopt(tcp, socket.TCP_KEEPINTVL) * 1000,
         ttl_or_hop_limit=hops if hops > 0 else 64,
         # The two low bits are ECN's, and the engine's to set.
         tos_or_traffic_class=traffic_class & 0xFC,
     )
 
 
-def _initial_window(state: KernelState, sock: socket.socket, receive_window: int) -> int:
+def _initial_window(state: KernelState, options: SocketOptions, receive_window: int) -> int:
     """The window to offer: what the kernel could take back, and never less than what it has offered already."""
     offered = _receive_window(state) + size_of(state.receive_queue)
     limit = 0xFFFF << (state.rcv_wscale if state.window_scaling else 0)
-    if sock.getsockopt(socket.SOL_SOCKET, so.SO_BUF_LOCK) & so.SOCK_RCVBUF_LOCK:
-        receive_window = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+    if options.getsockopt(socket.SOL_SOCKET, so.SO_BUF_LOCK) & so.SOCK_RCVBUF_LOCK:
+        receive_window = options.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
     return max(offered, min(receive_window, limit))
 
 
@@ -128,7 +138,7 @@ def _receive_window(state: KernelState) -> int:
     return window if window < 1 << 31 else 0
 
 
-def _delegated(state: KernelState) -> TcpDelegated:
+def _delegated(state: KernelState, now: int) -> TcpDelegated:
     info = state.info
     sent = (state.snd_nxt - state.snd_una) & _MASK
     # No round trip measured: the connection came back from a target not long ago, and the peer has acknowledged nothing
@@ -155,7 +165,7 @@ def _delegated(state: KernelState) -> TcpDelegated:
         rtt_var=_scaled(info.rttvar_us, 4),
         ts_recent=0,
         ts_recent_age=0,
-        ts_time=_timestamp_now(state),
+        ts_time=_timestamp(state, now),
         total_rt=0,
         dup_ack_count=0,
         snd_wnd_probe_count=0,
@@ -167,9 +177,9 @@ def _delegated(state: KernelState) -> TcpDelegated:
     )
 
 
-def _timestamp_now(state: KernelState) -> int:
-    """The kernel's timestamp clock now: a timer of its may have sent something since the dump read it."""
-    return (state.timestamp - (state.read_at - monotonic_us()) // _US_PER_TICK) & _MASK
+def _timestamp(state: KernelState, now: int) -> int:
+    """The kernel's timestamp clock at `now`: a timer of its may have sent something since the dump read it."""
+    return (state.timestamp - (state.read_at - now) // _US_PER_TICK) & _MASK
 
 
 def _scaled(microseconds: int, scale: int) -> int:

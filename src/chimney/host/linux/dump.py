@@ -8,12 +8,12 @@ from __future__ import annotations
 import enum
 import socket
 import struct
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from chimney.host.errors import NotOffloadable
 from chimney.host.linux import sockopts as so
+from chimney.host.linux.timer import monotonic_us
 
 V4_MAPPED = b"\0" * 10 + b"\xff\xff"
 
@@ -260,7 +260,7 @@ def dump(sock: socket.socket, local: Endpoint, remote: Endpoint) -> KernelState:
     for _ in range(_ATTEMPTS):
         window = _WINDOW.unpack(sock.getsockopt(tcp, so.TCP_REPAIR_WINDOW, _WINDOW.size))
         ticks = sock.getsockopt(tcp, so.TCP_TIMESTAMP) & 0xFFFFFFFF
-        read_at = time.monotonic_ns() // 1000
+        read_at = monotonic_us()
         rcv_nxt = sock.getsockopt(tcp, so.TCP_QUEUE_SEQ) & 0xFFFFFFFF
         unread = so.queue_length(descriptor, so.SIOCINQ)
         received = so.peek(descriptor, unread + 1) if unread > 0 else b""

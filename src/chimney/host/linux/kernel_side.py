@@ -11,6 +11,7 @@ from chimney.host.kernel import GivenState, Plan, TakenState
 from chimney.host.linux import convert, eligibility, handover, inject
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import read_info
+from chimney.host.linux.timer import monotonic_us
 
 _NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
@@ -47,12 +48,12 @@ class LinuxKernelSide:
 
     def take(self, plan: Plan) -> TakenState:
         self._placeholder = handover.take(self._socket, plan.arrives_on)
-        return convert.taken(self._placeholder.state, self._socket, self._receive_window)
+        return convert.taken(self._placeholder.state, self._socket, self._receive_window, monotonic_us())
 
     def give_back(self, state: GivenState, meanwhile: Callable[[], list[bytes]]) -> None:
         placeholder = self._placeholder
         assert placeholder is not None, "only a connection that was taken can be given back"
-        returned = placeholder.give_back(convert.given(placeholder.state, state), meanwhile)
+        returned = placeholder.give_back(convert.given(placeholder.state, state, monotonic_us()), meanwhile)
         assert not returned.unsent, "everything given back counts as sent"
         self._placeholder = None
 
