@@ -240,7 +240,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything that decides a run; ``seed`` decides what is left to chance (losses, delays, orders, gaps).
 
     iss        initial sequence numbers of a and b: put them before 2**31 or 2**32 to see them wrap.
-    quiet_us   how long after the last step, with a network that behaves again, everything must have drained.
+    grace_us   how long after the last timed step everybody begins to behave, so that all can come to its end.
+    quiet_us   how long after that everything must have drained.
     why        for a case that is kept: what it is about, in a sentence.
     """
 
@@ -256,6 +257,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mss: int = 1460
     iss: tuple[int, int] = (0xFFFFF000, 0x7FFFF000)
     steps: tuple[Step, ...] = ()
+    grace_us: int = 20_000
     quiet_us: int = 120_000_000
 
     def host(self, side: Side) -> Host:

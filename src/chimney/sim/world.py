@@ -1,0 +1,413 @@
+"""Two machines, a network and a clock: whatever happens next, happens here, one event at a time.
+
+An event is a frame that reaches a machine, a timer of a kernel, or a turn of a process. The steps of the script are
+done at their moments, which may lie between any two events. A hand-over takes time: while a process is busy with one,
+events go on for everybody else, from within `elapse` and `wait`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from random import Random
+from typing import NamedTuple
+
+from chimney.host.connection import Connection, Owner
+from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
+from chimney.link.base import NEVER
+from chimney.link.memory import Clock, Tap
+from chimney.sim.application import Application, ChimneyApplication, KernelApplication
+from chimney.sim.case import (
+    Abort,
+    Case,
+    Detach,
+    Nodelay,
+    Offload,
+    Read,
+    Send,
+    Shutdown,
+    Side,
+    Step,
+    Upload,
+)
+from chimney.sim.door import Door
+from chimney.sim.invariants import Invariants
+from chimney.sim.machine import Machine
+from chimney.sim.network import BadNetwork
+from chimney.sim.outcome import Cell, Finding
+from chimney.sim.trouble import Trouble, make_layers
+from chimney.stack import Stack, StackConfig
+from chimney.verifier import Mode, Verifier
+
+SIDES: tuple[Side, Side] = ("a", "b")
+START = 1_000_000_000
+"""When a run begins, in microseconds."""
+
+# A run that takes more events than this goes round in circles.
+_MANY_EVENTS = 20_000
+# How long the last segments and their answers can be under way.
+_LAST_WORDS_US = 3_000_000
+_FINDINGS_KEPT = 20
+
+Note = Callable[[int, int, str, str, str], None]
+"""note(number of the event, time in microseconds since the start, side, kind, text)"""
+
+
+class EndlessRun(Exception):
+    """The run is given up: it does not come to an end."""
+
+
+class World:
+    """Everything of one run. `play` lets it happen.
+
+    case      what decides it.
+    note_to   called with every line of the log.
+    tap       called with every wire segment (see `chimney.link.memory.Tap`).
+    verify    whether the verifier runs along.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        note_to: Note | None = None,
+        tap: Tap | None = None,
+        verify: bool = True,
+    ) -> None:
+        self.case = case
+        self.clock = Clock(START)
+        self.chance = Random(case.seed)
+        self.note_to = note_to
+        self.number = 0
+        self.findings: list[Finding] = []
+        self.cells: Counter[Cell] = Counter()
+        self.broken_off: list[str] = []
+        self.hand_overs = 0
+        self.verifier = Verifier(self.clock, Mode.COUNT) if verify else None
+        self.network = BadNetwork(self.clock, case.seed, case.network, tap)
+        self.doors: dict[Side, Door] = {side: Door(side, self) for side in SIDES}
+        self.machines: dict[Side, Machine] = {side: Machine(self, side, case.host(side)) for side in SIDES}
+        self.connections: dict[Side, Connection] = {}
+        self.stacks: dict[Side, Stack] = {}
+        self.applications: dict[Side, Application] = {side: self._application(side) for side in SIDES}
+        self.trouble = Trouble(self)
+        self.invariants = Invariants(self)
+        self._busy: dict[Side, bool] = {"a": False, "b": False}
+        self._wake: dict[Side, int] = {"a": NEVER, "b": NEVER}
+        # Steps of the same moment keep their order.
+        self._timed = deque(sorted((step for step in case.steps if step.at >= 0), key=lambda step: step.at))
+        self._numbered = deque(sorted((step for step in case.steps if step.event), key=lambda step: step.event))
+        self._due: deque[Step | _Behave] = deque()
+        self._healed = False
+
+    def _application(self, side: Side) -> Application:
+        machine = self.machines[side]
+        if machine.platform is None:
+            return KernelApplication(self, side, machine.tcp)
+        host = self.case.host(side)
+        config = StackConfig(receive_window=host.receive_window, send_flight=host.send_flight)
+        stack = Stack(make_layers(host, machine), config, verifier=self.verifier, platform=machine.platform)
+        self.stacks[side] = stack
+        self.connections[side] = stack.connection(machine.sock)
+        return ChimneyApplication(self, side, self.connections[side])
+
+    # What everybody tells
+
+    @property
+    def now(self) -> int:
+        """Microseconds since the start."""
+        return self.clock.now - START
+
+    def note(self, side: str, kind: str, text: str) -> None:
+        """A line for the log."""
+        if self.note_to is not None:
+            self.note_to(self.number, self.now, side, kind, text)
+
+    def broken(self, kind: str, message: str) -> None:
+        """An invariant does not hold."""
+        self.note("-", "BAD", f"{kind}: {message}")
+        if len(self.findings) < _FINDINGS_KEPT:
+            self.findings.append(Finding(kind, message, self.number, self.now))
+
+    def breaks_off(self, side: Side, why: str) -> None:
+        """The connection may end before its streams do, and nobody is to blame."""
+        self.broken_off.append(f"{side} {why}")
+
+    def visit(self, side: Side, event: str) -> None:
+        """Count where the connection of ``side`` was when ``event`` happened to it."""
+        machine = self.machines[side]
+        if machine.platform is not None:
+            self.cells[Cell(machine.state, event, self.phase(side))] += 1
+
+    def phase(self, side: Side) -> str:
+        """How far the hand-over of a side's connection is (`chimney.sim.coverage.PHASES`)."""
+        step = self.machines[side].phase
+        if step in ("cut", "restoring"):
+            return step
+        connection = self.connections.get(side)
+        if connection is None:
+            return "kernel"
+        return _PHASES[connection.owner]
+
+    # Time
+
+    def play(self) -> None:
+        """Let everything happen, to the end."""
+        while not self._healed:
+            self._next(NEVER)
+        self._finish()
+        self.invariants.at_end()
+
+    def elapse(self, machine: Machine, microseconds: int) -> None:
+        """Time passes while a process is at work: everything else goes on."""
+        until = self.clock.now + microseconds
+        while self._next(until):
+            pass
+        self.clock.advance_to(max(until, self.clock.now))
+
+    def wait(self, machine: Machine, until: int) -> None:
+        """A process waits, until one of its descriptors is ready or its timer has expired, or until ``until``."""
+        assert machine.platform is not None
+        while not machine.platform.ready():
+            if not self._next(until):
+                if until >= NEVER:
+                    raise EndlessRun(f"{machine.side} waits for something that never happens")
+                self.clock.advance_to(max(until, self.clock.now))
+                return
+
+    def _next(self, until: int) -> bool:
+        """Do what is next, unless that is later than ``until``; False: nothing is."""
+        if self._do_steps():
+            return True
+        at, act = self._earliest()
+        step = START + self._timed[0].at if self._timed else NEVER
+        heal = self._heal_at()
+        if heal <= min(at, step):
+            # What nobody can reach any more need not wait.
+            if heal > until:
+                return False
+            self._heal(heal)
+            return True
+        if min(at, step) > until:
+            return False
+        if step <= at:
+            self.clock.advance_to(max(step, self.clock.now))
+            self._due.append(self._timed.popleft())
+            return True
+        self.clock.advance_to(max(at, self.clock.now))
+        self._event(act)
+        return True
+
+    def _earliest(self) -> tuple[int, Callable[[], None]]:
+        """The next event: when, and what."""
+        at, act = NEVER, _nothing
+        for side in SIDES:
+            machine = self.machines[side]
+            found = machine.next_at()
+            if found < at:
+                at, act = found, machine.softirq
+        for side in SIDES:
+            found = self._process_at(side)
+            if found < at:
+                at, act = found, self._turns[side]
+        return at, act
+
+    @property
+    def _turns(self) -> dict[Side, Callable[[], None]]:
+        return {"a": lambda: self._turn("a"), "b": lambda: self._turn("b")}
+
+    def _process_at(self, side: Side) -> int:
+        """When the process of a side runs next: some time after there is something for it to do."""
+        if self._busy[side]:
+            return NEVER
+        machine = self.machines[side]
+        application = self.applications[side]
+        if machine.platform is not None:
+            ready = machine.process_at()
+        else:
+            assert isinstance(application, KernelApplication)
+            ready = self.clock.now if application.wants else NEVER
+        if ready > self.clock.now:
+            self._wake[side] = NEVER
+            return ready
+        if self._wake[side] == NEVER:
+            latency = self.case.host(side).latency_us
+            self._wake[side] = self.clock.now + (self.chance.randint(0, latency) if latency else 0)
+        return self._wake[side]
+
+    def _event(self, act: Callable[[], None]) -> None:
+        self.number += 1
+        if self.number > _MANY_EVENTS:
+            raise EndlessRun(f"after {self.number} events it is not over")
+        act()
+        self.invariants.after_event()
+        while self._numbered and self._numbered[0].event <= self.number + 1:
+            self._due.append(self._numbered.popleft())
+
+    def _turn(self, side: Side) -> None:
+        """A process has its turn."""
+        self._wake[side] = NEVER
+        application = self.applications[side]
+        if isinstance(application, KernelApplication):
+            self._busily(side, application.run)
+            self.machines[side].flush()
+            return
+        self._busily(side, lambda: self.stacks[side].poll(0.0))
+
+    def _busily(self, side: Side, act: Callable[[], None]) -> None:
+        """Have a process do something; it does nothing else until that is done."""
+        self._busy[side] = True
+        try:
+            act()
+        finally:
+            self._busy[side] = False
+
+    # The script
+
+    def _do_steps(self) -> bool:
+        """Do a step that is due, if its process is not busy; whether there was one."""
+        for index, step in enumerate(self._due):
+            side = getattr(step, "side", None)
+            if side is None or not self._busy[side]:
+                del self._due[index]
+                self._do(step)
+                return True
+        return False
+
+    def _do(self, step: Step | _Behave) -> None:
+        if self.note_to is not None:
+            self.note(getattr(step, "side", "-"), "do", _said(step))
+        side: Side | None = getattr(step, "side", None)
+        if side is None:
+            assert not isinstance(step, _Behave)
+            self.trouble.do(step)
+        elif not self.machines[side].dead:
+            self._busily(side, lambda: self._act(side, step))
+
+    def _act(self, side: Side, step: Step | _Behave) -> None:
+        """A step that the process of a side does."""
+        application, machine = self.applications[side], self.machines[side]
+        match step:
+            case Send():
+                self.visit(side, "send")
+                application.send(step.size)
+            case Read():
+                self.visit(side, "receive")
+                application.read(step.size, step.depth, step.push)
+            case Shutdown():
+                self.visit(side, "shutdown")
+                application.shutdown()
+            case Abort():
+                self.visit(side, "abort")
+                application.abort()
+            case Detach():
+                self.visit(side, "close")
+                application.detach()
+            case _Behave():
+                application.heal()
+            case Nodelay():
+                machine.set_nodelay(step.on)
+            case Offload():
+                self.offload(side)
+            case Upload():
+                self.upload(side)
+            case _:
+                self.trouble.do(step)
+                return
+        machine.flush()
+
+    def offload(self, side: Side) -> None:
+        """Down, if that is possible."""
+        connection = self.connections.get(side)
+        if connection is None or connection.owner is not Owner.KERNEL:
+            return
+        self.visit(side, "offload")
+        try:
+            connection.offload()
+        except NotOffloadable as refusal:
+            self.note(side, "no", str(refusal))
+        else:
+            self._count_hand_over(side, connection, connection.owner is Owner.TARGET)
+
+    def upload(self, side: Side) -> None:
+        """Up, if it is down."""
+        connection = self.connections.get(side)
+        if connection is None or connection.owner is not Owner.TARGET:
+            return
+        self.visit(side, "upload")
+        try:
+            connection.upload()
+        except UploadFailed as refusal:
+            self.note(side, "no", str(refusal))
+        else:
+            self._count_hand_over(side, connection, connection.owner is Owner.KERNEL)
+
+    def _count_hand_over(self, side: Side, connection: Connection, moved: bool) -> None:
+        if moved:
+            self.hand_overs += 1
+            self.note(side, "own", f"the {connection.owner.value} has it")
+
+    # The end
+
+    def _heal_at(self) -> int:
+        """When everybody begins to behave."""
+        if self._healed or self._timed:
+            return NEVER
+        last = max((step.at for step in self.case.steps if step.at >= 0), default=0)
+        return START + last + self.case.grace_us
+
+    def _heal(self, at: int) -> None:
+        self.clock.advance_to(max(at, self.clock.now))
+        self._healed = True
+        self.note("-", "net", "from here on everybody behaves")
+        self.network.behave()
+        self.trouble.behave()
+        # A process that is busy does it when it is done.
+        self._due.extend(_Behave(side) for side in SIDES)
+
+    def _finish(self) -> None:
+        """Everything must come to its end; then the connections go back to their kernels, and the stacks close."""
+        limit = self.clock.now + self.case.quiet_us
+        while not self._finished() and self._next(limit):
+            pass
+        for side, application in self.applications.items():
+            if not application.finished and not self.machines[side].dead:
+                self.broken("drain", f"{side} is not done {self.case.quiet_us / 1e6:g} s after everybody behaves")
+        # The last words are still under way: nobody may answer them with an RST.
+        self.elapse(self.machines["a"], _LAST_WORDS_US)
+        for side, stack in self.stacks.items():
+            if not self.machines[side].dead:
+                self._busily(side, stack.close)
+        self.elapse(self.machines["a"], _LAST_WORDS_US)
+
+    def _finished(self) -> bool:
+        return all(self.machines[side].dead or self.applications[side].finished for side in SIDES)
+
+
+class _Behave(NamedTuple):
+    """The application of a side brings its streams to their end."""
+
+    side: Side
+
+
+_PHASES = {
+    Owner.KERNEL: "kernel",
+    Owner.OFFLOADING: "initiating",
+    Owner.TARGET: "target",
+    Owner.UPLOADING: "terminating",
+    Owner.APPLICATION: "kernel",
+}
+
+
+def _nothing() -> None:
+    raise AssertionError("nothing is going to happen")
+
+
+def _said(step: object) -> str:
+    """A step as a line of the log has it."""
+    if isinstance(step, _Behave):
+        return "behave"
+    words = [type(step).__name__.lower()]
+    for name in step.__struct_fields__:  # type: ignore[attr-defined]
+        if name not in ("at", "event", "side"):
+            words.append(f"{name}={getattr(step, name)}")
+    return " ".join(words)
