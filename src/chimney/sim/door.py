@@ -1,0 +1,295 @@
+"""The door of a machine: whatever it puts on the wire, and whatever reaches it, passes here and is checked at once.
+
+A door knows the connection from the wire alone, as its peer does: it shares no code and no state with the engines that
+it judges. Positions are counted from the initial sequence numbers and do not wrap, so that 0 is the first byte of a
+stream, and a FIN takes the position behind the last one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from chimney.conformance.wire import ACK, FIN, RST, SYN, read_packet
+from chimney.sim.application import pattern
+from chimney.sim.case import OTHER, Side
+
+if TYPE_CHECKING:
+    from chimney.sim.world import World
+
+_MASK = 0xFFFFFFFF
+_HALF = 0x80000000
+_ETHERNET = 14
+_END, _NOTHING, _TIMESTAMPS, _SACK = 0, 1, 8, 5
+# NOP, NOP, kind 8, length 10: how nearly everybody writes timestamps (RFC 7323, appendix A).
+_USUAL_TIMESTAMPS = 0x0101080A
+
+_tcp_header = Struct("!HHIIBBH").unpack_from
+_timestamps = Struct("!III").unpack_from
+_pair = Struct("!II").unpack_from
+
+
+@dataclass(slots=True)
+class Facts:
+    """What one side has put on the wire so far. -1: nothing of the kind yet.
+
+    seq_end   the position behind the last byte (or FIN) of its own stream that it has sent.
+    ack       the largest position of the peer's stream that it has acknowledged.
+    edge      the right edge of its receive window, a position of the peer's stream.
+    window    the window of its last segment, in bytes.
+    tsval     its largest timestamp, counted on over the wrap; ``tsecr`` is the last one that it has echoed.
+    fin       the position of its FIN.
+    rst       whether it has sent an RST.
+    segments  how many wire segments it has sent.
+    speaker   who has sent the last one ("kernel" or "target").
+    """
+
+    seq_end: int = 0
+    ack: int = 0
+    edge: int = -1
+    window: int = -1
+    tsval: int = -1
+    tsecr: int = -1
+    fin: int = -1
+    rst: bool = False
+    segments: int = 0
+    speaker: str = ""
+
+
+class Door:
+    """Both ways of one machine.
+
+    facts     what it has emitted; ``heard``: what has arrived here from the peer (a lost segment is in the peer's facts
+              alone).
+    in_order  how far the peer's stream has arrived here without a gap, its FIN included.
+    """
+
+    def __init__(self, side: Side, world: World) -> None:
+        case = world.case
+        self.side: Side = side
+        self.peer: Side = OTHER[side]
+        self.facts = Facts()
+        self.heard = Facts()
+        self.in_order = 0
+        self._world = world
+        self._own_iss, self._peer_iss = case.iss if side == "a" else case.iss[::-1]
+        self._shift = max(case.scale, 0)
+        self._timestamps = case.timestamps
+        self._sack = case.sack
+        self._ip_header = 40 if case.ipv6 else 20
+        # What has arrived beyond a gap: start -> end, neither sorted nor merged.
+        self._islands: dict[int, int] = {}
+        self._garbage: list[bytes] = []
+
+    def sequence(self, position: int) -> int:
+        """The sequence number of a position in this side's own stream."""
+        return (self._own_iss + position) & _MASK
+
+    # What leaves
+
+    def out(self, speaker: str, frame: bytes | bytearray | memoryview) -> None:
+        """A wire segment (untagged Ethernet frame) leaves; ``speaker`` is "kernel" or "target"."""
+        world = self._world
+        facts = self.facts
+        owner = world.machines[self.side].owner
+        if speaker != owner:
+            self._broken("one speaker", f"the {speaker} speaks while {f'the {owner}' if owner else 'nobody'} may")
+        facts.speaker = speaker
+        facts.segments += 1
+        tcp = _ETHERNET + self._ip_header
+        _, _, sequence, acknowledged, size, flags, window = _tcp_header(frame, tcp)
+        data = tcp + (size >> 4) * 4
+        if flags & (SYN | RST):
+            self._out_special(flags)
+            return
+        seq_end = facts.seq_end
+        start = seq_end + ((sequence - self._own_iss - seq_end + _HALF) & _MASK) - _HALF
+        length = len(frame) - data
+        if length:
+            self._check_payload(frame, data, start, length)
+        end = start + length
+        if flags & FIN:
+            end += 1
+            if facts.fin < 0:
+                facts.fin = end - 1
+                if end <= seq_end:
+                    self._broken("streams", f"a FIN at {end - 1}, after bytes up to {seq_end} had been sent")
+            elif facts.fin != end - 1:
+                self._broken("streams", f"a FIN at {end - 1}, after one at {facts.fin}")
+        elif 0 <= facts.fin < end:
+            self._broken("streams", f"data up to {end} behind the FIN at {facts.fin}")
+        if end > seq_end:
+            facts.seq_end = end
+        elif length:
+            world.visit(self.side, "retransmits")
+        self._check_options(frame, tcp + 20, data)
+        self._check_acknowledgement(acknowledged, window, flags)
+
+    def _check_payload(self, frame: bytes | bytearray | memoryview, data: int, start: int, length: int) -> None:
+        if start < 0 or frame[data:] != pattern(self.side, start, length):
+            self._broken("streams", f"other bytes than the application's at {start} to {start + length}")
+
+    def _check_acknowledgement(self, acknowledged: int, window: int, flags: int) -> None:
+        facts = self.facts
+        if not flags & ACK:
+            self._broken("peer blindness", "a segment without acknowledgement")
+            return
+        ack = facts.ack + ((acknowledged - self._peer_iss - facts.ack + _HALF) & _MASK) - _HALF
+        if ack > self.in_order:
+            self._broken("ack truth", f"acknowledges {ack}, and only {self.in_order} have arrived")
+        if ack < facts.ack:
+            self._broken("monotone acknowledgement", f"acknowledges {ack}, after {facts.ack}")
+        else:
+            facts.ack = ack
+        window <<= self._shift
+        edge = ack + window
+        if edge < facts.edge:
+            self._broken("monotone window", f"the right edge goes back to {edge}, after {facts.edge}")
+        else:
+            facts.edge = edge
+        facts.window = window
+
+    def _check_options(self, frame: bytes | bytearray | memoryview, at: int, end: int) -> None:
+        facts = self.facts
+        if end - at >= 12:
+            kind, value, echo = _timestamps(frame, at)
+            usual = kind == _USUAL_TIMESTAMPS
+            rest = at + 12 if usual else at
+        else:
+            usual, rest = False, at
+        if not usual or rest < end:
+            found, has_sack = _options(frame, rest, end)
+            if found is not None:
+                usual = True
+                value, echo = found
+            if has_sack and not self._sack:
+                self._broken("peer blindness", "a SACK option that was not agreed on")
+        if usual != self._timestamps:
+            self._broken(
+                "peer blindness", "a timestamp that was not agreed on" if usual else "a segment without timestamp"
+            )
+        elif usual:
+            before = facts.tsval
+            if before >= 0:
+                value = before + ((value - before + _HALF) & _MASK) - _HALF
+                if value < before:
+                    self._broken("monotone timestamp", f"the timestamp {value} after {before}")
+                    return
+            facts.tsval = value
+            facts.tsecr = echo
+
+    def _out_special(self, flags: int) -> None:
+        """SYN or RST."""
+        if flags & SYN:
+            self._broken("peer blindness", "a SYN on an open connection")
+            return
+        self.facts.rst = True
+        # Who has nothing of a connection answers RST (RFC 9293, 3.10.7.1): after its end, that is as it should be.
+        if not self._world.broken_off and self._world.machines[self.side].state != "CLOSED":
+            self._broken("peer blindness", "an RST, and nobody has broken the connection off")
+
+    # What arrives
+
+    def inject(self, frame: bytes | bytearray | memoryview) -> None:
+        """This frame, which is about to arrive, is not the peer's."""
+        self._garbage.append(bytes(frame))
+
+    def arrived(self, frame: bytes | bytearray | memoryview, intact: bool = True) -> None:
+        """A frame (untagged; a wire segment, or several merged) has reached the machine. ``intact``: its checksums need
+        not be looked at.
+        """
+        self._world.visit(self.side, self._event_of(frame, intact))
+
+    def _event_of(self, frame: bytes | bytearray | memoryview, intact: bool) -> str:
+        """What has arrived, as coverage names it; what is the peer's is noted."""
+        if self._garbage and bytes(frame) in self._garbage:
+            self._garbage.remove(bytes(frame))
+            return "garbage"
+        if not intact and not _is_valid(frame):
+            return "garbage"
+        tcp = _ETHERNET + self._ip_header
+        _, _, sequence, acknowledged, size, flags, window = _tcp_header(frame, tcp)
+        heard = self.heard
+        heard.segments += 1
+        if flags & RST:
+            heard.rst = True
+            return "RST"
+        data = tcp + (size >> 4) * 4
+        before = heard.seq_end
+        start = before + ((sequence - self._peer_iss - before + _HALF) & _MASK) - _HALF
+        length = len(frame) - data
+        end = start + length
+        event = self._event_of_acknowledgement(acknowledged, window)
+        if flags & FIN:
+            heard.fin = end
+            end += 1
+            event = "FIN"
+        elif length:
+            if start > self.in_order:
+                event = "data out of order"
+            else:
+                event = "data" if end > self.in_order else "data again"
+        if end > before:
+            heard.seq_end = end
+        if end > self.in_order and end > start:
+            self._take_in(start, end)
+        return event
+
+    def _event_of_acknowledgement(self, acknowledged: int, window: int) -> str:
+        heard = self.heard
+        ack = heard.ack + ((acknowledged - self._own_iss - heard.ack + _HALF) & _MASK) - _HALF
+        window <<= self._shift
+        if not window and heard.window:
+            event = "zero window"
+        elif ack > heard.ack:
+            event = "acknowledgement"
+        elif ack == heard.ack and ack + window > heard.edge:
+            event = "window update"
+        else:
+            event = "duplicate acknowledgement"
+        if ack >= heard.ack:
+            heard.ack = ack
+            heard.window = window
+            heard.edge = max(heard.edge, ack + window)
+        return event
+
+    def _take_in(self, start: int, end: int) -> None:
+        islands = self._islands
+        if start > self.in_order:
+            islands[start] = max(end, islands.get(start, end))
+            return
+        self.in_order = end
+        while islands:
+            near = [begin for begin in islands if begin <= self.in_order]
+            if not near:
+                return
+            for begin in near:
+                self.in_order = max(self.in_order, islands.pop(begin))
+
+    def _broken(self, kind: str, what: str) -> None:
+        self._world.broken(kind, f"{self.side} sends {what}" if what.startswith("a ") else f"{self.side}: {what}")
+
+
+def _options(frame: bytes | bytearray | memoryview, at: int, end: int) -> tuple[tuple[int, int] | None, bool]:
+    """The timestamps (value, echo) among TCP options, and whether there are SACK blocks."""
+    stamps, sack = None, False
+    while at < end and frame[at] != _END:
+        if frame[at] == _NOTHING:
+            at += 1
+            continue
+        length = frame[at + 1] if at + 1 < end else 0
+        if length < 2 or at + length > end:
+            break
+        if frame[at] == _TIMESTAMPS and length == 10:
+            stamps = _pair(frame, at + 2)
+        elif frame[at] == _SACK:
+            sack = True
+        at += length
+    return stamps, sack
+
+
+def _is_valid(frame: bytes | bytearray | memoryview) -> bool:
+    """Whether a receiver can make sense of a frame, and finds its checksums right."""
+    packet = read_packet(bytes(frame))
+    return packet is not None and packet.valid_tcp and len(packet.payload) >= (packet.payload[12] >> 4) * 4 >= 20
