@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from chimney.conformance.wire import ACK, FIN, RST, SYN, read_packet
 from chimney.sim.application import pattern
 from chimney.sim.case import OTHER, Side
+from chimney.sim.log import describe
 
 if TYPE_CHECKING:
     from chimney.sim.world import World
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _MASK = 0xFFFFFFFF
 _HALF = 0x80000000
 _ETHERNET = 14
+# Nobody answers so late but for the timer of a delayed acknowledgement, which is 40 ms here.
+_DELAYED_US = 30_000
 _END, _NOTHING, _TIMESTAMPS, _SACK = 0, 1, 8, 5
 # NOP, NOP, kind 8, length 10: how nearly everybody writes timestamps (RFC 7323, appendix A).
 _USUAL_TIMESTAMPS = 0x0101080A
@@ -81,6 +84,8 @@ class Door:
         # What has arrived beyond a gap: start -> end, neither sorted nor merged.
         self._islands: dict[int, int] = {}
         self._garbage: list[bytes] = []
+        # When the first byte arrived that may still have to be acknowledged; -1: there is none.
+        self._data_at = -1
 
     def sequence(self, position: int) -> int:
         """The sequence number of a position in this side's own stream."""
@@ -93,6 +98,8 @@ class Door:
         world = self._world
         facts = self.facts
         owner = world.machines[self.side].owner
+        if world.note_to is not None:
+            world.note(self.side, "out", f"{speaker:<6} {self._said(frame, self.facts, self._own_iss, self._peer_iss)}")
         if speaker != owner:
             self._broken("one speaker", f"the {speaker} speaks while {f'the {owner}' if owner else 'nobody'} may")
         facts.speaker = speaker
@@ -119,12 +126,22 @@ class Door:
                 self._broken("streams", f"a FIN at {end - 1}, after one at {facts.fin}")
         elif 0 <= facts.fin < end:
             self._broken("streams", f"data up to {end} behind the FIN at {facts.fin}")
+        self._count(start, end, length)
         if end > seq_end:
             facts.seq_end = end
-        elif length:
-            world.visit(self.side, "retransmits")
         self._check_options(frame, tcp + 20, data)
         self._check_acknowledgement(acknowledged, window, flags)
+
+    def _count(self, start: int, end: int, length: int) -> None:
+        """What timers have a machine send is an event of its own."""
+        heard, facts = self.heard, self.facts
+        if (0 <= heard.edge <= start) if length else end < heard.ack:
+            self._world.visit(self.side, "probes")
+        elif end > start and end <= facts.seq_end:
+            self._world.visit(self.side, "retransmits")
+        elif end == start and 0 <= self._data_at <= self._world.clock.now - _DELAYED_US:
+            self._world.visit(self.side, "delayed acknowledgement")
+        self._data_at = -1
 
     def _check_payload(self, frame: bytes | bytearray | memoryview, data: int, start: int, length: int) -> None:
         if start < 0 or frame[data:] != pattern(self.side, start, length):
@@ -199,7 +216,13 @@ class Door:
         """A frame (untagged; a wire segment, or several merged) has reached the machine. ``intact``: its checksums need
         not be looked at.
         """
-        self._world.visit(self.side, self._event_of(frame, intact))
+        said = ""
+        if self._world.note_to is not None:
+            said = self._said(frame, self.heard, self._peer_iss, self._own_iss)
+        event = self._event_of(frame, intact)
+        if said:
+            self._world.note(self.side, "in", f"{event}: {said}")
+        self._world.visit(self.side, event)
 
     def _event_of(self, frame: bytes | bytearray | memoryview, intact: bool) -> str:
         """What has arrived, as coverage names it; what is the peer's is noted."""
@@ -226,6 +249,8 @@ class Door:
             end += 1
             event = "FIN"
         elif length:
+            if self._data_at < 0:
+                self._data_at = self._world.clock.now
             if start > self.in_order:
                 event = "data out of order"
             else:
@@ -266,6 +291,10 @@ class Door:
                 return
             for begin in near:
                 self.in_order = max(self.in_order, islands.pop(begin))
+
+    def _said(self, frame: bytes | bytearray | memoryview, facts: Facts, own_iss: int, other_iss: int) -> str:
+        tcp = _ETHERNET + self._ip_header
+        return describe(frame, tcp, (own_iss, facts.seq_end), (other_iss, facts.ack), self._shift)
 
     def _broken(self, kind: str, what: str) -> None:
         self._world.broken(kind, f"{self.side} sends {what}" if what.startswith("a ") else f"{self.side}: {what}")
