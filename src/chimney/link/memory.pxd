@@ -10,6 +10,8 @@ cdef class MemoryNetwork:
     cdef public object clock
     cdef public object random
     cdef public double loss
+    cdef public double burst
+    cdef public double burst_length
     cdef public long long delay_us
     cdef public long long jitter_us
     cdef public double reorder
@@ -22,6 +24,7 @@ cdef class MemoryNetwork:
     cdef public bint gro
     cdef public object drop_if
     cdef public object tap
+    cdef public long long segments
     cdef public long long lost
     cdef public long long reordered
     cdef public long long duplicated
@@ -29,7 +32,11 @@ cdef class MemoryNetwork:
     cdef dict _links
     cdef long long _order
 
+    cpdef partition(self, MemoryLink sender, long long until)
+    cpdef heal(self)
     cpdef long long next_at(self) except? -1
+    cpdef arrive(self, MemoryLink receiver, object frame, int vlan=*)
+    cdef bint _in_burst(self, MemoryLink sender) except -1
     cpdef carry(self, MemoryLink sender, object frame, int vlan, bint intact=*)
     cdef long long _departure(self, MemoryLink sender, long long length) except? -2
     cpdef long long waiting(self, MemoryLink sender) except? -1
@@ -40,6 +47,8 @@ cdef class MemoryLink(Link):
     cdef public MemoryNetwork network
     cdef public long long send_buffer
     cdef public object busy_until_ns
+    cdef public long long cut_off_until
+    cdef public bint in_burst
     cdef public long long last_arrival
     cdef public list under_way
     cdef object _arrived

@@ -53,6 +53,8 @@ class MemoryNetwork:
     clock         tells the time in microseconds (Clock, or any callable).
     seed          of all chance.
     loss          probability that a wire segment is lost.
+    burst         probability that a wire segment of a link begins a burst of losses (Gilbert's model),
+    burst_length  of so many segments on average, 1 or more.
     delay_us      time from link to link.
     jitter_us     up to so much is added to the delay, by chance. By itself it does not change the order.
     reorder       probability that a segment is held back, so that later ones can overtake it,
@@ -74,6 +76,8 @@ class MemoryNetwork:
         seed: int = 0,
         *,
         loss: float = 0.0,
+        burst: float = 0.0,
+        burst_length: float = 4.0,
         delay_us: int = 0,
         jitter_us: int = 0,
         reorder: float = 0.0,
@@ -90,6 +94,8 @@ class MemoryNetwork:
         self.clock = clock
         self.random = Random(seed)
         self.loss = loss
+        self.burst = burst
+        self.burst_length = burst_length
         self.delay_us = delay_us
         self.jitter_us = jitter_us
         self.reorder = reorder
@@ -102,8 +108,11 @@ class MemoryNetwork:
         self.gro = gro
         self.drop_if = drop_if
         self.tap = tap
+        self.segments = 0
+        """Wire segments that links have sent."""
         self.lost = 0
-        """Wire segments that were lost: by chance, by drop_if, in a full queue, or since no link has their address."""
+        """Those that were lost: by chance, by drop_if, in a full queue, in a partition, or since no link has their
+        address."""
         self.reordered = 0
         self.duplicated = 0
         self.corrupted = 0
@@ -132,6 +141,15 @@ class MemoryNetwork:
         """Takes a link out; what is under way to it is lost. MemoryLink.close calls it."""
         self._links = {mac: other for mac, other in self._links.items() if other is not link}
 
+    def partition(self, sender: "MemoryLink", until: int) -> None:
+        """Lose everything that a link sends before a time (microseconds); a partition that lasts longer stays."""
+        sender.cut_off_until = max(sender.cut_off_until, until)
+
+    def heal(self) -> None:
+        """End all partitions."""
+        for link in self._links.values():
+            link.cut_off_until = 0
+
     def next_at(self) -> int:
         """When something is to be done next: a frame can be received, or a link that had no room has some again.
 
@@ -147,12 +165,15 @@ class MemoryNetwork:
 
         intact  whether it leaves with checksums that need not be verified where it arrives.
         """
+        self.segments += 1
         if self.tap is not None:
             self.tap(self.clock(), sender.name, "out", on_wire(frame, vlan))
         chance = self.random.random
         departure = self._departure(sender, len(frame))
         if (
             departure < 0
+            or sender.cut_off_until > self.clock()
+            or (self.burst and self._in_burst(sender))
             or (self.drop_if is not None and self.drop_if(sender.name, bytes(frame)))
             or (self.loss and chance() < self.loss)
         ):
@@ -166,6 +187,20 @@ class MemoryNetwork:
             if self.duplicate and chance() < self.duplicate:
                 self.duplicated += 1
                 self._deliver(sender, receiver, departure, bytearray(frame), vlan, intact)
+
+    def _in_burst(self, sender: "MemoryLink") -> bool:
+        """Whether a wire segment falls into a burst of losses."""
+        chance = self.random.random
+        if not sender.in_burst:
+            sender.in_burst = chance() < self.burst
+            return sender.in_burst
+        sender.in_burst = chance() * self.burst_length >= 1.0
+        return sender.in_burst
+
+    def arrive(self, receiver: "MemoryLink", frame: bytearray, vlan: int = NO_VLAN) -> None:
+        """Have a frame arrive at a link now, as if from the wire: without impairments, its checksums not verified."""
+        self._order += 1
+        heappush(receiver.under_way, (self.clock(), self._order, frame, vlan, False))
 
     def _departure(self, sender: "MemoryLink", length: int) -> int:
         """When the last bit of a frame has left its link, in microseconds; -1 if the queue is full."""
@@ -226,6 +261,9 @@ class MemoryLink(Link):
         self.send_buffer = send_buffer
         self.busy_until_ns = 0
         """When the link has put on the wire all it was given (nanoseconds)."""
+        self.cut_off_until = 0
+        """Until when all it sends is lost (microseconds)."""
+        self.in_burst = False
         self.last_arrival = 0
         """When the last frame sent arrives that has not been held back."""
         self.under_way: list[tuple[int, int, bytearray, int, bool]] = []

@@ -1,0 +1,56 @@
+"""The network between the two machines, as bad as a case says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from chimney.link.memory import MemoryLink, MemoryNetwork, Tap
+from chimney.sim import case
+
+_WELL_BEHAVED = case.Network()
+
+
+class BadNetwork(MemoryNetwork):
+    """A `MemoryNetwork` that a case drives. ``segments`` counts what its links have put on the wire.
+
+    clock, seed, tap  as the MemoryNetwork's.
+    network           how it behaves to begin with.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], int],
+        seed: int = 0,
+        network: case.Network = _WELL_BEHAVED,
+        tap: Tap | None = None,
+    ) -> None:
+        super().__init__(clock, seed, tap=tap)
+        self.change(network)
+
+    def change(self, network: case.Network) -> None:
+        """Behave like this from now on. What is under way arrives as it would have."""
+        self.delay_us = network.delay_us
+        self.jitter_us = network.jitter_us
+        self.loss = network.loss
+        self.burst = network.burst
+        self.burst_length = network.burst_length
+        self.reorder = network.reorder
+        self.reorder_us = network.reorder_us
+        self.duplicate = network.duplicate
+        self.corrupt = network.corrupt
+        self.bandwidth = network.bandwidth
+        self.queue_bytes = network.queue_bytes
+        self.gro = network.gro
+
+    def behave(self) -> None:
+        """From now on nothing is lost, late, twice, out of order or damaged, and there is room for everything; all
+        partitions are over.
+        """
+        self.change(_WELL_BEHAVED)
+        self.heal()
+
+    def inject(self, to: MemoryLink, frame: bytes) -> None:
+        """Put a frame in front of a link as if it had just arrived, whatever the network is like. Its checksums are to
+        be verified.
+        """
+        self.arrive(to, bytearray(frame))
