@@ -265,10 +265,8 @@ class Door:
         heard = self.heard
         ack = heard.ack + ((acknowledged - self._own_iss - heard.ack + _HALF) & _MASK) - _HALF
         window <<= self._shift
-        if not window and heard.window:
-            event = "zero window"
-        elif ack > heard.ack:
-            event = "acknowledgement"
+        if ack > heard.ack:
+            event = "acknowledgement" if window else "zero window"
         elif ack == heard.ack and ack + window > heard.edge:
             event = "window update"
         else:
