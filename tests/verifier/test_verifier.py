@@ -11,10 +11,12 @@ import pytest
 from chimney.conformance.host import Host
 from chimney.conformance.world import World, soft_target
 from chimney.link.memory import Clock
+from chimney.ndis.crossing import Kind, Stage
 from chimney.ndis.library import Library, MiniportHandle
 from chimney.ndis.status import Status
 from chimney.verifier import Mode, RuleViolation, VerificationError, Verifier, catalogue
 from chimney.verifier import verifier as module
+from chimney.verifier.check import entering, leaving
 from chimney.verifier.packets import ACK, Packet
 from chimney.verifier.recent import Recent
 from chimney.verifier.report import Coverage, append
@@ -104,9 +106,9 @@ def broken(verifier, error):
     def check(crossing):
         raise error
 
-    for key, hooks in verifier._hooks.items():
-        if key[1:2] == (module.Kind.SEND_COMPLETE,):
-            hooks.insert(1, check)
+    for stage in Stage:
+        verifier.hooks(entering(Kind.SEND_COMPLETE, stage)).insert(1, check)
+        verifier.hooks(leaving(Kind.SEND_COMPLETE, stage)).insert(1, check)
 
 
 @pytest.mark.parametrize("mode", [Mode.COUNT, Mode.WARN])

@@ -34,9 +34,20 @@ class Stage(Enum):
     CALL = "call"
     HANDLER = "handler"
 
+    # Members are looked up for every crossing; an enumeration's own hash is a Python function.
+    __hash__ = object.__hash__
+
 
 class Kind(Enum):
-    """What crosses: (NDIS function, handler), by the documents' names."""
+    """What crosses: (NDIS function, handler), by the documents' names.
+
+    ``down``: the protocol edge calls, not the miniport edge. ``index`` counts the kinds.
+    """
+
+    down: bool
+    index: int
+
+    __hash__ = object.__hash__
 
     INITIATE = ("NdisInitiateOffload", "MiniportInitiateOffload")
     TERMINATE = ("NdisTerminateOffload", "MiniportTerminateOffload")
@@ -69,13 +80,10 @@ class Kind(Enum):
     GET_OFFLOAD_HANDLERS = ("NdisMGetOffloadHandlers", "")
     SET_ATTRIBUTES = ("NdisMSetMiniportAttributes", "")
 
-    @property
-    def down(self) -> bool:
-        """True if the protocol edge calls, False if the miniport edge does."""
-        return self in _DOWN
 
-
-_DOWN = frozenset(list(Kind)[: list(Kind).index(Kind.INITIATE_COMPLETE)])
+for _index, _kind in enumerate(Kind):
+    _kind.index = _index
+    _kind.down = _index < list(Kind).index(Kind.INITIATE_COMPLETE)
 
 
 @dataclass(slots=True, eq=False)
@@ -188,7 +196,8 @@ class Crossing:
     @property
     def function(self) -> str:
         """The documents' name of what was called."""
-        return self.kind.value[0 if self.stage is Stage.CALL else 1]
+        names: tuple[str, str] = self.kind.value
+        return names[0 if self.stage is Stage.CALL else 1]
 
 
 class Observer:

@@ -27,6 +27,7 @@ from chimney.verifier.books import (
     Request,
     layer_of,
 )
+from chimney.verifier.check import enter, leave, packet
 from chimney.verifier.layers import relate
 from chimney.verifier.packets import Packet
 from chimney.verifier.streams import ReceiveBook, SendBook, Stream, chain_bytes
@@ -35,68 +36,46 @@ _ENDED_STREAMS = 256
 
 
 class Bookkeeping(Books):
-    """The books, and the one who writes them: `enter` and `leave` for crossings, `packet` for frames at a link's
-    door.
-    """
+    """The books, and the one who writes them, told of crossings and frames like checks."""
 
     def __init__(self) -> None:
         super().__init__()
         self._completions = 0
         self._ended: dict[int, Stream] = {}
 
-    def enter(self, crossing: Crossing) -> None:
-        """A call begins."""
-        kind = crossing.kind
-        call = crossing.stage is Stage.CALL
-        if kind in REQUESTS:
-            if call:
-                self._posted(crossing)
-            elif crossing.boundary.bottom:
-                self._arrived(crossing)
-        elif kind in COMPLETIONS:
-            if call:
-                self._completed(crossing)
-            else:
-                crossing.notes = crossing.parent.notes if crossing.parent is not None else []
-        elif kind in OPERATIONS:
-            if call:
-                self._operation(crossing)
-            else:
-                self._operation_arrived(crossing)
-        elif kind in OPERATION_COMPLETIONS:
-            self._operation_completed(crossing)
-        elif kind is Kind.EVENT and call:
-            self._event(crossing)
-        elif kind is Kind.RECEIVE_RETURN and call:
-            book = self.of(crossing)
-            crossing.notes = [book.lent.pop(id(view.nbl), None) for view in crossing.nbls]
-        elif kind is Kind.STATUS and call:
-            self._status(crossing)
-        elif kind is Kind.SET_OPTIONAL_HANDLERS:
-            self.of(crossing).tables.append(crossing.information)
+    @enter(*COMPLETIONS, stage=Stage.HANDLER)
+    def came_back(self, crossing: Crossing) -> None:
+        """NDIS passes completed lists on."""
+        crossing.notes = crossing.parent.notes if crossing.parent is not None else []
 
-    def leave(self, crossing: Crossing) -> None:
-        """A call has ended."""
-        kind = crossing.kind
-        call = crossing.stage is Stage.CALL
-        if crossing.raised is not None and call:
-            if kind in REQUESTS:
-                self._withdraw(crossing)
-            elif kind in OPERATIONS:
-                self._withdraw_operation(crossing)
-            return
-        if kind is Kind.RECEIVE_INDICATE and call and isinstance(crossing.result, tuple):
-            self._indicated(crossing)
-        elif kind is Kind.INITIATE_COMPLETE and call and isinstance(crossing.notes, Operation):
+    @enter(Kind.RECEIVE_RETURN)
+    def returned(self, crossing: Crossing) -> None:
+        """Lists that were indicated come back."""
+        book = self.of(crossing)
+        crossing.notes = [book.lent.pop(id(view.nbl), None) for view in crossing.nbls]
+
+    @enter(Kind.SET_OPTIONAL_HANDLERS)
+    def registered(self, crossing: Crossing) -> None:
+        """A driver registers a table of entry points."""
+        self.of(crossing).tables.append(crossing.information)
+
+    @leave(Kind.INITIATE_COMPLETE)
+    def initiate_returned(self, crossing: Crossing) -> None:
+        """The completion of an initiate has been told."""
+        if crossing.raised is None and isinstance(crossing.notes, Operation):
             for item in crossing.notes.objects:
                 if item is not None:
                     item.initiate_returned = True
-        elif kind is Kind.SET_ATTRIBUTES and isinstance(crossing.information, tuple):
-            self.of(crossing).capabilities = crossing.information[0]
-        elif kind is Kind.OID and call and crossing.result == Status.SUCCESS:
-            self._oid(crossing)
 
-    def _posted(self, crossing: Crossing) -> None:
+    @leave(Kind.SET_ATTRIBUTES)
+    def attributes_set(self, crossing: Crossing) -> None:
+        """A miniport has reported what it can."""
+        if crossing.raised is None and isinstance(crossing.information, tuple):
+            self.of(crossing).capabilities = crossing.information[0]
+
+    @enter(*REQUESTS)
+    def posted(self, crossing: Crossing) -> None:
+        """Requests go down."""
         book = self.of(crossing)
         item = self.object(crossing)
         crossing.notes = []
@@ -128,8 +107,11 @@ class Bookkeeping(Books):
                 above.below = request
         return request
 
-    def _arrived(self, crossing: Crossing) -> None:
+    @enter(*REQUESTS, stage=Stage.HANDLER)
+    def arrived(self, crossing: Crossing) -> None:
         """A request reaches the target: the byte books begin with it."""
+        if not crossing.boundary.bottom:
+            return
         call = crossing.parent
         requests = call.notes if call is not None and isinstance(call.notes, list) else []
         crossing.notes = requests
@@ -151,8 +133,11 @@ class Bookkeeping(Books):
                     seq, ack = int.from_bytes(segment[4:8], "big"), int.from_bytes(segment[8:12], "big")
                     stream.segment_in(seq, ack, segment[13], segment[(segment[12] >> 4) * 4 :], crossing)
 
-    def _withdraw(self, crossing: Crossing) -> None:
-        """The call was refused: nothing has changed hands."""
+    @leave(*REQUESTS)
+    def refused(self, crossing: Crossing) -> None:
+        """A call was refused: nothing has changed hands."""
+        if crossing.raised is None:
+            return
         book = self.of(crossing)
         posted: list[Request] = crossing.notes or []
         for request in posted:
@@ -163,7 +148,9 @@ class Bookkeeping(Books):
                 request.stream.send.requests.pop()
                 request.stream.send.posted = request.start
 
-    def _completed(self, crossing: Crossing) -> None:
+    @enter(*COMPLETIONS)
+    def completed(self, crossing: Crossing) -> None:
+        """Requests come back."""
         book = self.of(crossing)
         crossing.notes = []
         book.forget_done()
@@ -195,7 +182,9 @@ class Bookkeeping(Books):
         elif request.kind in (Kind.SEND, Kind.DISCONNECT):
             stream.send.forget(request)
 
-    def _operation(self, crossing: Crossing) -> None:
+    @enter(*OPERATIONS)
+    def operation(self, crossing: Crossing) -> None:
+        """A state operation begins."""
         book = self.of(crossing)
         objects: list[ObjectBook | None] = []
         new: list[bool] = []
@@ -264,7 +253,9 @@ class Bookkeeping(Books):
         self.streams[flow] = stream
         return stream
 
-    def _operation_arrived(self, crossing: Crossing) -> None:
+    @enter(*OPERATIONS, stage=Stage.HANDLER)
+    def operation_arrived(self, crossing: Crossing) -> None:
+        """A state operation reaches the driver below."""
         call = crossing.parent
         if call is None or not isinstance(call.notes, Operation):
             return
@@ -301,8 +292,12 @@ class Bookkeeping(Books):
                 if crossing.boundary.bottom:
                     item.stream.send.add(request)
 
-    def _withdraw_operation(self, crossing: Crossing) -> None:
+    @leave(*OPERATIONS)
+    def operation_refused(self, crossing: Crossing) -> None:
+        """A state operation was refused."""
         operation = crossing.notes
+        if crossing.raised is None:
+            return
         if isinstance(operation, Operation) and operation in self.of(crossing).operations:
             self._close(operation)
             if operation.above is not None:
@@ -339,7 +334,10 @@ class Bookkeeping(Books):
             if self.streams.get(oldest.flow) is oldest:
                 del self.streams[oldest.flow]
 
-    def _operation_completed(self, crossing: Crossing) -> None:
+    @enter(*OPERATION_COMPLETIONS)
+    @enter(*OPERATION_COMPLETIONS, stage=Stage.HANDLER)
+    def operation_completed(self, crossing: Crossing) -> None:
+        """A state operation comes back."""
         book = self.of(crossing)
         if crossing.stage is Stage.HANDLER:
             crossing.notes = crossing.parent.notes if crossing.parent is not None else None
@@ -406,7 +404,9 @@ class Bookkeeping(Books):
                         book.lent[id(lent.nbl)] = (lent.nbl, operation.completion, stream)
                 self._drop(item)
 
-    def _event(self, crossing: Crossing) -> None:
+    @enter(Kind.EVENT)
+    def event(self, crossing: Crossing) -> None:
+        """Something has happened to a connection."""
         item = self.object(crossing)
         if item is None or item.stream is None or not crossing.boundary.bottom:
             return
@@ -426,7 +426,11 @@ class Bookkeeping(Books):
                 if reason is UploadReason.INVALID_STATE and stream.invalidated is None:
                     stream.invalidated = crossing
 
-    def _indicated(self, crossing: Crossing) -> None:
+    @leave(Kind.RECEIVE_INDICATE)
+    def indicated(self, crossing: Crossing) -> None:
+        """Received data have been indicated."""
+        if crossing.raised is not None or not isinstance(crossing.result, tuple):
+            return
         item = self.object(crossing)
         status, consumed = crossing.result
         book = self.of(crossing)
@@ -439,7 +443,9 @@ class Bookkeeping(Books):
         if stream is not None and crossing.boundary.bottom:
             stream.receive.deliver(consumed)
 
-    def _status(self, crossing: Crossing) -> None:
+    @enter(Kind.STATUS)
+    def status(self, crossing: Crossing) -> None:
+        """An adapter tells of a change."""
         # Imported names of the enumeration would hide which indication is meant.
         from chimney.ndis.status import StatusIndication as Indication
 
@@ -454,12 +460,17 @@ class Bookkeeping(Books):
         if crossing.value in carries and isinstance(crossing.information, TcpConnectionOffload):
             book.capabilities = crossing.information
 
-    def _oid(self, crossing: Crossing) -> None:
+    @leave(Kind.OID)
+    def oid_answered(self, crossing: Crossing) -> None:
+        """A request to the adapter has been answered."""
         request: Any = crossing.information
+        if crossing.raised is not None or crossing.result != Status.SUCCESS:
+            return
         if request.set and isinstance(request.information, TcpConnectionOffloadParameters):
             self.of(crossing).parameters = request.information
 
-    def packet(self, packet: Packet) -> None:
+    @packet
+    def passed(self, packet: Packet) -> None:
         """A frame at a link's door: find its connection, and keep the byte books."""
         if not packet.tcp:
             return

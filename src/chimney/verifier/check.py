@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from chimney.ndis.crossing import Crossing, Kind, Stage
 from chimney.verifier.books import Books, ObjectBook
@@ -16,54 +16,82 @@ if TYPE_CHECKING:
 Method = TypeVar("Method", bound=Callable[..., None])
 
 
+_CROSSINGS = 4 * len(Kind)
+PACKET, SEGMENT_IN, SEGMENT_OUT, SEGMENT_KEPT, POLLED, FINISH = range(_CROSSINGS, _CROSSINGS + 6)
+"""Events beside the crossings', by number."""
+EVENTS = _CROSSINGS + 6
+
+
+def entering(kind: Kind, stage: Stage) -> int:
+    """The number of the event that a crossing begins."""
+    return 4 * kind.index + (0 if stage is Stage.CALL else 1)
+
+
+def leaving(kind: Kind, stage: Stage) -> int:
+    """The number of the event that a crossing has ended."""
+    return 4 * kind.index + (2 if stage is Stage.CALL else 3)
+
+
 def enter(*kinds: Kind, stage: Stage = Stage.CALL) -> Callable[[Method], Method]:
     """Call the method with every crossing of these kinds when it begins (its arguments are those of that moment)."""
-    return _hook(*(("enter", kind, stage) for kind in kinds))
+    return _hook(*(entering(kind, stage) for kind in kinds))
 
 
 def leave(*kinds: Kind, stage: Stage = Stage.CALL) -> Callable[[Method], Method]:
     """Call the method with every crossing of these kinds when it has ended (``result``, ``raised`` are there)."""
-    return _hook(*(("leave", kind, stage) for kind in kinds))
+    return _hook(*(leaving(kind, stage) for kind in kinds))
 
 
 def packet(method: Method) -> Method:
     """Call the method with every frame at a link's door: before the target sees it, or after the link has taken it."""
-    return _hook("packet")(method)
+    return _hook(PACKET)(method)
 
 
 def segment(method: Method) -> Method:
     """Call the method with every segment of an offloaded connection at a link's door (``sent`` False: the link had no
     room), with the connection's object above its target, and its stream.
     """
-    return _hook("segment in", "segment out", "segment kept")(method)
+    return _hook(SEGMENT_IN, SEGMENT_OUT, SEGMENT_KEPT)(method)
 
 
 def segment_in(method: Method) -> Method:
     """Call the method, like `segment`, with those that a target receives."""
-    return _hook("segment in")(method)
+    return _hook(SEGMENT_IN)(method)
 
 
 def segment_out(method: Method) -> Method:
     """Call the method, like `segment`, with those that a link has taken."""
-    return _hook("segment out")(method)
+    return _hook(SEGMENT_OUT)(method)
 
 
 def polled(method: Method) -> Method:
     """Call the method, with the link's name, whenever a target asks its link for frames."""
-    return _hook("polled")(method)
+    return _hook(POLLED)(method)
 
 
 def finish(method: Method) -> Method:
     """Call the method, without arguments, when the run is over."""
-    return _hook("finish")(method)
+    return _hook(FINISH)(method)
 
 
-def _hook(*keys: Any) -> Callable[[Method], Method]:
+def _hook(*events: int) -> Callable[[Method], Method]:
     def mark(method: Method) -> Method:
-        method.__dict__.setdefault("hooks", []).extend(keys)
+        method.__dict__.setdefault("hooks", []).extend(events)
         return method
 
     return mark
+
+
+def hooks_of(listeners: Sequence[type]) -> list[tuple[tuple[int, str], ...]]:
+    """For each event: who is told of it, as (which listener, name of the method), in order. Of one listener, methods
+    are told in the order of their names.
+    """
+    found: list[list[tuple[int, str]]] = [[] for _ in range(EVENTS)]
+    for which, listener in enumerate(listeners):
+        for name in dir(listener):
+            for event in getattr(getattr(listener, name, None), "hooks", ()):
+                found[event].append((which, name))
+    return [tuple(entries) for entries in found]
 
 
 class Checks:

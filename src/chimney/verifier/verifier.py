@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from enum import Enum
-from itertools import product
+from functools import cache
 from typing import Any
 
 from chimney.link.base import Link
-from chimney.ndis.crossing import Crossing, Kind, Observer, Stage
+from chimney.ndis.crossing import Crossing, Observer, Stage
 from chimney.ndis.driver import Miniport, Protocol
 from chimney.verifier.bookkeeping import Bookkeeping
 from chimney.verifier.books import ObjectBook
 from chimney.verifier.catalogue import Rule, catalogue
+from chimney.verifier.check import (
+    EVENTS,
+    FINISH,
+    PACKET,
+    POLLED,
+    SEGMENT_IN,
+    SEGMENT_KEPT,
+    SEGMENT_OUT,
+    entering,
+    hooks_of,
+    leaving,
+)
 from chimney.verifier.checks import all_checks
 from chimney.verifier.door import WatchedLink
 from chimney.verifier.limits import Limits
@@ -63,19 +75,18 @@ class Verifier(Observer):
         self.links: list[WatchedLink] = []
         self.limits: dict[str, Limits] = {}
         self._history: deque[Crossing | Packet] = deque(maxlen=_HISTORY)
-        self._hooks: defaultdict[Any, list[Callable[..., None]]] = defaultdict(list)
         # The books come first: checks find in them what has just come.
-        for kind, stage in product(Kind, Stage):
-            self._hooks["enter", kind, stage].append(self.books.enter)
-            self._hooks["leave", kind, stage].append(self.books.leave)
-        self._hooks["packet"].append(self.books.packet)
-        for checks in all_checks():
-            self._install(checks(self))
+        self._listeners: list[Any] = [self.books, *(checks(self) for checks in all_checks())]
+        # By event; most of them never happen in one run.
+        self._hooks: list[list[Callable[..., None]] | None] = [None] * EVENTS
 
-    def _install(self, checks: Any) -> None:
-        for name in dir(type(checks)):
-            for key in getattr(getattr(type(checks), name, None), "hooks", ()):
-                self._hooks[key].append(getattr(checks, name))
+    def hooks(self, event: int) -> list[Callable[..., None]]:
+        """Who is told of an event (`check.entering`, `check.leaving`, `check.PACKET`, ...), in order."""
+        found = self._hooks[event]
+        if found is None:
+            listeners = self._listeners
+            found = self._hooks[event] = [getattr(listeners[which], name) for which, name in _plan()[event]]
+        return found
 
     def watch(self, link: Link) -> Link:
         """The link to give to a target instead of ``link``: the verifier sees its frames."""
@@ -91,24 +102,27 @@ class Verifier(Observer):
 
     def enter(self, crossing: Crossing) -> None:
         self._history.append(crossing)
-        self._tell(("enter", crossing.kind, crossing.stage), crossing)
+        self._tell(entering(crossing.kind, crossing.stage), crossing)
 
     def leave(self, crossing: Crossing) -> None:
+        event = leaving(crossing.kind, crossing.stage)
         if isinstance(crossing.raised, VerificationError):
             # What this call has not done any more is nobody's fault.
-            self.books.leave(crossing)
+            for hook in self.hooks(event):
+                if hook.__self__ is self.books:  # type: ignore[attr-defined]
+                    hook(crossing)
             return
-        self._tell(("leave", crossing.kind, crossing.stage), crossing)
+        self._tell(event, crossing)
 
     def packet(self, packet: Packet) -> None:
         """A frame passes a link's door."""
         self._history.append(packet)
         self.debts.passed(packet)
         try:
-            self._tell("packet", packet)
+            self._tell(PACKET, packet)
             item = packet.book
             if item is not None and item.stream is not None:
-                way = "segment in" if packet.incoming else "segment out" if packet.sent else "segment kept"
+                way = SEGMENT_IN if packet.incoming else SEGMENT_OUT if packet.sent else SEGMENT_KEPT
                 self._tell(way, packet, item, item.stream)
         finally:
             # Whoever keeps the packet must not keep the application's memory, or the link's.
@@ -118,28 +132,29 @@ class Verifier(Observer):
         """A target asks its link for frames."""
         for debt in self.debts.polled(link, self.clock(), len(self.books.streams)):
             self._call((debt.told,), debt)
-        self._tell("polled", link)
+        self._tell(POLLED, link)
 
     def finish(self) -> None:
         """The run is over, everything has been taken back: what is left open is a finding. What comes after this is not
         looked at any more, and calling it again does nothing.
         """
         try:
-            self._tell("finish")
+            self._tell(FINISH)
         finally:
             # What checks and books remember keeps sockets and memory of the run alive.
-            self._hooks.clear()
+            self._hooks = [[]] * EVENTS
+            self._listeners.clear()
             self._history.clear()
             self.books = Bookkeeping()
             self.debts = Debts()
 
-    def _tell(self, key: Any, *event: Any) -> None:
-        self._call(self._hooks.get(key, ()), *event)
+    def _tell(self, event: int, *arguments: Any) -> None:
+        self._call(self._hooks[event] or self.hooks(event), *arguments)
 
-    def _call(self, hooks: Iterable[Callable[..., None]], *event: Any) -> None:
+    def _call(self, hooks: Iterable[Callable[..., None]], *arguments: Any) -> None:
         for hook in hooks:
             try:
-                hook(*event)
+                hook(*arguments)
             except (VerificationError, RuleViolation):
                 raise
             except Exception as error:
@@ -192,6 +207,12 @@ class Verifier(Observer):
             return "" if where.stream is None else where.stream.label
         labels = [] if where is None else self.books.labels(where)
         return ", ".join(labels) if len(labels) < _NAMED else f"{len(labels)} connections"
+
+
+@cache
+def _plan() -> list[tuple[tuple[int, str], ...]]:
+    """Who listens to what: the books and all checks, in the order of `Verifier._listeners`."""
+    return hooks_of([Bookkeeping, *all_checks()])
 
 
 def _culprit(rule: Rule, where: Crossing | Packet | ObjectBook | None) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 
 from chimney.verifier.check import Checks
 
 
-def all_checks() -> list[type[Checks]]:
+@cache
+def all_checks() -> tuple[type[Checks], ...]:
     """Every class of checks in this package."""
-    found = []
+    found: list[type[Checks]] = []
     for name in sorted(info.name for info in pkgutil.iter_modules(__path__)):
         module = importlib.import_module(f"{__name__}.{name}")
         # A module may use another one's class, too.
@@ -19,9 +21,10 @@ def all_checks() -> list[type[Checks]]:
             for item in vars(module).values()
             if isinstance(item, type) and issubclass(item, Checks) and item.__module__ == module.__name__
         ]
-    return found
+    return tuple(found)
 
 
-def checked_rules() -> set[str]:
+@cache
+def checked_rules() -> frozenset[str]:
     """The ids of all rules that some check names."""
-    return {rule for kind in all_checks() for rule in kind.RULES}
+    return frozenset(rule for kind in all_checks() for rule in kind.RULES)
