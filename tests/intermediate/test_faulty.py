@@ -30,6 +30,13 @@ def test_without_faults_lists_pass_as_they_are():
     assert rig.host.completed == [("send", [a, b]), ("send", [c])] and driver.pending == 0
 
 
+def test_connections_are_known_in_the_order_in_which_they_came():
+    """Where their records are in memory must not show: a run of the same events is the same run."""
+    rig, driver = make()
+    handles = [rig.offload()[0] for _ in range(40)]
+    assert [entry.upper_handle for entry in driver.connections] == handles
+
+
 def test_what_is_held_comes_up_in_order_when_released():
     rig, driver = make()
     handle, *_ = rig.offload()

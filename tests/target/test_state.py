@@ -437,6 +437,17 @@ def test_an_invalid_object_silences_its_connections(which):
     assert not world.wire
 
 
+def test_connections_are_asked_for_in_the_order_in_which_they_came():
+    """Where their records are in memory must not show: a run of the same events is the same run."""
+    world = World()
+    paths = [path(*map(connection, range(first, first + 20)), remote=first) for first in (2, 22, 42)]
+    tree = neighbor(*paths)
+    assert set(initiate(world, tree)) == {SUCCESS}
+    world.sides[0].state("invalidate_offload", linker(tree))
+    told = [handle.protocol_context for handle, *_ in world.sides[0].host.took("INDICATE_RETRIEVE")]
+    assert told == list(range(2, 62))
+
+
 def test_a_connection_goes_on_when_its_path_has_a_valid_neighbor_again():
     world = World()
     a, b = world.connect()

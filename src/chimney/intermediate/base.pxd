@@ -26,7 +26,7 @@ cdef class IntermediateDriver:
     cdef public list lowers
     cdef public UpperEdge upper
     cdef public LowerEdge lower
-    cdef public set entries
+    cdef public dict entries
     cdef public set calls
     cdef public dict oids
     cdef public long long data_entries

@@ -73,7 +73,8 @@ class IntermediateDriver:
         ]
         self.upper = self.uppers[0]
         self.lower = self.lowers[0]
-        self.entries: set[OffloadEntry] = set()
+        # A dict for its order, which does not depend on where in memory the entries are.
+        self.entries: dict[OffloadEntry, None] = {}
         self.calls: set[CallEntry] = set()
         self.oids: dict[OidRequest, OidCall] = {}
         self.data_entries = 0
@@ -555,7 +556,7 @@ class IntermediateDriver:
         if not self.allocate("offload entry"):
             raise MemoryError
         entry = OffloadEntry(upper_handle, upper, lower)
-        self.entries.add(entry)
+        self.entries[entry] = None
         return entry
 
     def publish(self, above: MiniportOffloadBlockList, entry: OffloadEntry) -> None:
@@ -564,7 +565,7 @@ class IntermediateDriver:
 
     def remove(self, entry: OffloadEntry) -> None:
         """An object's offload has ended, or failed: its entry goes (handle.im.entry-lifetime)."""
-        self.entries.discard(entry)
+        self.entries.pop(entry, None)
 
     def save(self, call: CallEntry, below: ProtocolOffloadBlockList) -> None:
         """Keep the words of the tree from above, and leave a way to find the entry in the one for below

@@ -151,7 +151,7 @@ class FaultyDriver(IntermediateDriver):
 
     @property
     def connections(self) -> list[OffloadEntry]:
-        """The entries of the connections that it knows, in no particular order."""
+        """The entries of the connections that it knows, in the order in which they came."""
         return [entry for entry in self.entries if entry.connection]
 
     # Faults on the way down

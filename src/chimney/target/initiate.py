@@ -187,7 +187,7 @@ def _path(target: SoftTarget, block: MiniportOffloadBlockList, neighbor: Neighbo
     assert block.ndis_offload_handle is not None
     kept = PathConst(const.source_address, const.destination_address)
     path = PathObject(block.ndis_offload_handle, kept, cached.path_mtu, neighbor)
-    neighbor.paths.add(path)
+    neighbor.paths[path] = None
     target.paths.add(path)
     addresses[const.source_address] += 1
     return path
@@ -264,6 +264,6 @@ def _connection(target: SoftTarget, block: MiniportOffloadBlockList, path: PathO
     if target.uploading:
         refuse_requests(tcp)
     tcp.refresh()
-    path.connections.add(tcp)
+    path.connections[tcp] = None
     target.attach(tcp)
     return tcp

@@ -103,8 +103,8 @@ def _update_subtree(target: SoftTarget, block: MiniportOffloadBlockList, below: 
             _refresh(target, path)
     elif isinstance(item, PathObject):
         if isinstance(below, NeighborObject) and below is not item.neighbor:
-            item.neighbor.paths.discard(item)
-            below.paths.add(item)
+            item.neighbor.paths.pop(item, None)
+            below.paths[item] = None
             item.neighbor = below
             _refresh(target, item)
         if isinstance(block.cached, PathCached):

@@ -13,7 +13,7 @@ cdef class NeighborObject:
     cdef public int vlan_id
     cdef public bytes source_mac
     cdef public bytes destination_mac
-    cdef public set paths
+    cdef public dict paths
     cdef public bint invalid
     cdef public long long nic_reachable_at
     cdef public long long host_reachable_at
@@ -24,7 +24,7 @@ cdef class PathObject:
     cdef public bint ipv6
     cdef public long long path_mtu
     cdef public NeighborObject neighbor
-    cdef public set connections
+    cdef public dict connections
     cdef public bint invalid
     cdef public long long fragments
 

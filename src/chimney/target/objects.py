@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class NeighborObject:
-    """A next hop. ``paths`` depend on it; ``invalid`` silences them. Times in microseconds."""
+    """A next hop. ``paths`` (keys, in their order) depend on it; ``invalid`` silences them. Times in microseconds."""
 
     def __init__(
         self, handle: OffloadHandle, const: NeighborConst, source_mac: bytes, destination_mac: bytes, now: int
@@ -34,7 +34,7 @@ class NeighborObject:
         self.vlan_id = const.vlan_id
         self.source_mac = source_mac
         self.destination_mac = destination_mac
-        self.paths: set[PathObject] = set()
+        self.paths: dict[PathObject, None] = {}
         self.invalid = False
         # When we, and when the host, last had proof that the neighbor is reachable (NRT and HRT of 11.2).
         self.nic_reachable_at = now
@@ -42,8 +42,8 @@ class NeighborObject:
 
 
 class PathObject:
-    """A pair of addresses over a neighbor. ``connections`` depend on it; ``invalid`` silences them. ``fragments`` have
-    been received over it, if they are counted.
+    """A pair of addresses over a neighbor. ``connections`` (keys, in their order) depend on it; ``invalid`` silences
+    them. ``fragments`` have been received over it, if they are counted.
     """
 
     def __init__(self, handle: OffloadHandle, const: PathConst, path_mtu: int, neighbor: NeighborObject) -> None:
@@ -52,7 +52,7 @@ class PathObject:
         self.ipv6 = len(const.source_address) == 16
         self.path_mtu = path_mtu
         self.neighbor = neighbor
-        self.connections: set[TcpObject] = set()
+        self.connections: dict[TcpObject, None] = {}
         self.invalid = False
         self.fragments = 0
 

@@ -72,7 +72,7 @@ class SoftTarget(Adapter):
     def detach(self, tcp: TcpObject) -> None:
         """A connection has been given back; `update_filter` keeps its frames out."""
         del self.connections[tcp.key]
-        tcp.path.connections.discard(tcp)
+        tcp.path.connections.pop(tcp, None)
         tcp.gone = True
         self.schedule.forget(tcp)
 
@@ -88,7 +88,7 @@ class SoftTarget(Adapter):
     def forget_path(self, path: PathObject) -> None:
         """A path has been given back."""
         self.paths.discard(path)
-        path.neighbor.paths.discard(path)
+        path.neighbor.paths.pop(path, None)
         address = path.const.source_address
         self.source_addresses[address] -= 1
         if not self.source_addresses[address]:

@@ -42,10 +42,10 @@ def announce_terminate(root: MiniportOffloadBlockList) -> None:
             )
     leaving = set(objects)
     for item in objects:
-        if isinstance(item, PathObject) and not item.connections <= leaving:
-            _refuse_use(f"a path that {len(item.connections - leaving)} offloaded connections still use")
-        if isinstance(item, NeighborObject) and not item.paths <= leaving:
-            _refuse_use(f"a neighbor that {len(item.paths - leaving)} offloaded paths still use")
+        if isinstance(item, PathObject) and not item.connections.keys() <= leaving:
+            _refuse_use(f"a path that {len(item.connections.keys() - leaving)} offloaded connections still use")
+        if isinstance(item, NeighborObject) and not item.paths.keys() <= leaving:
+            _refuse_use(f"a neighbor that {len(item.paths.keys() - leaving)} offloaded paths still use")
     for item in objects:
         if isinstance(item, TcpObject):
             item.terminating = True
