@@ -79,6 +79,7 @@ class Stack:
         platform: Platform | None = None,
     ) -> None:
         self._platform = platform or LinuxPlatform()
+        self.clock = self._platform.clock
         config = config or StackConfig()
         receive_room, send_room = self._platform.room()
         self.config = replace(

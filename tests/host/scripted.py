@@ -281,8 +281,13 @@ class ScriptedStack:
         self.watched: list[Flow] = []
         self.forgotten: list[object] = []
         self.failed: list[BaseException] = []
+        self.now = 0
         self.polling = False
         self.during_poll: list[Callable[[], None]] = []
+
+    def clock(self) -> int:
+        self.now += 10
+        return self.now
 
     def adapter(self, device: str) -> ScriptedStack:
         return self

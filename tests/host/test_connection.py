@@ -186,6 +186,7 @@ def test_up_everything_comes_along(stack, connection):
     assert receives[1].bytes_transferred == 8 and shutdown.done and stack.kernel.shut
     info = connection.info()
     assert (info.offloads, info.uploads) == (1, 1)
+    assert info.offload_seconds == info.upload_seconds == [1e-5], "by the services' clock"
     assert (info.bytes_sent_target, info.bytes_received_target) == (9, 11)
     assert info.retransmits == 3
 

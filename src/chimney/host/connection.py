@@ -7,7 +7,6 @@ D7's (docs: *Hand-over*): nothing is acknowledged that could be lost, and at eve
 from __future__ import annotations
 
 import socket
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
@@ -268,7 +267,7 @@ class Connection:
         plan = self._kernel.prepare()
         adapter = self._services.adapter(plan.device)
         adapter.watch(plan.flow)
-        started = time.perf_counter()
+        started = self._services.clock()
         self._kernel_path.stop()
         try:
             taken = self._kernel.take(plan)
@@ -286,7 +285,7 @@ class Connection:
             self._undo(taken, chained, status)
         self._enter_target()
         self._info.offloads += 1
-        self._info.offload_seconds.append(time.perf_counter() - started)
+        self._info.offload_seconds.append((self._services.clock() - started) / 1e6)
         adapter.flush()
 
     def _initiate(self, taken: TakenState, chained: list[SendRequest]) -> Status:
@@ -366,7 +365,7 @@ class Connection:
             return
         assert self.chimney is not None and self._adapter is not None and self._plan is not None
         self._adapter.drain()
-        started = time.perf_counter()
+        started = self._services.clock()
         retransmits = self._adapter.retransmitted(self._plan.flow)
         self.owner = Owner.UPLOADING
         self._later.clear()
@@ -392,7 +391,7 @@ class Connection:
             # The target had no time for its RST (disconnect.host.no-reissue): the kernel sends it.
             self._kernel.abort()
         self._info.uploads += 1
-        self._info.upload_seconds.append(time.perf_counter() - started)
+        self._info.upload_seconds.append((self._services.clock() - started) / 1e6)
 
     def _terminate(self) -> TcpDelegated | None:
         """Have the state given back; None if that fails again and again."""

@@ -39,6 +39,9 @@ class Adapter(Protocol):
 class Services(Protocol):
     """The stack, as a connection sees it."""
 
+    def clock(self) -> int:
+        """Now, in microseconds."""
+
     def adapter(self, device: str) -> Adapter:
         """The adapter of a network interface, made if there is none yet. Raises NotOffloadable."""
 
