@@ -321,3 +321,79 @@ def test_a_frame_whose_checksums_nobody_has_verified():
     for intact in (True, False):
         network.carry(a, bytearray(b.mac + a.mac + b"\x08\x00" + bytes(40)), -1, intact)
     assert [frame.checksum_ok for frame in b.receive(9)] == [True, False]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bursts_are_as_long_and_as_frequent_as_said(frames, clock, seed):
+    network, a, b = two(clock, seed, burst=0.02, burst_length=5)
+    numbered(frames, a, 20_000)
+    arrived = {int.from_bytes(payload, "big") for _, payload in drain(network, b, clock)}
+    bursts, length = 0, 0
+    for i in range(20_000):
+        if i not in arrived:
+            bursts += i - 1 in arrived or i == 0
+            length += 1
+    assert network.lost == length
+    # 364 bursts of 5.1 on average (one that begins where another ends looks like a longer one).
+    assert 300 < bursts < 430 and 4.3 < length / bursts < 6
+
+
+def test_a_burst_is_one_links_and_may_be_of_a_single_segment(frames, clock):
+    network, a, b = two(clock, burst=1.0, burst_length=1)
+    c = network.link("c", C)
+    numbered(frames, a, 4)
+    assert network.lost == 2  # every second one begins a burst
+    send(frames, c)
+    assert network.lost == 3
+
+
+def test_a_partition_is_one_way_and_ends(frames, clock):
+    network, a, b = two(clock)
+    a.set_filter(None)
+    network.partition(a, 100)
+    network.partition(a, 50)  # does not end the longer one
+    send(frames, a)
+    send(frames, b, b"back", to=A)
+    assert len(b.receive(9)) == 0 and len(a.receive(9)) == 1
+    clock.advance_to(99)
+    send(frames, a)
+    assert network.lost == 2
+    clock.advance_to(100)
+    send(frames, a)
+    assert len(b.receive(9)) == 1 and network.segments == 4
+    network.partition(a, 200)
+    network.heal()
+    send(frames, a)
+    assert len(b.receive(9)) == 1
+
+
+def test_a_frame_can_arrive_from_nowhere(frames, clock):
+    network, a, b = two(clock, loss=1.0, delay_us=500)
+    frame = bytearray(frames.build(b"x", macs=(B, A)).frame)
+    network.arrive(b, frame)
+    assert network.next_at() == 0
+    (seen,) = b.receive(9)
+    assert bytes(seen.data) == frame and not seen.checksum_ok
+    assert network.segments == 0
+
+
+def test_what_arrives_twice_has_memory_of_its_own(frames, clock):
+    _, a, b = two(clock, duplicate=1.0, corrupt=1.0)
+    send(frames, a, bytes(1000))
+    one, two_ = (bytes(frame.data) for frame in b.receive(9))
+    assert one != two_
+    send(frames, a, bytes(1000))
+    assert len(b.receive(1)) == 1  # and is overwritten now
+    (again,) = b.receive(1)
+    assert set(bytes(again.data)) != {0xDD}
+
+
+def test_a_link_without_room_has_some_when_the_bandwidth_has_no_limit_any_more(frames, clock):
+    network = MemoryNetwork(clock, bandwidth=1000)
+    a = network.link("a", A, send_buffer=100)
+    network.link("b", B)
+    while send(frames, a, bytes(100)):
+        pass
+    assert network.next_at() > clock()
+    network.bandwidth = 0
+    assert network.next_at() == clock() and a.writable()

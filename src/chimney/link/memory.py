@@ -161,7 +161,7 @@ class MemoryNetwork:
         return due
 
     def carry(self, sender: "MemoryLink", frame: bytearray, vlan: int, intact: bool = True) -> None:
-        """Takes one wire segment from a link. MemoryLink.send calls it.
+        """Takes one wire segment from a link, which gives the frame away. MemoryLink.send calls it.
 
         intact  whether it leaves with checksums that need not be verified where it arrives.
         """
@@ -183,10 +183,13 @@ class MemoryNetwork:
         if not receivers:
             self.lost += 1
         for receiver in receivers:
-            self._deliver(sender, receiver, departure, bytearray(frame), vlan, intact)
-            if self.duplicate and chance() < self.duplicate:
+            # The frame is ours: only those that may be damaged, or overwritten when released, need bytes of their own.
+            own = frame if receiver is receivers[-1] else bytearray(frame)
+            again = bytearray(frame) if self.duplicate else None
+            self._deliver(sender, receiver, departure, own, vlan, intact)
+            if again is not None and chance() < self.duplicate:
                 self.duplicated += 1
-                self._deliver(sender, receiver, departure, bytearray(frame), vlan, intact)
+                self._deliver(sender, receiver, departure, again, vlan, intact)
 
     def _in_burst(self, sender: "MemoryLink") -> bool:
         """Whether a wire segment falls into a burst of losses."""
@@ -285,7 +288,9 @@ class MemoryLink(Link):
         if self._arrived:
             return network.clock()
         due = self.under_way[0][0] if self.under_way else NEVER
-        if self._refused_now and network.bandwidth:
+        if self._refused_now:
+            if not network.bandwidth:
+                return network.clock()
             excess = network.waiting(self) - self.send_buffer
             due = min(due, network.clock() + max(0, excess * 8_000_000 // network.bandwidth + 1))
         return due
@@ -303,10 +308,14 @@ class MemoryLink(Link):
         arrived = self._arrived
         gro = self.network.gro
         while arrived and len(frames) < limit:
-            merger = Merger(*arrived.popleft())
-            while gro and arrived and merger.append(*arrived[0]):
-                arrived.popleft()
-            frame = merger.finish()
+            if gro:
+                merger = Merger(*arrived.popleft())
+                while arrived and merger.append(*arrived[0]):
+                    arrived.popleft()
+                frame = merger.finish()
+            else:
+                data, vlan, intact = arrived.popleft()
+                frame = Frame(memoryview(data), vlan, intact)
             self._received_frames += 1
             self._received_bytes += len(frame.data)
             frames.append(frame)
