@@ -3,6 +3,7 @@ where there is one.
 """
 
 import io
+import os
 import shutil
 import struct
 import subprocess
@@ -128,7 +129,9 @@ def test_what_everybody_uses_reads_it(tmp_path):
     """Where it is installed; the reader above has checked the file in any case."""
     path = tmp_path / "run.pcapng"
     path.write_bytes(captured()[0])
-    tools = {"tshark": ["-T", "fields", "-e", "udp.dstport", "-r"], "tcpdump": ["-nn", "-r"]}
+    # Root's tcpdump would go on as a user of its own.
+    tcpdump = ["-nn", *(["-Z", "root"] if os.geteuid() == 0 else []), "-r"]
+    tools = {"tshark": ["-T", "fields", "-e", "udp.dstport", "-r"], "tcpdump": tcpdump}
     for tool, arguments in tools.items():
         program = shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/sbin")
         if program is not None:
