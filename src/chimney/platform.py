@@ -68,7 +68,8 @@ class LinuxPlatform:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._timer = Timer()
-        self._epoll.register(self._timer.fileno(), select.EPOLLIN)
+        self._timer_fd = self._timer.fileno()
+        self._epoll.register(self._timer_fd, select.EPOLLIN)
         self._interest: dict[int, int] = {}
 
     def room(self) -> tuple[int, int]:
@@ -100,10 +101,12 @@ class LinuxPlatform:
         self._interest[fd] = mask
 
     def wait(self, timeout: float | None) -> list[int]:
-        ready = [fd for fd, _ in self._epoll.poll(timeout)]
-        timer = self._timer.fileno()
-        if timer in ready:
-            ready.remove(timer)
+        events = self._epoll.poll(timeout)
+        if not events:
+            return []
+        ready = [fd for fd, _ in events]
+        if self._timer_fd in ready:
+            ready.remove(self._timer_fd)
             self._timer.expired()
         return ready
 
