@@ -22,6 +22,9 @@ Run = Callable[..., Outcome]
 FINDINGS_KEPT = 5
 """So many findings of a run are kept: the first ones tell, what follows is mostly their consequence."""
 
+FAILURES_KEPT = 1000
+"""So many failing runs of a campaign are kept with their cases; all are counted."""
+
 PARTS = 16
 """A sweep of one case is hundreds of runs: it is dealt out in so many parts."""
 
@@ -111,7 +114,8 @@ class Failure:
 @dataclass(slots=True)
 class Figures:
     """What runs have come to. ``parts`` counts those of the plan that are done, ``seconds`` is the time that workers
-    took, ``simulated_us`` virtual time; ``findings`` counts by kind, a kind once per run.
+    took, ``simulated_us`` virtual time; ``failed`` counts runs with findings, ``findings`` those by kind, a kind once
+    per run.
     """
 
     parts: int = 0
@@ -121,6 +125,7 @@ class Figures:
     simulated_us: int = 0
     hand_overs: int = 0
     bytes_delivered: int = 0
+    failed: int = 0
     seconds: float = 0.0
     cells: Counter[Cell] = field(default_factory=Counter)
     rules: Counter[str] = field(default_factory=Counter)
@@ -138,6 +143,7 @@ class Figures:
         self.cells.update(outcome.cells)
         self.rules.update(outcome.rules)
         if outcome.findings:
+            self.failed += 1
             self.findings.update(dict.fromkeys((finding.kind for finding in outcome.findings), 1))
             self.failures.append(Failure(index, variant, outcome.case, tuple(outcome.findings[:FINDINGS_KEPT])))
 
@@ -149,10 +155,10 @@ class Figures:
         self.cells.update(other.cells)
         self.rules.update(other.rules)
         self.findings.update(other.findings)
-        self.failures += other.failures
+        self.failures += other.failures[: max(0, FAILURES_KEPT - len(self.failures))]
 
 
-_ADDED = ("parts", "runs", "events", "segments", "simulated_us", "hand_overs", "bytes_delivered", "seconds")
+_ADDED = ("parts", "runs", "events", "segments", "simulated_us", "hand_overs", "bytes_delivered", "failed", "seconds")
 
 
 class Crew(Protocol):

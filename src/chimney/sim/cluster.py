@@ -14,21 +14,20 @@ from pathlib import Path
 
 from distributed import Client, KilledWorker
 
-import chimney
 from chimney.sim.campaign import CampaignError, Chunk, Figures
 from chimney.sim.minder import Minder
 
 _PATIENCE_S = 30.0
+_PACKAGE = Path(__file__).resolve().parent.parent
 _thread = threading.local()
 
 
 @cache
 def digest() -> str:
     """Of all sources of this package: runs can only be compared if it is the same everywhere."""
-    root = Path(chimney.__file__).parent
     sources = hashlib.sha256()
-    for path in sorted(path for suffix in ("py", "pxd", "yaml") for path in root.rglob(f"*.{suffix}")):
-        sources.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    for path in sorted(path for suffix in ("py", "pxd", "yaml") for path in _PACKAGE.rglob(f"*.{suffix}")):
+        sources.update(f"{path.relative_to(_PACKAGE)}\0".encode() + path.read_bytes())
     return sources.hexdigest()
 
 
