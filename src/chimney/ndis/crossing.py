@@ -6,13 +6,12 @@ A *crossing* is a driver's call of an NDIS function (stage CALL) and, within it,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from copy import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from chimney.ndis.buffers import Mdl, NetBufferList, NetBufferListContext
+from chimney.ndis.buffers import Mdl, NetBuffer, NetBufferList, NetBufferListContext
 from chimney.ndis.driver import Miniport, Protocol
 from chimney.ndis.handle import OffloadHandle
 from chimney.ndis.library import Binding, MiniportHandle
@@ -22,6 +21,7 @@ from chimney.ndis.state import (
     DelegatedState,
     OffloadBlockList,
     ProtocolOffloadBlockList,
+    copy_of,
 )
 from chimney.ndis.status import OffloadStateType
 
@@ -227,31 +227,47 @@ class Observer:
         self.count += 1
         return self.count - 1
 
-    def run(self, boundary: Boundary, kind: Kind, stage: Stage, call: Callable[[], Result], **arguments: Any) -> Result:
+    def run(
+        self,
+        boundary: Boundary,
+        kind: Kind,
+        stage: Stage,
+        call: Callable[[], Result],
+        handle: OffloadHandle | None = None,
+        context: object = None,
+        nbl: NetBufferList | None = None,
+        root: OffloadBlockList | None = None,
+        value: int = 0,
+        information: object = None,
+    ) -> Result:
         """Make ``call`` as one crossing."""
+        running = self.running
         crossing = Crossing(
             self.next_number(),
             self.clock(),
             boundary,
             kind,
             stage,
-            self.running[-1] if self.running else None,
-            **arguments,
+            running[-1] if running else None,
+            handle,
+            context,
+            nbl,
+            () if nbl is None else view_list(nbl),
+            root,
+            () if root is None else view_tree(root),
+            value,
+            information,
         )
-        if crossing.nbl is not None:
-            crossing.nbls = tuple(view_list(crossing.nbl))
-        if crossing.root is not None:
-            crossing.blocks = tuple(view_tree(crossing.root))
-        self.running.append(crossing)
+        running.append(crossing)
         try:
             self.enter(crossing)
-            crossing.result = call()
-            return crossing.result  # type: ignore[no-any-return]
+            result = crossing.result = call()
+            return result
         except BaseException as error:
             crossing.raised = error
             raise
         finally:
-            self.running.pop()
+            running.pop()
             crossing.ended = True
             crossing.ended_at = self.clock()
             try:
@@ -261,63 +277,79 @@ class Observer:
                 crossing.parent = None
 
 
-def view_list(head: NetBufferList | None) -> Iterator[NblView]:
+def view_list(head: NetBufferList | None) -> tuple[NblView, ...]:
     """A snapshot of each linked list; a ring is followed once."""
-    seen: set[int] = set()
-    while head is not None and id(head) not in seen:
-        seen.add(id(head))
-        buffers = []
-        nb = head.first_net_buffer
-        while nb is not None:
-            mdls = []
-            mdl = nb.mdl_chain
-            while mdl is not None:
-                mdls.append(mdl)
-                mdl = mdl.next
-            buffers.append((nb.data_offset, nb.data_length, tuple(mdls)))
-            nb = nb.next  # type: ignore[assignment]
-        contexts = []
-        context: NetBufferListContext | None = head.context
-        while context is not None:
-            contexts.append(context.owner)
-            context = context.next
-        yield NblView(
-            head,
-            head.next,
-            head.status,
-            head.tcp_offload_bytes_transferred,
-            head.tcp_receive_no_push,
-            tuple(buffers),
-            tuple(contexts),
-            head.protocol_reserved,
-            head.source_handle,
-        )
+    if head is None:
+        return ()
+    if head.next is None:
+        return (_view(head),)
+    found: dict[int, NblView] = {}
+    while head is not None and id(head) not in found:
+        found[id(head)] = _view(head)
         head = head.next
+    return tuple(found.values())
 
 
-def view_tree(root: Any, parent: BlockView | None = None, depth: int = 0) -> Iterator[BlockView]:
+def _view(nbl: NetBufferList) -> NblView:
+    buffers: tuple[tuple[int, int, tuple[Mdl, ...]], ...] = ()
+    nb: NetBuffer | None = nbl.first_net_buffer
+    while nb is not None:
+        mdl = nb.mdl_chain
+        mdls: tuple[Mdl, ...] = ()
+        while mdl is not None:
+            mdls += (mdl,)
+            mdl = mdl.next
+        buffers += ((nb.data_offset, nb.data_length, mdls),)
+        nb = nb.next
+    contexts: tuple[object, ...] = ()
+    context: NetBufferListContext | None = nbl.context
+    while context is not None:
+        contexts += (context.owner,)
+        context = context.next
+    return NblView(
+        nbl,
+        nbl.next,
+        nbl.status,
+        nbl.tcp_offload_bytes_transferred,
+        nbl.tcp_receive_no_push,
+        buffers,
+        contexts,
+        nbl.protocol_reserved,
+        nbl.source_handle,
+    )
+
+
+def view_tree(root: OffloadBlockList) -> tuple[BlockView, ...]:
     """A snapshot of each block, depth first and breadth next."""
-    while root is not None:
-        protocol = isinstance(root, ProtocolOffloadBlockList)
-        handle = root.offload_handle if protocol else root.ndis_offload_handle
+    found: list[BlockView] = []
+    _view_row(root, None, 0, found)
+    return tuple(found)
+
+
+def _view_row(block: Any, parent: BlockView | None, depth: int, found: list[BlockView]) -> None:
+    protocol = isinstance(block, ProtocolOffloadBlockList)
+    while block is not None:
+        handle = block.offload_handle if protocol else block.ndis_offload_handle
         view = BlockView(
-            root,
+            block,
             parent,
             depth,
-            root.type,
-            int(root.status),
+            block.type,
+            int(block.status),
             handle,
             None if handle is None else handle.miniport_offload_context,
-            copy(root.const),
-            copy(root.cached),
-            copy(root.delegated),
-            tuple(view_list(root.net_buffer_list_chain)),
-            root.im_reserved,
-            root.protocol_reserved,
-            root.miniport_reserved,
-            root.source_handle,
-            root.port_number,
+            copy_of(block.const),
+            copy_of(block.cached),
+            copy_of(block.delegated),
+            view_list(block.net_buffer_list_chain),
+            block.im_reserved,
+            block.protocol_reserved,
+            block.miniport_reserved,
+            block.source_handle,
+            block.port_number,
         )
-        yield view
-        yield from view_tree(root.dependent_block_list, view, depth + 1)
-        root = root.next_block
+        found.append(view)
+        dependent = block.dependent_block_list
+        if dependent is not None:
+            _view_row(dependent, view, depth + 1, found)
+        block = block.next_block

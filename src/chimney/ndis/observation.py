@@ -7,7 +7,7 @@ protocol edge <- ProtocolProbe <- MiniportHandle (NDIS) <- ObservedHandle <- min
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from chimney.ndis.buffers import NetBufferList
 from chimney.ndis.capabilities import OidRequest, TcpConnectionOffload
@@ -16,7 +16,7 @@ from chimney.ndis.driver import Miniport, OffloadContext, Protocol
 from chimney.ndis.handle import OffloadHandle
 from chimney.ndis.library import Binding, Library, MiniportHandle, TcpOffloadEventHandlers
 from chimney.ndis.registration import Characteristics, Registration
-from chimney.ndis.state import MiniportOffloadBlockList, ProtocolOffloadBlockList
+from chimney.ndis.state import MiniportOffloadBlockList, OffloadBlockList, ProtocolOffloadBlockList
 
 Result = TypeVar("Result")
 
@@ -63,9 +63,18 @@ class ObservedBinding(Binding):
         self._observer = observer
         self._inner = inner
 
-    def _run(self, kind: Kind, call: Callable[[], Result], **arguments: Any) -> Result:
+    def _run(
+        self,
+        kind: Kind,
+        call: Callable[[], Result],
+        handle: OffloadHandle | None = None,
+        nbl: NetBufferList | None = None,
+        root: OffloadBlockList | None = None,
+        value: int = 0,
+        information: object = None,
+    ) -> Result:
         self._inner.registered = self.registered
-        return self._observer.run(self._boundary, kind, Stage.CALL, call, **arguments)
+        return self._observer.run(self._boundary, kind, Stage.CALL, call, handle, None, nbl, root, value, information)
 
     def initiate_offload(self, block_list: ProtocolOffloadBlockList) -> None:
         self._run(Kind.INITIATE, lambda: self._inner.initiate_offload(block_list), root=block_list)
@@ -148,8 +157,20 @@ class MiniportProbe(Miniport):
         self._observer = observer
         self._inner = boundary.miniport
 
-    def _run(self, kind: Kind, call: Callable[[], Result], **arguments: Any) -> Result:
-        return self._observer.run(self._boundary, kind, Stage.HANDLER, call, **arguments)
+    def _run(
+        self,
+        kind: Kind,
+        call: Callable[[], Result],
+        handle: OffloadHandle | None = None,
+        context: object = None,
+        nbl: NetBufferList | None = None,
+        root: OffloadBlockList | None = None,
+        value: int = 0,
+        information: object = None,
+    ) -> Result:
+        return self._observer.run(
+            self._boundary, kind, Stage.HANDLER, call, handle, context, nbl, root, value, information
+        )
 
     def halt(self) -> None:
         self._run(Kind.CLOSE, self._inner.halt)
@@ -224,8 +245,20 @@ class ObservedHandle(MiniportHandle):
         self._observer = observer
         self._inner = inner
 
-    def _run(self, kind: Kind, call: Callable[[], Result], **arguments: Any) -> Result:
-        return self._observer.run(self._boundary, kind, Stage.CALL, call, **arguments)
+    def _run(
+        self,
+        kind: Kind,
+        call: Callable[[], Result],
+        handle: OffloadHandle | None = None,
+        context: object = None,
+        nbl: NetBufferList | None = None,
+        root: OffloadBlockList | None = None,
+        value: int = 0,
+        information: object = None,
+    ) -> Result:
+        return self._observer.run(
+            self._boundary, kind, Stage.CALL, call, handle, context, nbl, root, value, information
+        )
 
     def get_offload_handlers(self, offload_type: int) -> tuple[int, TcpOffloadEventHandlers | None]:
         def call() -> tuple[int, TcpOffloadEventHandlers | None]:
@@ -352,8 +385,20 @@ class ProtocolProbe(Protocol):
         self._observer = observer
         self._inner = boundary.protocol
 
-    def _run(self, kind: Kind, call: Callable[[], Result], **arguments: Any) -> Result:
-        return self._observer.run(self._boundary, kind, Stage.HANDLER, call, **arguments)
+    def _run(
+        self,
+        kind: Kind,
+        call: Callable[[], Result],
+        handle: OffloadHandle | None = None,
+        context: object = None,
+        nbl: NetBufferList | None = None,
+        root: OffloadBlockList | None = None,
+        value: int = 0,
+        information: object = None,
+    ) -> Result:
+        return self._observer.run(
+            self._boundary, kind, Stage.HANDLER, call, handle, context, nbl, root, value, information
+        )
 
     def oid_request_complete(self, request: OidRequest, status: int) -> None:
         self._run(

@@ -10,8 +10,10 @@ and *NDIS_PROTOCOL_OFFLOAD_BLOCK_LIST* / *NDIS_MINIPORT_OFFLOAD_BLOCK_LIST*.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from copy import copy
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any, TypeVar
 
 from chimney.ndis.buffers import NetBufferList
 from chimney.ndis.handle import OffloadHandle
@@ -146,6 +148,39 @@ class TcpDelegated:
 ConstState = NeighborConst | PathConst | TcpConst
 CachedState = NeighborCached | PathCached | TcpCached
 DelegatedState = NeighborDelegated | PathDelegated | TcpDelegated
+State = TypeVar("State")
+
+_STRUCTURES: tuple[type, ...] = (
+    NeighborConst,
+    NeighborCached,
+    NeighborDelegated,
+    PathConst,
+    PathCached,
+    PathDelegated,
+    TcpConst,
+    TcpCached,
+    TcpDelegated,
+)
+
+
+def values_of(kind: type, besides: tuple[str, ...] = ()) -> Callable[[Any], tuple[Any, ...]]:
+    """What reads all members of a structure of this kind, except those named, in their order."""
+    names = [field.name for field in fields(kind) if field.name not in besides]
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda structure: tuple(getattr(structure, name) for name in names)
+
+
+_VALUES = {kind: values_of(kind) for kind in _STRUCTURES}
+
+
+def copy_of(structure: State) -> State:
+    """A shallow copy of a state structure, or None of None; several times as fast as `copy.copy`."""
+    if structure is None:
+        return structure
+    kind = type(structure)
+    values = _VALUES.get(kind)
+    return copy(structure) if values is None else kind(*values(structure))
 
 
 @dataclass(slots=True, eq=False)

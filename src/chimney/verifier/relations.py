@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
 
 from chimney.ndis.crossing import BlockView, Crossing, Kind, NblView
+from chimney.ndis.state import values_of
 from chimney.verifier.books import Layer, ObjectBook, Operation
 from chimney.verifier.packets import Packet, parse
 
@@ -68,6 +71,20 @@ def below(item: ObjectBook) -> Iterator[ObjectBook]:
     while at is not None:
         yield at
         at = at.parent
+
+
+def same_state(one: object, other: object, *besides: str) -> bool:
+    """Whether two state structures (None: none) agree, but for the members ``besides``."""
+    kind: Any = type(one)
+    if kind is not type(other):
+        return False
+    if one is None:
+        return True
+    values = _values(kind, besides)
+    return values(one) == values(other)
+
+
+_values: Callable[[Any, tuple[str, ...]], Callable[[object], object]] = cache(values_of)
 
 
 def view_bytes(views: tuple[NblView, ...] | list[NblView], limit: int) -> bytes:

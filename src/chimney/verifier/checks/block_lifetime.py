@@ -10,8 +10,8 @@ import sys
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from copy import copy
 from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from chimney.ndis.buffers import NetBufferList, net_buffer_list
@@ -27,6 +27,7 @@ from chimney.ndis.state import (
     TcpCached,
     TcpConst,
     TcpDelegated,
+    copy_of,
     walk,
 )
 from chimney.verifier.books import (
@@ -85,6 +86,11 @@ def _tripping(base: type) -> type:
     )
 
 
+@cache
+def _members(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
 def _from_outside() -> bool:
     # Frames: this one, `touched`, `read` or `write`, and then who does it.
     caller = sys._getframe(3).f_globals.get("__name__", "")
@@ -128,7 +134,7 @@ class TreeLifetimeChecks(Checks):
             for part in _PARTS:
                 theirs = getattr(block, part)
                 if theirs is not None:
-                    mine = copy(theirs)
+                    mine = copy_of(theirs)
                     setattr(block, part, mine)
                     lent.structures.append((theirs, mine))
             delegated = block.delegated
@@ -160,8 +166,9 @@ class TreeLifetimeChecks(Checks):
             )
             delegated.send_data_head, delegated.send_data_tail = head, tail
         for theirs, mine in lent.structures:
-            for field in fields(theirs):
-                setattr(theirs, field.name, getattr(mine, field.name))
+            kind: Any = type(theirs)
+            for name in _members(kind):
+                setattr(theirs, name, getattr(mine, name))
         operation = crossing.notes
         if crossing.kind is Kind.INITIATE_COMPLETE and isinstance(operation, Operation):
             for block, item in zip(operation.before, operation.objects, strict=True):

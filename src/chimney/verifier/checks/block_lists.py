@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from chimney.ndis.crossing import BlockView, Crossing, Kind, Stage
@@ -31,6 +30,7 @@ from chimney.verifier.books import (
 )
 from chimney.verifier.check import Checks, enter, segment_out
 from chimney.verifier.packets import Packet
+from chimney.verifier.relations import same_state
 from chimney.verifier.streams import Stream
 from chimney.verifier.violation import name
 
@@ -42,6 +42,7 @@ _STRUCTURES = {
 }
 _CLASSES = ("CONST", "CACHED", "DELEGATED")
 _UPDATES_IN_BOTH = (Kind.INITIATE, Kind.INITIATE_COMPLETE)
+_FILLED_IN = ("vlan_id", "user_priority", "send_data_head", "send_data_tail")
 
 
 def rows(blocks: tuple[BlockView, ...]) -> Iterator[tuple[BlockView | None, list[BlockView]]]:
@@ -358,28 +359,17 @@ class ConversionChecks(Checks):
 
 
 def _converted(handler: BlockView, call: BlockView, kind: Kind) -> bool:
-    up = not kind.down
+    """NDIS may fill VLAN and priority in at an initiate (im.initiate.vlan); what send data pointers say there is the
+    chain's business.
+    """
+    besides = _FILLED_IN if kind in _UPDATES_IN_BOTH else ()
     return (
-        (handler.type, handler.depth, handler.port_number) == (call.type, call.depth, call.port_number)
-        and (not up or handler.status == call.status)
-        and all(
-            _plain(getattr(handler, part), kind) == _plain(getattr(call, part), kind)
-            for part in ("const", "cached", "delegated")
-        )
+        handler.type == call.type
+        and handler.depth == call.depth
+        and handler.port_number == call.port_number
+        and (kind.down or handler.status == call.status)
+        and same_state(handler.const, call.const, *besides)
+        and same_state(handler.cached, call.cached, *besides)
+        and same_state(handler.delegated, call.delegated, *besides)
         and [view.nbl for view in handler.chain] == [view.nbl for view in call.chain]
     )
-
-
-def _plain(state: Any, kind: Kind) -> Any:
-    """State for comparison: NDIS may fill VLAN and priority in at an initiate (im.initiate.vlan); what send data
-    pointers say there is the chain's business.
-    """
-    if kind not in _UPDATES_IN_BOTH:
-        return state
-    if isinstance(state, NeighborConst):
-        return replace(state, vlan_id=0)
-    if isinstance(state, TcpCached):
-        return replace(state, user_priority=0)
-    if isinstance(state, TcpDelegated):
-        return replace(state, send_data_head=None, send_data_tail=None)
-    return state

@@ -173,7 +173,7 @@ class Refused(Checks):
         wanted = bytes(stream.receive.content[: state.refused_to - stream.receive.delivered])
         self.check(
             "indicate.keep-refused",
-            view_bytes(tuple(view_list(delegated.buffered_data)), len(wanted)) == wanted,
+            view_bytes(view_list(delegated.buffered_data), len(wanted)) == wanted,
             f"{len(wanted)} refused bytes are neither delivered nor in BufferedData",
             crossing,
             stream,

@@ -43,7 +43,7 @@ class BufferedDataDown(Checks):
         for block, item, new in zip(operation.before, operation.objects, operation.new, strict=True):
             if new and item is not None and item.stream is not None and isinstance(block.delegated, TcpDelegated):
                 known = self._returned.pop(item.stream.flow, None)
-                views = tuple(view_list(block.delegated.buffered_data))
+                views = view_list(block.delegated.buffered_data)
                 if known is not None:
                     self._newest(crossing, block.delegated, views, item, known)
                 for view in views:
@@ -128,7 +128,7 @@ class BufferedDataDown(Checks):
         for block, item, _ in nodes(operation):
             delegated = block.delegated
             if item is not None and item.ended and item.stream is not None and isinstance(delegated, TcpDelegated):
-                views = tuple(view_list(delegated.buffered_data))
+                views = view_list(delegated.buffered_data)
                 length = sum(view.length for view in views)
                 tail = view_bytes(views, length) if length <= _COMPARED else b""
                 self._returned[item.stream.flow] = crossing.at, delegated.rcv_nxt, length, tail
@@ -153,7 +153,7 @@ class BufferedDataDelivered(Checks):
 
     def _take(self, block: BlockView, before: TcpDelegated, stream: Stream) -> None:
         """Whoever still needs the host's buffer gets something else from now on."""
-        views = list(view_list(before.buffered_data))
+        views = view_list(before.buffered_data)
         stream.facts["initiate_receive_data: handed over"] = bytes(stream.receive.content[: stream.receive.handed_over])
         mdls = [mdl for view in views for _, _, mdls in view.buffers for mdl in mdls]
         if all(_poison(mdl) for mdl in mdls):
@@ -223,7 +223,7 @@ class BufferedDataDelivered(Checks):
             if item.stream.facts.get("initiate_receive_data: handed over") and isinstance(
                 block.delegated, TcpDelegated
             ):
-                views = tuple(view_list(block.delegated.buffered_data))
+                views = view_list(block.delegated.buffered_data)
                 self._delivered(
                     crossing,
                     item.stream,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from chimney.ndis.crossing import BlockView, Crossing, Kind
-from chimney.ndis.state import NeighborConst, TcpCached, TcpDelegated
+from chimney.ndis.state import NeighborConst, TcpCached
 from chimney.ndis.status import Status
 from chimney.verifier.books import OFFLOADED, OPERATION_COMPLETIONS, OPERATIONS, ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, finish, segment_out
 from chimney.verifier.packets import Packet
+from chimney.verifier.relations import same_state
 from chimney.verifier.streams import Stream
 from chimney.verifier.violation import name
 
@@ -67,18 +66,13 @@ class StateDown(Checks):
 
 def _difference(upper: BlockView, lower: BlockView, initiate: bool) -> str:
     """What is not the same in the two forms of a block; VlanId and UserPriority of an initiate may be changed."""
-    const, cached = upper.const, upper.cached
-    if initiate and isinstance(const, NeighborConst) and isinstance(lower.const, NeighborConst):
-        const = replace(const, vlan_id=lower.const.vlan_id)
-    if initiate and isinstance(cached, TcpCached) and isinstance(lower.cached, TcpCached):
-        cached = replace(cached, user_priority=lower.cached.user_priority)
     if upper.type != lower.type:
         return "its type"
-    if const != lower.const:
+    if not same_state(upper.const, lower.const, *(("vlan_id",) if initiate else ())):
         return "constants"
-    if cached != lower.cached:
+    if not same_state(upper.cached, lower.cached, *(("user_priority",) if initiate else ())):
         return "cached state"
-    if upper.delegated != lower.delegated:
+    if not same_state(upper.delegated, lower.delegated):
         return "delegated state"
     if [view.nbl for view in upper.chain] != [view.nbl for view in lower.chain]:
         return "the chain of lists"
@@ -147,7 +141,7 @@ class StateUp(Checks):
             item,
         )
         if lower.status == Status.SUCCESS and crossing.kind in _RETURNING:
-            same = _state(upper) == _state(lower)
+            same = _same_state(upper, lower)
             self.check("im.state.complete", same, "the state is not what came from below", crossing, item)
 
     @finish
@@ -165,12 +159,13 @@ class StateUp(Checks):
                     )
 
 
-def _state(block: BlockView) -> tuple[object, ...]:
-    """The block's state, without the sends: a driver may put its own behind those from below (A5)."""
-    delegated = block.delegated
-    if isinstance(delegated, TcpDelegated):
-        delegated = replace(delegated, send_data_head=None, send_data_tail=None)
-    return block.const, block.cached, delegated
+def _same_state(upper: BlockView, lower: BlockView) -> bool:
+    """Whether the blocks' states agree, but for the sends: a driver may put its own behind those from below (A5)."""
+    return (
+        same_state(upper.const, lower.const)
+        and same_state(upper.cached, lower.cached)
+        and same_state(upper.delegated, lower.delegated, "send_data_head", "send_data_tail")
+    )
 
 
 class VlanOnTheWay(Checks):
