@@ -397,3 +397,16 @@ def test_a_link_without_room_has_some_when_the_bandwidth_has_no_limit_any_more(f
     assert network.next_at() > clock()
     network.bandwidth = 0
     assert network.next_at() == clock() and a.writable()
+
+
+def test_what_is_done_to_segments_is_told(frames, clock):
+    network, a, b = two(clock)
+    told = []
+    network.happened = lambda name, what: told.append((name, what))
+    send(frames, a)
+    for impairment in ("loss", "reorder", "duplicate", "corrupt"):
+        setattr(network, impairment, 1.0)
+        send(frames, a)
+        setattr(network, impairment, 0.0)
+    send(frames, a, to=C)
+    assert told == [("a", what) for what in ("lost", "late", "twice", "damaged", "lost")]

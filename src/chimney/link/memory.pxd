@@ -24,6 +24,7 @@ cdef class MemoryNetwork:
     cdef public bint gro
     cdef public object drop_if
     cdef public object tap
+    cdef public object happened
     cdef public long long segments
     cdef public long long lost
     cdef public long long reordered
@@ -36,6 +37,7 @@ cdef class MemoryNetwork:
     cpdef heal(self)
     cpdef long long next_at(self) except? -1
     cpdef arrive(self, MemoryLink receiver, object frame, int vlan=*)
+    cdef _tell(self, MemoryLink sender, str what)
     cdef bint _in_burst(self, MemoryLink sender) except -1
     cpdef carry(self, MemoryLink sender, object frame, int vlan, bint intact=*)
     cdef long long _departure(self, MemoryLink sender, long long length) except? -2

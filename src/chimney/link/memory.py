@@ -68,6 +68,9 @@ class MemoryNetwork:
     drop_if       called with the sending link's name and each wire segment; True loses it. For losses that must hit a
                   certain one.
     tap           called with each wire segment, at the sender before the impairments and at the receiver on arrival.
+
+    ``happened``, if it is set, is called with the sending link's name and what has been done to a wire segment: "lost",
+    "late", "twice" or "damaged".
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class MemoryNetwork:
         self.gro = gro
         self.drop_if = drop_if
         self.tap = tap
+        self.happened: Callable[[str, str], None] | None = None
         self.segments = 0
         """Wire segments that links have sent."""
         self.lost = 0
@@ -178,10 +182,12 @@ class MemoryNetwork:
             or (self.loss and chance() < self.loss)
         ):
             self.lost += 1
+            self._tell(sender, "lost")
             return
         receivers = self._receivers(sender, frame)
         if not receivers:
             self.lost += 1
+            self._tell(sender, "lost")
         for receiver in receivers:
             # The frame is ours: only those that may be damaged, or overwritten when released, need bytes of their own.
             own = frame if receiver is receivers[-1] else bytearray(frame)
@@ -189,7 +195,12 @@ class MemoryNetwork:
             self._deliver(sender, receiver, departure, own, vlan, intact)
             if again is not None and chance() < self.duplicate:
                 self.duplicated += 1
+                self._tell(sender, "twice")
                 self._deliver(sender, receiver, departure, again, vlan, intact)
+
+    def _tell(self, sender: "MemoryLink", what: str) -> None:
+        if self.happened is not None:
+            self.happened(sender.name, what)
 
     def _in_burst(self, sender: "MemoryLink") -> bool:
         """Whether a wire segment falls into a burst of losses."""
@@ -241,11 +252,13 @@ class MemoryNetwork:
             arrival += chance.randint(0, self.jitter_us)
         if self.reorder and chance.random() < self.reorder:
             self.reordered += 1
+            self._tell(sender, "late")
             arrival += chance.randint(1, self.reorder_us)
         else:
             arrival = sender.last_arrival = max(arrival, sender.last_arrival)
         if self.corrupt and chance.random() < self.corrupt:
             self.corrupted += 1
+            self._tell(sender, "damaged")
             intact = False
             frame[chance.randrange(ETHERNET_HEADER, len(frame))] ^= 1 << chance.randrange(8)
         self._order += 1
