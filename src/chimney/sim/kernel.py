@@ -1,0 +1,236 @@
+"""The model of a kernel: its sockets by flow, and what it answers to segments that no socket wants."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from chimney.host.kernel import Flow
+from chimney.host.linux.dump import TcpState
+from chimney.link.base import NEVER
+from chimney.link.base import Flow as LinkFlow
+from chimney.link.checksum import checksum, is_valid, ones_sum, pseudo_header_sum
+from chimney.sim.model import ModelTcp, Segment, build, parse, reset_for
+from chimney.sim.tap import flow_key, key_of
+
+if TYPE_CHECKING:
+    from chimney.sim.machine import Machine
+
+_HOPS = 64
+
+
+class SimSocket:
+    """A socket of a simulated machine: what a `Connection` and its kernel's side want of a socket.
+
+    tcp         the connection; None while the socket is the placeholder of one that is somewhere else.
+    hears       whether segments reach it: not while a cover takes them, or a filter drops them.
+    last_state  of the connection when it left.
+    """
+
+    def __init__(self, kernel: Kernel, descriptor: int, flow: Flow, tcp: ModelTcp) -> None:
+        self.kernel = kernel
+        self.flow = flow
+        self.key = key_of(LinkFlow(flow.local_address, flow.local_port, flow.remote_address, flow.remote_port))
+        self.tcp: ModelTcp | None = tcp
+        self.hears = True
+        self.last_state = TcpState.ESTABLISHED
+        self._descriptor = descriptor
+        # Descriptors of the same open socket.
+        self._open = 1
+        self._options = {
+            (socket.IPPROTO_TCP, socket.TCP_NODELAY): int(tcp.settings.nodelay),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE): 7200,
+            (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL): 75,
+            (socket.IPPROTO_TCP, socket.TCP_KEEPCNT): 9,
+            (socket.IPPROTO_IP, socket.IP_TTL): _HOPS,
+            (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS): _HOPS,
+            (socket.SOL_SOCKET, socket.SO_RCVBUF): tcp.settings.receive_buffer * 2,
+            (socket.SOL_SOCKET, socket.SO_SNDBUF): tcp.settings.send_buffer * 2,
+        }
+
+    def __repr__(self) -> str:
+        return f"<SimSocket of {self.kernel.machine.name}>"
+
+    def fileno(self) -> int:
+        """The descriptor, -1 once it is closed."""
+        return self._descriptor
+
+    def getsockopt(self, level: int, option: int) -> int:
+        """The value of an option, 0 for one that nobody has set."""
+        return self._options.get((level, option), 0)
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        """Set an option; only TCP_NODELAY has consequences."""
+        self._options[level, option] = value
+        if (level, option) == (socket.IPPROTO_TCP, socket.TCP_NODELAY) and self.tcp is not None:
+            self.tcp.settings.nodelay = bool(value)
+
+    def set_nodelay(self, on: bool) -> None:
+        """Set TCP_NODELAY."""
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(on))
+
+    def duplicate(self) -> None:
+        """One more descriptor of the same socket."""
+        self._open += 1
+
+    def close(self) -> None:
+        """The application's descriptor is closed."""
+        if self._descriptor >= 0:
+            self._descriptor = -1
+            self.release()
+
+    def release(self) -> None:
+        """A descriptor is closed; with the last one, the socket is."""
+        self._open -= 1
+        if not self._open:
+            self._closed()
+
+    def close_all(self) -> None:
+        """The process has gone: so are all descriptors."""
+        self._descriptor = -1
+        if self._open > 0:
+            self._open = 0
+            self._closed()
+
+    def _closed(self) -> None:
+        kernel = self.kernel
+        if self.tcp is None:
+            # A socket in repair mode goes without a word; the next segment meets nobody.
+            kernel.remove(self)
+            return
+        self.tcp.close(kernel.clock())
+        kernel.output(self)
+
+
+class Kernel:
+    """Sockets by flow, and the way of segments between them and the machine's NIC."""
+
+    def __init__(self, machine: Machine, mac: bytes, peer_mac: bytes) -> None:
+        self.machine = machine
+        self.clock = machine.clock
+        self._sockets: dict[bytes, SimSocket] = {}
+        ether_type = b"\x86\xdd" if machine.world.case.ipv6 else b"\x08\x00"
+        self.peer_mac = peer_mac
+        self._ethernet = peer_mac + mac + ether_type
+        self._identification = 0
+
+    def add(self, sock: SimSocket) -> None:
+        """A socket takes its flow."""
+        self._sockets[sock.key] = sock
+
+    def remove(self, sock: SimSocket) -> None:
+        """A socket lets go of its flow; from now on the kernel answers for it."""
+        sock.last_state = TcpState.CLOSE
+        self._sockets.pop(sock.key, None)
+        if sock.tcp is None:
+            self.machine.owner = "kernel"
+
+    # Timers
+
+    def next_at(self) -> int:
+        """When the next timer expires."""
+        at = NEVER
+        for sock in self._sockets.values():
+            if sock.tcp is not None:
+                at = min(at, sock.tcp.poll_at())
+        return at
+
+    def expire(self) -> None:
+        """Let the timers of one socket expire that are due."""
+        now = self.clock()
+        for sock in self._sockets.values():
+            if sock.tcp is not None and sock.tcp.poll_at() <= now:
+                self.output(sock)
+                return
+
+    # Segments
+
+    def receive(self, packet: bytes, at: int, key: bytes | None, checksum_ok: bool) -> None:
+        """Process an IP packet, which begins at ``at``, of the flow ``key``.
+
+        ``checksum_ok``: somebody has verified the checksums.
+        """
+        if key is None:
+            return
+        size = len(key) // 2 - 2
+        if packet[at] >> 4 == 4:
+            header = (packet[at] & 15) * 4
+            total = packet[at + 2] << 8 | packet[at + 3]
+        else:
+            header = 40
+            total = (packet[at + 4] << 8 | packet[at + 5]) + 40
+        if total > len(packet) - at or total < header + 20:
+            return
+        tcp = packet[at + header : at + total]
+        if not checksum_ok:
+            if size == 4 and not is_valid(packet[at : at + header]):
+                return
+            if not is_valid(tcp, pseudo_header_sum(key[:size], key[size : 2 * size], len(tcp))):
+                return
+        segment = parse(tcp)
+        if segment is None:
+            return
+        sock = self._sockets.get(key)
+        if sock is not None:
+            if not sock.hears:
+                return
+            if sock.tcp is not None and sock.tcp.state is not TcpState.CLOSE:
+                sock.tcp.arrives(segment, self.clock())
+                self.output(sock)
+                return
+        if key[size : 2 * size] == self.machine.flow.local_address:
+            self._refuse(segment, key)
+
+    def inject(self, packets: list[bytes]) -> None:
+        """Process IP packets that did not come from the NIC now."""
+        for packet in packets:
+            self.receive(packet, 0, flow_key(packet), True)
+
+    def _refuse(self, segment: Segment, key: bytes) -> None:
+        """Answer a segment that belongs to no connection."""
+        answer = reset_for(segment)
+        if answer is not None:
+            size = len(key) // 2 - 2
+            remote_port, local_port = int.from_bytes(key[-4:-2], "big"), int.from_bytes(key[-2:], "big")
+            self._send(answer, key[size : 2 * size], local_port, key[:size], remote_port)
+
+    def output(self, sock: SimSocket) -> None:
+        """Send what a socket has to send now."""
+        tcp = sock.tcp
+        if tcp is None:
+            return
+        flow = sock.flow
+        for segment in tcp.output(self.clock()):
+            self._send(segment, flow.local_address, flow.local_port, flow.remote_address, flow.remote_port)
+        if tcp.orphaned and tcp.state is TcpState.CLOSE:
+            self.remove(sock)
+
+    def _send(self, segment: Segment, source: bytes, source_port: int, destination: bytes, port: int) -> None:
+        tcp = build(segment, source_port, port)
+        size = len(tcp)
+        total = 0xFFFF ^ ones_sum(tcp, pseudo_header_sum(source, destination, size))
+        frame = bytearray(self._ethernet)
+        if len(source) == 4:
+            self._identification = (self._identification + 1) & 0xFFFF
+            header = bytearray(
+                b"\x45\x00"
+                + (20 + size).to_bytes(2, "big")
+                + self._identification.to_bytes(2, "big")
+                + b"\x40\x00\x40\x06\x00\x00"
+                + source
+                + destination
+            )
+            header[10:12] = checksum(header).to_bytes(2, "big")
+            frame += header
+        else:
+            frame += b"\x60\x00\x00\x00" + size.to_bytes(2, "big") + b"\x06\x40" + source + destination
+        start = len(frame)
+        frame += tcp
+        frame[start + 16 : start + 18] = total.to_bytes(2, "big")
+        self.machine.transmit("kernel", frame)
+
+    def mtu_changed(self, mtu: int) -> None:
+        """The path takes other packets from now on, of at most so many bytes."""
+        for sock in self._sockets.values():
+            if sock.tcp is not None:
+                sock.tcp.settings.mtu = mtu

@@ -1,0 +1,411 @@
+"""The kernel's side of a hand-over on a simulated machine: the steps of `chimney.host.linux.handover` and `restore`.
+
+They are taken one by one, with time between them in which segments arrive and timers expire.
+
+What is modelled, and where it was seen on Linux:
+
+- Until the cover stands, the socket receives and acknowledges what lies in the tap, too.
+- Repair mode stops no timer: until the socket is recycled, it may still send.
+- A dump tells no TS.Recent, no out-of-order data, no scoreboard; its SND.NXT may be wrong either way.
+- The placeholder answers nothing.
+- A socket is restored as ESTABLISHED. FINs, and acknowledgements of our FIN, are replayed, some of them silently.
+- Leaving repair mode sends a window probe.
+- What arrives from the filter's removal on is heard by the socket, and lies in the tap, too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from chimney.host.errors import NotOffloadable, UploadFailed
+from chimney.host.kernel import GivenState, Plan, TakenState
+from chimney.host.linux import convert
+from chimney.host.linux.dump import FINS, Endpoint, KernelState, TcpInfo, TcpState, size_of
+from chimney.host.linux.kernel_side import WaitFor
+from chimney.link.base import NEVER
+from chimney.ndis.state import NeighborConst, PathConst
+from chimney.sim.model import ModelTcp, Segment, Snapshot
+
+if TYPE_CHECKING:
+    from chimney.sim.kernel import SimSocket
+    from chimney.sim.machine import Machine
+
+_MASK = 0xFFFFFFFF
+_FIN, _RST, _ACK = 1, 4, 16
+_HAND_OVER = frozenset(FINS) - {TcpState.TIME_WAIT, TcpState.CLOSE}
+# How often the dump's SND.NXT counts bytes that have not left, and how often it lacks some that leave before the socket
+# is recycled.
+_COUNTS_UNSENT = 0.2
+_PACED = 0.2
+# As `chimney.host.linux.restore`: a longer round trip is not taught to the kernel, which then waits so long.
+_LONGEST_LESSON_US = 1000
+_UNKNOWN_RTO_US = 3_000_000
+
+
+class SimKernelSide:
+    """Implements `host.kernel.KernelSide` on a `SimSocket`."""
+
+    def __init__(self, machine: Machine, sock: SimSocket, receive_window: int, wait_for: WaitFor) -> None:
+        sock.duplicate()
+        self._machine = machine
+        self._socket = sock
+        self._descriptor = machine.descriptor()
+        self._receive_window = receive_window
+        self._wait_for = wait_for
+        self._taken: KernelState | None = None
+
+    def fileno(self) -> int:
+        """The descriptor that `wait_for` registers."""
+        return self._descriptor
+
+    def is_ready(self, readable: bool, writable: bool) -> bool:
+        """Whether `Platform.wait` tells of it."""
+        tcp = self._socket.tcp
+        if tcp is None:
+            return False
+        # As epoll: the end of it all is told whatever was asked for.
+        return (readable and tcp.readable) or (writable and tcp.writable) or tcp.state is TcpState.CLOSE
+
+    # Hand-over
+
+    def prepare(self) -> Plan:
+        machine, tcp = self._machine, self._socket.tcp
+        if tcp is None or tcp.state not in _HAND_OVER:
+            state = "with somebody else" if tcp is None else f"in state {tcp.state.name}"
+            raise NotOffloadable(f"{self._socket!r} cannot be offloaded: it is {state}")
+        if tcp.error is not None:
+            raise NotOffloadable(f"{self._socket!r} cannot be offloaded: an error is pending")
+        if machine.down:
+            raise NotOffloadable(f"{self._socket!r} cannot be offloaded: {machine.device} is down")
+        flow = machine.flow
+        return Plan(
+            flow=flow,
+            device=machine.device,
+            arrives_on=machine.device,
+            neighbor=NeighborConst(),
+            neighbor_mac=machine.kernel.peer_mac,
+            path=PathConst(flow.local_address, flow.remote_address),
+            path_mtu=machine.nic.mtu,
+        )
+
+    def take(self, plan: Plan) -> TakenState:
+        machine, sock = self._machine, self._socket
+        machine.phase = "cut"
+        try:
+            state = self._cut()
+        finally:
+            machine.phase = ""
+        self._taken = state
+        machine.owner = "target"
+        return convert.taken(state, sock, self._receive_window, machine.clock())
+
+    def _cut(self) -> KernelState:
+        machine, sock = self._machine, self._socket
+        tcp = sock.tcp
+        assert tcp is not None
+        # A pacing timer may keep back what an acknowledgement has let go, until the state has been read.
+        held = machine.world.chance.random() < _PACED
+        if held:
+            cwnd, tcp.sender.cwnd = tcp.sender.cwnd, 0
+        # The kernel's socket and the tap both get what arrives now.
+        self._gap()
+        if held:
+            tcp.sender.cwnd += cwnd
+        if tcp.state is TcpState.TIME_WAIT or machine.down:
+            # Nobody can connect where a connection waits for its end, or has no route.
+            raise NotOffloadable(f"the kernel refused to hand over {sock!r}: it is in state {tcp.state.name}")
+        sock.hears = False
+        self._note("the cover stands")
+        self._gap()
+        now = machine.clock()
+        if tcp.receiver.delayed_at != NEVER and tcp.state in (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT):
+            # TCP_QUICKACK: the acknowledgement that is owed goes now.
+            tcp.receiver.delayed_at = now
+            if not held:
+                machine.kernel.output(sock)
+        self._gap()
+        state = self._dump(tcp)
+        self._note("the state is read")
+        # Its timers go on: what they send now, the dump does not tell.
+        machine.kernel.output(sock)
+        self._gap()
+        sock.last_state = tcp.state
+        sock.tcp = None
+        machine.owner = None
+        self._note("the socket is recycled")
+        self._gap()
+        return state
+
+    def _dump(self, tcp: ModelTcp) -> KernelState:
+        machine = self._machine
+        now = machine.clock()
+        seen = tcp.snapshot(now)
+        settings, flow = tcp.settings, machine.flow
+        snd_nxt = seen.snd_nxt
+        if snd_nxt != seen.write_seq and machine.world.chance.random() < _COUNTS_UNSENT:
+            snd_nxt = seen.write_seq
+        return KernelState(
+            family=socket.AF_INET6 if settings.ipv6 else socket.AF_INET,
+            local=Endpoint(flow.local_address, flow.local_port),
+            remote=Endpoint(flow.remote_address, flow.remote_port),
+            state=seen.state,
+            snd_una=seen.snd_una,
+            snd_nxt=snd_nxt,
+            write_seq=seen.write_seq,
+            rcv_nxt=seen.rcv_nxt,
+            snd_wl1=seen.snd_wl1,
+            snd_wnd=seen.snd_wnd,
+            max_window=seen.max_window,
+            rcv_wnd=seen.rcv_wnd,
+            rcv_wup=seen.rcv_wup,
+            window_scaling=settings.scale > 0,
+            snd_wscale=max(settings.scale, 0),
+            rcv_wscale=max(settings.scale, 0),
+            sack=settings.sack,
+            timestamps=settings.timestamps,
+            ecn=False,
+            mss_clamp=settings.mss,
+            # The lowest bit is hidden: the later of the two values it may stand for.
+            timestamp=seen.timestamp | 1,
+            timestamp_hz=1000,
+            read_at=now,
+            info=_info(seen),
+            send_queue=[memoryview(seen.send_queue)] if seen.send_queue else [],
+            receive_queue=[memoryview(seen.receive_queue)] if seen.receive_queue else [],
+        )
+
+    def give_back(self, state: GivenState, meanwhile: Callable[[], list[bytes]]) -> None:
+        machine, before = self._machine, self._taken
+        assert before is not None, "only a connection that was taken can be given back"
+        machine.phase = "restoring"
+        machine.owner = None
+        try:
+            self._restore(convert.given(before, state, machine.clock()), meanwhile)
+        except UploadFailed:
+            machine.owner = "target"
+            raise
+        finally:
+            machine.phase = ""
+        self._taken = None
+
+    def _restore(self, state: KernelState, meanwhile: Callable[[], list[bytes]]) -> None:
+        machine, sock = self._machine, self._socket
+        kernel = machine.kernel
+        self._gap()
+        if machine.down:
+            raise UploadFailed(f"the kernel refused to take {sock!r} back: the network is unreachable")
+        tcp = self._build(state)
+        self._gap()
+        # It hears what is injected, and nothing else.
+        sock.tcp, machine.owner = tcp, "kernel"
+        self._note("the socket is restored")
+        kernel.output(sock)
+        if not state.reset:
+            packets = meanwhile()
+            sock.hears = True
+            kernel.inject(packets)
+            sock.hears = False
+            self._gap()
+        sock.hears = True
+        self._note("the socket hears")
+        self._gap()
+        tcp.probe_window(machine.clock())
+        kernel.output(sock)
+        if state.reset or state.state is TcpState.CLOSE:
+            return
+        rcv_nxt = (state.rcv_nxt - state.fin_received) & _MASK
+        if state.state in (TcpState.CLOSE_WAIT, TcpState.LAST_ACK):
+            self._peer_says(tcp, state, rcv_nxt, state.snd_una, _FIN | _ACK)
+            kernel.output(sock)
+        if state.state in (TcpState.FIN_WAIT1, TcpState.LAST_ACK):
+            tcp.shutdown(machine.clock())
+            kernel.output(sock)
+        self._gap()
+
+    def _build(self, state: KernelState) -> ModelTcp:
+        """The connection as a socket in repair mode has it, what is replayed silently included."""
+        machine = self._machine
+        if size_of(state.receive_queue) > machine.receive_room or size_of(state.send_queue) > machine.send_room:
+            raise UploadFailed(f"what {self._socket!r} has queued does not fit into the socket's buffers")
+        fin = state.fin_sent and not state.fin_acked
+        queued = size_of(state.send_queue)
+        if not state.reset and (state.write_seq - state.snd_una - fin) & _MASK != queued:
+            raise UploadFailed(
+                f"the state has {queued} bytes to send, its sequence numbers say"
+                f" {(state.write_seq - state.snd_una - fin) & _MASK}"
+            )
+        fin_received = state.fin_received and not state.reset
+        rcv_nxt = (state.rcv_nxt - fin_received) & _MASK
+        snd_una = (state.snd_una - state.fin_acked) & _MASK
+        sent = b"" if state.reset else b"".join(state.send_queue)
+        taught = bool(sent) and not state.fin_acked and 0 < state.srtt_us <= _LONGEST_LESSON_US
+        if taught:
+            machine.world.elapse(machine, state.srtt_us)
+        snapshot = _snapshot(state, rcv_nxt, snd_una, sent, state.srtt_us if taught else 0)
+        now = machine.clock()
+        nodelay = bool(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        tcp = ModelTcp.restored(replace(machine.settings, mtu=machine.nic.mtu, nodelay=nodelay), snapshot, now)
+        if not taught:
+            _wait_longer(tcp, now)
+        if state.reset:
+            self._peer_says(tcp, state, rcv_nxt, snd_una, _RST)
+        elif state.state is TcpState.CLOSE:
+            self._peer_says(tcp, state, rcv_nxt, snd_una, _FIN | _ACK)
+            _shut_silently(tcp, now)
+            self._peer_says(tcp, state, state.rcv_nxt, state.snd_una, _ACK)
+        elif state.state is TcpState.CLOSING or state.fin_acked:
+            _shut_silently(tcp, now)
+            if state.fin_acked:
+                self._peer_says(tcp, state, rcv_nxt, state.snd_una, _ACK)
+            if state.fin_received:
+                self._peer_says(tcp, state, rcv_nxt, state.snd_una, _FIN | _ACK)
+        # Nothing of this leaves.
+        tcp.output(now)
+        return tcp
+
+    def _peer_says(self, tcp: ModelTcp, state: KernelState, seq: int, ack: int, flags: int) -> None:
+        window = min(state.snd_wnd >> state.snd_wscale, 0xFFFF)
+        tcp.arrives(Segment(seq, ack, flags, window), self._machine.clock())
+
+    def inject(self, packets: list[bytes]) -> None:
+        self._machine.kernel.inject(packets)
+
+    def _gap(self) -> None:
+        """The next step takes its time."""
+        machine = self._machine
+        if machine.gap_us:
+            gap = machine.world.chance.randint(0, machine.gap_us)
+            if gap:
+                machine.world.elapse(machine, gap)
+
+    def _note(self, text: str) -> None:
+        self._machine.world.note(self._machine.side, "kern", text)
+
+    # Plain I/O
+
+    def send(self, data: memoryview) -> int:
+        tcp = self._connected()
+        taken = tcp.send(data, self._machine.clock())
+        self._machine.kernel.output(self._socket)
+        return taken
+
+    def receive_into(self, buffer: memoryview) -> int:
+        tcp = self._connected()
+        count = tcp.receive_into(buffer, self._machine.clock())
+        if count > 0:
+            self._machine.kernel.output(self._socket)
+        return count
+
+    def shutdown(self) -> None:
+        self._connected().shutdown(self._machine.clock())
+        self._machine.kernel.output(self._socket)
+
+    def abort(self) -> None:
+        if self._socket.tcp is None:
+            self._machine.kernel.remove(self._socket)
+            return
+        self._socket.tcp.abort(self._machine.clock())
+        self._machine.kernel.output(self._socket)
+
+    def _connected(self) -> ModelTcp:
+        tcp = self._socket.tcp
+        if tcp is None:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        return tcp
+
+    def bytes_carried(self) -> tuple[int, int]:
+        tcp = self._socket.tcp
+        return (0, 0) if tcp is None else (tcp.sender.bytes_acked, tcp.receiver.bytes_received)
+
+    def wait_for(self, readable: bool, writable: bool) -> None:
+        self._wait_for(self._descriptor, readable, writable)
+
+    def release(self) -> None:
+        if self._descriptor >= 0:
+            self._wait_for(self._descriptor, False, False)
+            self._socket.release()
+
+
+def _info(seen: Snapshot) -> TcpInfo:
+    return TcpInfo(
+        state=seen.state,
+        ca_state=0,
+        retransmits=seen.retransmits,
+        probes=0,
+        backoff=0,
+        options=0,
+        snd_wscale=0,
+        rcv_wscale=0,
+        rto_us=seen.rto_us,
+        ato_us=0,
+        snd_mss=seen.snd_mss,
+        rcv_mss=0,
+        unacked=0,
+        sacked=0,
+        lost=0,
+        retrans=0,
+        pmtu=0,
+        rcv_ssthresh=0,
+        rtt_us=seen.srtt_us,
+        rttvar_us=seen.rttvar_us,
+        snd_ssthresh=seen.ssthresh,
+        snd_cwnd=seen.snd_cwnd,
+        advmss=0,
+        reordering=0,
+        total_retrans=seen.total_retrans,
+        bytes_acked=seen.bytes_acked,
+        bytes_received=seen.bytes_received,
+    )
+
+
+def _snapshot(state: KernelState, rcv_nxt: int, snd_una: int, sent: bytes, srtt_us: int) -> Snapshot:
+    """What repair mode tells the kernel of a connection: as ESTABLISHED, before any FIN."""
+    rcv_wup = rcv_nxt if _after(state.rcv_wup, rcv_nxt) else state.rcv_wup
+    right_edge = state.rcv_wup + state.rcv_wnd
+    if _after(state.rcv_nxt, right_edge):
+        right_edge = state.rcv_nxt
+    end = (snd_una + len(sent)) & _MASK
+    return Snapshot(
+        state=TcpState.ESTABLISHED,
+        snd_una=snd_una,
+        snd_nxt=end,
+        write_seq=end,
+        rcv_nxt=rcv_nxt,
+        snd_wl1=rcv_nxt if _after(state.snd_wl1, rcv_nxt) else state.snd_wl1,
+        snd_wnd=state.snd_wnd,
+        max_window=max(state.max_window, state.snd_wnd),
+        rcv_wnd=(right_edge - rcv_wup) & _MASK,
+        rcv_wup=rcv_wup,
+        send_queue=sent,
+        receive_queue=b"".join(state.receive_queue),
+        # Its lowest bit is cleared, upwards.
+        timestamp=(state.timestamp + 1) & ~1 & _MASK,
+        ts_recent=-1 if state.ts_recent is None else state.ts_recent,
+        srtt_us=srtt_us,
+    )
+
+
+def _after(a: int, b: int) -> bool:
+    return 0 < (a - b) & _MASK < 1 << 31
+
+
+def _wait_longer(tcp: ModelTcp, now: int) -> None:
+    """Without a measured round trip, Linux waits 3 s for what counts as sent."""
+    sender = tcp.sender
+    sender.rto = _UNKNOWN_RTO_US
+    if sender.rto_at != NEVER:
+        sender.rto_at = now + _UNKNOWN_RTO_US
+
+
+def _shut_silently(tcp: ModelTcp, now: int) -> None:
+    """A FIN that counts as sent, and does not leave."""
+    tcp.shutdown(now)
+    sender = tcp.sender
+    sender.nxt = sender.max = sender.write_seq
+    if sender.rto_at == NEVER:
+        sender.rto_at = now + sender.rto
