@@ -1,7 +1,7 @@
 """The steps that make trouble: a network that gets worse, drivers and targets that fail, processes that die.
 
 What a driver or a target does on its own account it does in a turn of its process (`Stack.wake`): everything above the
-link runs in that one thread.
+link runs in that one thread. So such a step can be done at any time, even while the process waits for something.
 """
 
 from __future__ import annotations
@@ -9,8 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from chimney.intermediate import Bind, Faults, FaultyDriver, IntermediateDriver, Layers, PassThrough
+from chimney.host.errors import NotOffloadable
+from chimney.intermediate import (
+    Bind,
+    Faults,
+    FaultyDriver,
+    IntermediateDriver,
+    Layers,
+    OffloadEntry,
+    PassThrough,
+    UpperEdge,
+)
 from chimney.ndis.driver import Miniport
+from chimney.ndis.state import MiniportOffloadBlockList
 from chimney.ndis.status import UploadReason
 from chimney.sim import case, garbage
 from chimney.target import SoftTarget
@@ -23,19 +34,48 @@ TROUBLE = (case.Change, case.Partition, case.Mtu, case.Garbage, case.Driver, cas
 """The steps that `Trouble.do` does."""
 
 _SIDES: tuple[case.Side, case.Side] = ("a", "b")
-_LARGEST_MTU = 1500
 
 
-class _Recorded(Layers):
+class _Driver(FaultyDriver):
+    """A driver that says what it does, and waits in silence while it holds everything back: its stack need not come
+    round for it.
+    """
+
+    def __init__(self, name: str, faults: Faults, tell: Callable[[str], None]) -> None:
+        super().__init__(name, faults)
+        self._tell = tell
+
+    @property
+    def pending(self) -> int:
+        return 0 if self.holding else len(self.kept)
+
+    def allocate(self, what: str) -> bool:
+        granted = super().allocate(what)
+        if not granted:
+            self._tell(f"{self.name}: no memory for a {what}")
+        return granted
+
+    def on_state_request(self, upper: UpperEdge, operation: str, tree: MiniportOffloadBlockList) -> None:
+        refused = self.triggers.refuse.happened
+        super().on_state_request(upper, operation, tree)
+        if self.triggers.refuse.happened > refused:
+            self._tell(f"{self.name}: refuses an {operation}")
+
+    def upload(self, entry: OffloadEntry, reason: UploadReason) -> None:
+        self._tell(f"{self.name}: asks for the upload, {reason.name}")
+        super().upload(entry, reason)
+
+
+class _RecordedLayers(Layers):
     """`Layers` that tell a machine what has been made for it."""
 
     def __init__(self, host: case.Host, machine: Machine) -> None:
         super().__init__(*[_maker(layer, machine) for layer in host.layers])
-        self.machine = machine
+        self._machine = machine
 
     def __call__(self, device: str, below: Miniport, bind: Bind) -> Miniport:
         assert isinstance(below, SoftTarget)
-        self.machine.target = below
+        self._machine.target = below
         return super().__call__(device, below, bind)
 
 
@@ -43,10 +83,20 @@ def make_layers(host: case.Host, machine: Machine) -> Layers:
     """The intermediate drivers of a case's host, for `Stack`. When they are made, with the adapter, they are put into
     ``machine.drivers``, the top one first, and the target into ``machine.target``.
     """
-    return _Recorded(host, machine)
+    return _RecordedLayers(host, machine)
 
 
 def _maker(layer: case.Layer, machine: Machine) -> Callable[[str], IntermediateDriver]:
+    def make(name: str) -> IntermediateDriver:
+        driver = PassThrough(name) if layer == case.Layer() else _faulty(name, layer, machine)
+        # Layers are made from the lowest one up.
+        machine.drivers.insert(0, driver)
+        return driver
+
+    return make
+
+
+def _faulty(name: str, layer: case.Layer, machine: Machine) -> FaultyDriver:
     faults = Faults(
         seed=layer.seed,
         delay=layer.delay,
@@ -57,14 +107,7 @@ def _maker(layer: case.Layer, machine: Machine) -> Callable[[str], IntermediateD
         refuse=layer.refuse or 0.0,
         upload=layer.upload,
     )
-
-    def make(name: str) -> IntermediateDriver:
-        driver = PassThrough(name) if layer == case.Layer() else FaultyDriver(name, faults)
-        # Layers are made from the lowest one up.
-        machine.drivers.insert(0, driver)
-        return driver
-
-    return make
+    return _Driver(name, faults, lambda text: machine.world.note(machine.side, "drv", text))
 
 
 class Trouble:
@@ -72,19 +115,26 @@ class Trouble:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        # Drivers that have asked for a pause, or for everything back.
         self._paused: list[IntermediateDriver] = []
+        self._mtu = {side: world.machines[side].nic.mtu for side in _SIDES}
+        if world.note_to is not None:
+            world.network.happened = lambda side, what: world.note(side, "net", what)
 
     def do(self, step: case.Step) -> None:
-        """Do one step of `TROUBLE`."""
+        """Do one step of `TROUBLE`. Raises TypeError for others."""
         match step:
             case case.Change():
                 self.world.network.change(step.network)
             case case.Partition():
-                self._partition(step)
+                until = self.world.clock.now + step.lasts_us
+                for side in _SIDES if step.of == "both" else (step.of,):
+                    self.world.network.partition(self.world.machines[side].nic, until)
             case case.Mtu():
-                self._set_mtu(step.mtu)
+                for side in _SIDES:
+                    self._set_mtu(side, step.mtu)
             case case.Garbage():
-                self._garbage(step)
+                self._inject(step)
             case case.Driver():
                 self._in_process(step.side, lambda: self._driver(step))
             case case.Target():
@@ -97,46 +147,46 @@ class Trouble:
     def behave(self) -> None:
         """Everybody behaves from now on: the network, the drivers, the targets."""
         self.world.network.behave()
-        self._set_mtu(_LARGEST_MTU)
         for side in _SIDES:
-            self._in_process(side, lambda side=side: self._let_go(side))  # type: ignore[misc]
+            if self.world.machines[side].nic.mtu < self._mtu[side]:
+                self._set_mtu(side, self._mtu[side])
+            if self.world.machines[side].target is not None:
+                self._in_process(side, lambda side=side: self._behave(side))  # type: ignore[misc]
 
-    # The network
-
-    def _partition(self, step: case.Partition) -> None:
-        until = self.world.clock.now + step.lasts_us
-        for side in _SIDES if step.of == "both" else (step.of,):
-            self.world.network.partition(self.world.machines[side].nic, until)
-
-    def _set_mtu(self, mtu: int) -> None:
-        """Both kernels know at once; a target learns of it with the next path that it is offloaded to it. Until then
-        the link refuses its larger segments, which is as if they were lost.
+    def _set_mtu(self, side: case.Side, mtu: int) -> None:
+        """The kernel knows at once; a target learns of it with the next path that is offloaded to it. Until then the
+        link does not take its larger segments, which is as if they were lost.
         """
-        for side in _SIDES:
-            machine = self.world.machines[side]
-            if machine.nic.mtu != mtu:
-                machine.nic.mtu = mtu
-                machine.mtu_changed(mtu)
+        machine = self.world.machines[side]
+        machine.nic.mtu = mtu
+        machine.mtu_changed(mtu)
 
-    def _garbage(self, step: case.Garbage) -> None:
+    def _inject(self, step: case.Garbage) -> None:
         frame = garbage.craft(self.world, step)
         if frame is not None:
             self.world.doors[step.to].inject(frame)
             self.world.network.inject(self.world.machines[step.to].nic, frame)
 
-    # The machines
-
     def _die(self, side: case.Side) -> None:
         self.world.breaks_off(side, "has died")
+        self.world.note(side, "die", "the process is gone")
         self.world.machines[side].die()
 
+    # Within a process
+
     def _in_process(self, side: case.Side, act: Callable[[], None]) -> None:
-        """Have something done in a turn of a side's process, if it has a stack."""
+        """Have something done in a turn of a side's process, if that has a stack."""
         stack = self.world.stacks.get(side)
-        if stack is None or self.world.machines[side].dead:
+        machine = self.world.machines[side]
+        if stack is None or machine.dead:
             return
 
         def run() -> bool:
+            if machine.target is None:
+                try:
+                    stack.adapter(machine.device)
+                except NotOffloadable:
+                    return False
             act()
             return False
 
@@ -147,6 +197,7 @@ class Trouble:
         if step.layer >= len(drivers):
             return
         driver = drivers[step.layer]
+        self.world.note(step.side, "drv", f"{driver.name}: {step.what}")
         match step.what:
             case "hold":
                 if isinstance(driver, FaultyDriver):
@@ -155,89 +206,95 @@ class Trouble:
                 if isinstance(driver, FaultyDriver):
                     driver.release()
             case "upload":
-                self._driver_uploads(step.side, driver, UploadReason[step.reason])
+                reason = UploadReason[step.reason]
+                if driver.records or not reason.mandatory:
+                    for entry in [entry for entry in driver.entries if entry.connection]:
+                        driver.upload(entry, reason)
             case "pause":
-                if driver not in self._paused:
-                    self._paused.append(driver)
-                    driver.pause()
+                self._pauses(driver)
+                driver.pause()
             case "upload-all":
-                if driver.records and not driver.uploading:
-                    if driver not in self._paused:
-                        self._paused.append(driver)
+                if driver.records:
+                    self._pauses(driver)
                     driver.upload_all()
             case "resume":
-                self._resume(driver)
+                self._resume(step.side, driver)
 
-    def _resume(self, driver: IntermediateDriver) -> None:
-        if driver in self._paused:
-            self._paused.remove(driver)
-            driver.resume()
+    def _pauses(self, driver: IntermediateDriver) -> None:
+        if driver not in self._paused:
+            self._paused.append(driver)
 
-    def _driver_uploads(self, side: case.Side, driver: IntermediateDriver, reason: UploadReason) -> None:
-        """A driver asks for the connection's upload."""
-        if reason.mandatory and not driver.records:
+    def _resume(self, side: case.Side, driver: IntermediateDriver) -> None:
+        """A driver resumes, unless one below it has not: the host would take its word for theirs."""
+        if driver not in self._paused:
             return
-        for entry in driver.entries:
-            if entry.connection:
-                driver.upload(entry, reason)
+        self._paused.remove(driver)
+        machine = self.world.machines[side]
+        lower = machine.drivers[machine.drivers.index(driver) + 1 :]
+        target = machine.target
+        if (target is not None and (target.paused or target.uploading)) or any(one in self._paused for one in lower):
+            driver.uploading = False
+        else:
+            driver.resume()
 
     def _target(self, step: case.Target) -> None:
         target = self.world.machines[step.side].target
-        if target is None:
-            return
+        assert target is not None
+        self.world.note(step.side, "drv", f"{target.name}: {step.what}")
         match step.what:
             case "pause":
-                if not target.paused:
-                    target.pause()
+                target.pause()
+            case "upload-all":
+                target.upload_all()
             case "resume":
                 if target.paused or target.uploading:
                     target.resume()
-            case "upload-all":
-                if not target.uploading:
-                    target.upload_all()
             case "upload":
                 for tcp in list(target.connections.values()):
                     target.request_retrieve(tcp.flow, UploadReason[step.reason])
-            case "hardware-failure" | "reset":
-                self._lose_state(step.side, target, tell=step.what == "reset")
             case "update-failure":
                 for tcp in target.connections.values():
                     target.fail_update(tcp.flow)
+            case "hardware-failure" | "reset":
+                self._lose_state(step.side, target, tell=step.what == "reset")
             case "short":
                 target.allocate = _Shortage(step.of, step.nth)
             case "enough":
                 target.allocate = None
 
     def _lose_state(self, side: case.Side, target: SoftTarget, tell: bool) -> None:
-        """The state of all connections is lost; ``tell``: the target notices that itself, and asks for their upload."""
+        """The state of all connections is lost. ``tell``: the target knows, and asks for their upload; otherwise it
+        finds out when the host does.
+        """
         for tcp in list(target.connections.values()):
             self.world.breaks_off(side, "has lost the state of its connection")
             target.fail_hardware(tcp.flow)
             if tell:
                 target.request_retrieve(tcp.flow, UploadReason.HARDWARE_FAILURE)
 
-    def _let_go(self, side: case.Side) -> None:
+    def _behave(self, side: case.Side) -> None:
         machine = self.world.machines[side]
-        for driver in machine.drivers:
+        target = machine.target
+        assert target is not None
+        target.allocate = None
+        if target.paused or target.uploading:
+            target.resume()
+        for driver in reversed(machine.drivers):
             if isinstance(driver, FaultyDriver):
                 driver.behave()
-            self._resume(driver)
-        if machine.target is not None:
-            machine.target.allocate = None
-            if machine.target.paused or machine.target.uploading:
-                machine.target.resume()
+            self._resume(side, driver)
 
 
 class _Shortage:
     """`SoftTarget.allocate` when ``of`` has run out, from the ``nth`` time on that it is wanted."""
 
     def __init__(self, of: str, nth: int) -> None:
-        self.of = of
-        self.nth = nth
-        self.wanted = 0
+        self._of = of
+        self._nth = nth
+        self._wanted = 0
 
     def __call__(self, what: str) -> bool:
-        if what != self.of:
+        if what != self._of:
             return True
-        self.wanted += 1
-        return self.wanted < self.nth
+        self._wanted += 1
+        return self._wanted < self._nth
