@@ -29,43 +29,50 @@ STATES = {
 }
 """The states of RFC 9293 (3.3.2), and what they mean. Those of the handshake are not among them: it is over."""
 
-EVENTS = {
-    # What reaches the machine, as its door sees it
-    "data": "bytes arrive that come next in the peer's stream",
-    "data out of order": "bytes arrive from beyond a gap",
-    "data again": "bytes arrive that have all arrived before",
-    "acknowledgement": "a segment without data acknowledges something new",
-    "duplicate acknowledgement": "a segment without data says nothing new",
-    "window update": "a segment without data opens the window further",
-    "zero window": "a segment without data acknowledges something new, and closes the window",
-    "FIN": "the end of the peer's stream arrives, once or again",
-    "RST": "the peer's reset arrives",
-    "garbage": "a segment arrives that is damaged, or nobody's",
-    # What the machine's timers have it send
-    "retransmits": "data or a FIN leaves again",
-    "probes": "a segment asks whether the peer's window is still closed",
-    "delayed acknowledgement": "an acknowledgement leaves that has waited for data to go with",
-    # What the application does, and gets
-    "send": "the application sends",
-    "receive": "the application reads on, or stops reading",
-    "shutdown": "the application closes its half",
-    "abort": "the application resets the connection",
-    "close": "the application closes the socket",
-    "received": "a receive completes",
-    # Hand-overs
-    "offload": "the application has the connection offloaded",
-    "upload": "the application has it uploaded",
-    # Drivers and the target
-    "upload request": "a driver or the target asks for its upload",
-    "upload all": "a driver or the target gives everything back",
-    "pause": "a driver or the target takes no more connections",
-    "resume": "it takes some again",
-    "hold": "a driver keeps everything back, or lets it go",
-    "failure": "the target loses its state, or fails to update it",
-    "shortage": "the target runs out of memory, or has enough again",
-    "death": "the process dies",
+EVENT_GROUPS = {
+    "arrivals": {
+        "data": "bytes arrive that come next in the peer's stream",
+        "data out of order": "bytes arrive from beyond a gap",
+        "data again": "bytes arrive that have all arrived before",
+        "acknowledgement": "a segment without data acknowledges something new",
+        "duplicate acknowledgement": "a segment without data says nothing new",
+        "window update": "a segment without data opens the window further",
+        "zero window": "a segment without data acknowledges something new, and closes the window",
+        "FIN": "the end of the peer's stream arrives, once or again",
+        "RST": "the peer's reset arrives",
+        "garbage": "a segment arrives that is damaged, or nobody's",
+    },
+    "timers": {
+        "retransmits": "data or a FIN leaves again",
+        "probes": "a segment asks whether the peer's window is still closed",
+        "delayed acknowledgement": "an acknowledgement leaves that has waited for data to go with",
+    },
+    "application": {
+        "send": "the application sends",
+        "receive": "the application reads on, or stops reading",
+        "shutdown": "the application closes its half",
+        "abort": "the application resets the connection",
+        "close": "the application closes the socket",
+        "received": "a receive completes",
+    },
+    "hand-overs": {
+        "offload": "the application has the connection offloaded",
+        "upload": "the application has it uploaded",
+        "upload request": "a driver or the target asks for its upload",
+        "upload all": "a driver or the target gives everything back",
+    },
+    "failures": {
+        "pause": "a driver or the target takes no more connections",
+        "resume": "it takes some again",
+        "hold": "a driver keeps everything back, or lets it go",
+        "shortage": "the target runs out of memory, or has enough again",
+        "failure": "the target loses its state, or fails to update it",
+        "death": "the process dies",
+    },
 }
-"""What can happen to a connection, and what that means."""
+"""What can happen to a connection, and what that means; what arrives is what the machine's door makes of it."""
+
+EVENTS = {event: meaning for group in EVENT_GROUPS.values() for event, meaning in group.items()}
 
 PHASES = {
     "kernel": "the kernel has the connection",
@@ -225,7 +232,7 @@ class Totals:
     def __str__(self) -> str:
         share = 100 * self.visited / self.reachable
         return (
-            f"{self.visited} of {self.reachable} reachable cells visited ({share:.1f} %), {self.visits} visits; "
+            f"{self.visited} of {self.reachable} reachable cells visited ({share:.1f} %), {self.visits:,} visits; "
             f"{self.cells - self.reachable} of {self.cells} cells cannot be reached"
         )
 

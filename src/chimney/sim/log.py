@@ -13,7 +13,7 @@ KINDS = {
     "net": "the network has changed, or has done something to a segment",
     "do": "a step of the case is done",
     "app": "the application has seen something",
-    "hand": "a step of a hand-over, in the kernel or in the drivers",
+    "kern": "the kernel does a step of a hand-over",
     "own": "a hand-over is over; the text says who has the connection now",
     "no": "a hand-over was refused, or has failed; the text says why",
     "drv": "an intermediate driver or the target does something of its own accord",
@@ -102,7 +102,7 @@ def describe(
 
 
 def _options(frame: bytes | bytearray | memoryview, at: int, end: int, other: tuple[int, int]) -> list[str]:
-    words = []
+    words: list[str] = []
     while at < end and frame[at] != _END:
         if frame[at] == _NOTHING:
             at += 1
