@@ -39,6 +39,7 @@ def check(case: Case) -> None:
     assert case.a.chimney, "a has a chimney"
     assert 88 <= case.mss <= (1440 if case.ipv6 else 1460)
     assert -1 <= case.scale <= 14
+    assert min(case.a.receive_buffer, case.b.receive_buffer) >= 1 << max(case.scale, 0), "a window can be said"
     assert all(0 <= iss < 1 << 32 for iss in case.iss)
     assert case.grace_us >= 0 and case.quiet_us > 0
     check_network(case.network)

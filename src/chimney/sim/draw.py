@@ -146,7 +146,7 @@ def case_of(seed: int, index: int) -> Case:
         ipv6=ipv6,
         timestamps=chance.random() < _TIMESTAMPS,
         sack=chance.random() < _SACK,
-        scale=pick(chance, _SCALES),
+        scale=_scale(chance, min(host.receive_buffer for host in hosts.values())),
         mss=mss,
         iss=(_iss(chance), _iss(chance)),
         steps=_ordered(script.steps + draft.steps),
@@ -157,6 +157,12 @@ def case_of(seed: int, index: int) -> Case:
 def _ordered(steps: Sequence[Step]) -> tuple[Step, ...]:
     """Those with a time first; what happens at the same moment stays in order."""
     return tuple(sorted(steps, key=lambda step: (step.event, step.at)))
+
+
+def _scale(chance: Random, buffer: int) -> int:
+    """A shift in which windows of so many bytes can be said."""
+    scale = pick(chance, _SCALES)
+    return scale if buffer >> max(scale, 0) else _SCALES[0][1]
 
 
 def _iss(chance: Random) -> int:

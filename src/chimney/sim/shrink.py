@@ -114,6 +114,9 @@ def _sensible(case: Case) -> bool:
     """Whether simpler numbers still make sense together."""
     if case.ipv6 and case.mss > _LARGEST_MSS_IPV6:
         return False
+    # A window that is smaller than its unit cannot be said.
+    if min(case.a.receive_buffer, case.b.receive_buffer) >> max(case.scale, 0) == 0:
+        return False
     drivers = (case.host(step.side).layers[step.layer] for step in case.steps if isinstance(step, Driver))
     # A plain driver can do nothing of its own.
     return all(layer != Layer() for layer in drivers)
