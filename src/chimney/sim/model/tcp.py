@@ -386,9 +386,7 @@ class ModelTcp:
         if not self._dirty and now < self.poll_at():
             return []
         self._dirty = False
-        out = self._replies
-        if out:
-            self._replies = []
+        out, self._replies = self._replies, []
         if self.state is CLOSE:
             return out
         sender, receiver = self.sender, self.receiver
