@@ -46,7 +46,7 @@ THIRD_PARTY = {
     "host": {"pyroute2"},
     "lab": {"pyroute2"},
     "verifier": {"yaml"},
-    "sim": {"msgspec", "rich", "distributed"},
+    "sim": {"msgspec", "rich", "distributed", "yaml"},
     "cli": {"typer", "rich", "pyroute2"},
 }
 

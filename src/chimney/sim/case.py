@@ -6,9 +6,10 @@ Cases are drawn from seeds (`chimney.sim.draw`), shrunk, kept in files that peop
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
+import yaml
 
 Side = Literal["a", "b"]
 """Side "a" always has a chimney; "b" is its peer, which has one if `Case.b` says so."""
@@ -229,10 +230,21 @@ class Die(_Step):
 
 
 Step = (
-    Send | Read | Shutdown | Abort | Detach | Nodelay
-    | Offload | Upload
-    | Change | Partition | Mtu | Garbage
-    | Driver | Target | Die
+    Send
+    | Read
+    | Shutdown
+    | Abort
+    | Detach
+    | Nodelay
+    | Offload
+    | Upload
+    | Change
+    | Partition
+    | Mtu
+    | Garbage
+    | Driver
+    | Target
+    | Die
 )
 
 
@@ -275,4 +287,23 @@ def load(path: Path) -> list[Case]:
 
 def dump(case: Case) -> str:
     """A case as YAML that `load` reads; what has its default value is left out."""
-    return msgspec.yaml.encode(case, order=None).decode()
+    return yaml.safe_dump(_brief(case), sort_keys=False, default_flow_style=None, width=120)
+
+
+def _brief(value: Any) -> Any:
+    """What is not as it is by default, for YAML. (msgspec leaves out defaults that are the very same object, and no
+    others.) A step begins with its moment, and says what it does.
+    """
+    if isinstance(value, tuple):
+        return [_brief(part) for part in value]
+    if not isinstance(value, msgspec.Struct):
+        return value
+    changed = {
+        field.name: _brief(getattr(value, field.name))
+        for field in msgspec.structs.fields(value)
+        if getattr(value, field.name) != field.default
+    }
+    if isinstance(value, _Step):
+        moment = {name: changed.pop(name) for name in ("at", "event") if name in changed}
+        return moment | {"do": value.__struct_config__.tag} | changed
+    return changed
