@@ -124,7 +124,7 @@ class Door:
                     self._broken("streams", f"a FIN at {end - 1}, after bytes up to {seq_end} had been sent")
             elif facts.fin != end - 1:
                 self._broken("streams", f"a FIN at {end - 1}, after one at {facts.fin}")
-        elif 0 <= facts.fin < end:
+        elif length and 0 <= facts.fin < end:
             self._broken("streams", f"data up to {end} behind the FIN at {facts.fin}")
         self._count(start, end, length)
         if end > seq_end:
