@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chimney.host.connection import Connection
 from chimney.host.errors import ChimneyError
-from chimney.host.requests import ReceiveRequest, Request, SendRequest
+from chimney.host.requests import Request
 from chimney.sim.case import OTHER, Side
 
 if TYPE_CHECKING:
@@ -157,23 +157,31 @@ class Application:
         raise NotImplementedError
 
 
+class _Posted:
+    """A request as the application knows it: it may complete before the call that posts it has returned."""
+
+    def __init__(self, buffer: bytes | bytearray) -> None:
+        self.buffer = buffer
+
+
 class ChimneyApplication(Application):
     """An application on a `Connection`, whose requests go through the kernel or through the chimney."""
 
     def __init__(self, world: World, side: Side, connection: Connection) -> None:
         super().__init__(world, side)
         self.connection = connection
-        self.sends: deque[SendRequest] = deque()
-        self.receives: deque[ReceiveRequest] = deque()
-        self.shutdown_request: Request | None = None
-        self._buffers: dict[ReceiveRequest, bytearray] = {}
+        self.sends: deque[_Posted] = deque()
+        self.receives: deque[_Posted] = deque()
+        self.shutdown_done = False
         self._posting = False
 
     def _send(self, data: bytes) -> None:
-        self.sends.append(self.connection.post_send(data, self._sent))
+        posted = _Posted(data)
+        self.sends.append(posted)
+        self.connection.post_send(data, lambda request: self._sent(posted, request))
 
-    def _sent(self, request: SendRequest) -> None:
-        self._in_order(request, self.sends, "send")
+    def _sent(self, posted: _Posted, request: Request) -> None:
+        self._in_order(posted, self.sends, "send")
         if request.error is not None:
             self.failed(request.error)
         elif request.bytes_transferred != request.length:
@@ -181,13 +189,13 @@ class ChimneyApplication(Application):
                 "completion", f"a send of {request.length} bytes ended well with {request.bytes_transferred}"
             )
 
-    def _in_order(self, request: Request, posted: deque[Any], what: str) -> None:
-        if not posted or posted[0] is not request:
-            self.world.broken("completion", f"a {what} of {self.side} completed out of order, or twice")
-            if request in posted:
-                posted.remove(request)
+    def _in_order(self, posted: _Posted, waiting: deque[_Posted], what: str) -> None:
+        if waiting and waiting[0] is posted:
+            waiting.popleft()
             return
-        posted.popleft()
+        self.world.broken("completion", f"a {what} of {self.side} completed out of order, or twice")
+        if posted in waiting:
+            waiting.remove(posted)
 
     def read_on(self) -> None:
         if self._posting or self.closed:
@@ -195,19 +203,21 @@ class ChimneyApplication(Application):
         self._posting = True
         try:
             while len(self.receives) < self.depth and not self.end_of_stream and self.error is None:
-                buffer = bytearray(self.size)
-                request = self.connection.post_receive(buffer, self._got, push=self.push)
-                self._buffers[request] = buffer
-                self.receives.append(request)
+                posted = _Posted(bytearray(self.size))
+                self.receives.append(posted)
+                self._post(posted)
         finally:
             self._posting = False
 
-    def _got(self, request: ReceiveRequest) -> None:
-        self._in_order(request, self.receives, "receive")
-        buffer = self._buffers.pop(request)
+    def _post(self, posted: _Posted) -> None:
+        assert isinstance(posted.buffer, bytearray)
+        self.connection.post_receive(posted.buffer, lambda request: self._got(posted, request), push=self.push)
+
+    def _got(self, posted: _Posted, request: Request) -> None:
+        self._in_order(posted, self.receives, "receive")
         count = request.bytes_transferred
         if count:
-            self.got(memoryview(buffer)[:count])
+            self.got(memoryview(posted.buffer)[:count])
         if request.error is not None:
             self.failed(request.error)
         elif not count:
@@ -215,9 +225,12 @@ class ChimneyApplication(Application):
         self.read_on()
 
     def _shutdown(self) -> None:
-        self.shutdown_request = self.connection.shutdown(self._shut)
+        self.connection.shutdown(self._shut_done)
 
-    def _shut(self, request: Request) -> None:
+    def _shut_done(self, request: Request) -> None:
+        if self.shutdown_done:
+            self.world.broken("completion", f"the shutdown of {self.side} completed twice")
+        self.shutdown_done = True
         if request.error is not None:
             self.failed(request.error)
 
@@ -238,8 +251,7 @@ class ChimneyApplication(Application):
     def finished(self) -> bool:
         if self.closed or self.error is not None:
             return not self.sends and not self.receives
-        shut = self.shutdown_request is not None and self.shutdown_request.done
-        return not self.sends and shut and self.end_of_stream
+        return not self.sends and self.shutdown_done and self.end_of_stream
 
 
 class KernelApplication(Application):

@@ -91,14 +91,14 @@ class _Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_f
 # What an application does
 
 
-class Send(_Step):
+class Send(_Step, frozen=True):
     """Post a send of the next ``size`` bytes of this side's stream."""
 
     side: Side
     size: int
 
 
-class Read(_Step):
+class Read(_Step, frozen=True):
     """From now on, always have ``depth`` receives of ``size`` bytes posted; depth 0: stop reading."""
 
     side: Side
@@ -107,25 +107,25 @@ class Read(_Step):
     push: bool = True
 
 
-class Shutdown(_Step):
+class Shutdown(_Step, frozen=True):
     """Close the sending half."""
 
     side: Side
 
 
-class Abort(_Step):
+class Abort(_Step, frozen=True):
     """Reset the connection."""
 
     side: Side
 
 
-class Detach(_Step):
+class Detach(_Step, frozen=True):
     """Give the socket back to the application, which closes it."""
 
     side: Side
 
 
-class Nodelay(_Step):
+class Nodelay(_Step, frozen=True):
     """The application sets the socket option TCP_NODELAY (the kernel's; it counts from the next offload on)."""
 
     side: Side
@@ -135,13 +135,13 @@ class Nodelay(_Step):
 # Hand-over
 
 
-class Offload(_Step):
+class Offload(_Step, frozen=True):
     """Take the connection out of the kernel, down to the target; nothing if it is there."""
 
     side: Side = "a"
 
 
-class Upload(_Step):
+class Upload(_Step, frozen=True):
     """Put it back into the kernel; nothing if it is there."""
 
     side: Side = "a"
@@ -150,26 +150,26 @@ class Upload(_Step):
 # The network
 
 
-class Change(_Step):
+class Change(_Step, frozen=True):
     """The network is another one from now on."""
 
     network: Network
 
 
-class Partition(_Step):
+class Partition(_Step, frozen=True):
     """For ``lasts_us``, nothing that ``of`` sends gets through ("both": nothing at all)."""
 
     of: Literal["a", "b", "both"] = "both"
     lasts_us: int = 10_000
 
 
-class Mtu(_Step):
+class Mtu(_Step, frozen=True):
     """The path's MTU changes: both ends' links take no larger packets from now on, and know it."""
 
     mtu: int = 1500
 
 
-class Garbage(_Step):
+class Garbage(_Step, frozen=True):
     """A segment that belongs to nobody's stream is injected towards ``to``, as if the peer had sent it.
 
     ``offset`` moves its sequence number, ``amount`` is a size in bytes; both as the kind wants them.
@@ -197,7 +197,7 @@ class Garbage(_Step):
 # Drivers and the target
 
 
-class Driver(_Step):
+class Driver(_Step, frozen=True):
     """A driver of ``side`` (layer 0 is the top one) keeps everything back, lets go, or asks for the upload of the
     connection for ``reason`` (a name of `chimney.ndis.status.UploadReason`).
     """
@@ -208,7 +208,7 @@ class Driver(_Step):
     reason: str = "UPLOAD_REQUESTED"
 
 
-class Target(_Step):
+class Target(_Step, frozen=True):
     """The target of ``side``: see `chimney.target.SoftTarget`.
 
     "short": allocations of ``of`` (`SoftTarget.allocate`'s names) fail from the ``nth`` on, until "enough".
@@ -223,7 +223,7 @@ class Target(_Step):
     nth: int = 1
 
 
-class Die(_Step):
+class Die(_Step, frozen=True):
     """The process of ``side`` dies: whatever it had is gone, and its kernel answers for it from then on."""
 
     side: Side = "a"

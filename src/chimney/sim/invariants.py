@@ -47,7 +47,7 @@ class Invariants:
     def _check_requests(self, application: ChimneyApplication) -> None:
         """Every request has come back."""
         left = len(application.sends) + len(application.receives)
-        if application.shutdown_request is not None and not application.shutdown_request.done:
+        if application.shut and not application.shutdown_done and not application.closed:
             left += 1
         if left:
             self._world.broken("completion", f"{left} requests of {application.side} have never completed")

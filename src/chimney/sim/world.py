@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from chimney.host.connection import Connection, Owner
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
@@ -107,7 +107,7 @@ class World:
         config = StackConfig(receive_window=host.receive_window, send_flight=host.send_flight)
         stack = Stack(make_layers(host, machine), config, verifier=self.verifier, platform=machine.platform)
         self.stacks[side] = stack
-        self.connections[side] = stack.connection(machine.sock)
+        self.connections[side] = stack.connection(cast(Any, machine.sock))
         return ChimneyApplication(self, side, self.connections[side])
 
     # What everybody tells
@@ -317,34 +317,36 @@ class World:
 
     def offload(self, side: Side) -> None:
         """Down, if that is possible."""
-        connection = self.connections.get(side)
-        if connection is None or connection.owner is not Owner.KERNEL:
+        if self._owner(side) is not Owner.KERNEL:
             return
         self.visit(side, "offload")
         try:
-            connection.offload()
+            self.connections[side].offload()
         except NotOffloadable as refusal:
             self.note(side, "no", str(refusal))
-        else:
-            self._count_hand_over(side, connection, connection.owner is Owner.TARGET)
+        if self._owner(side) is Owner.TARGET:
+            self._count_hand_over(side)
 
     def upload(self, side: Side) -> None:
         """Up, if it is down."""
-        connection = self.connections.get(side)
-        if connection is None or connection.owner is not Owner.TARGET:
+        if self._owner(side) is not Owner.TARGET:
             return
         self.visit(side, "upload")
         try:
-            connection.upload()
+            self.connections[side].upload()
         except UploadFailed as refusal:
             self.note(side, "no", str(refusal))
-        else:
-            self._count_hand_over(side, connection, connection.owner is Owner.KERNEL)
+        if self._owner(side) is Owner.KERNEL:
+            self._count_hand_over(side)
 
-    def _count_hand_over(self, side: Side, connection: Connection, moved: bool) -> None:
-        if moved:
-            self.hand_overs += 1
-            self.note(side, "own", f"the {connection.owner.value} has it")
+    def _owner(self, side: Side) -> Owner | None:
+        """Who has the connection of a side; None if it has no chimney."""
+        connection = self.connections.get(side)
+        return None if connection is None else connection.owner
+
+    def _count_hand_over(self, side: Side) -> None:
+        self.hand_overs += 1
+        self.note(side, "own", f"the {self.connections[side].owner.value} has it")
 
     # The end
 
