@@ -40,7 +40,8 @@ def run(
             Finding(f"rule: {violation.rule.id}", f"{violation.culprit}: {violation.message}", world.number, world.now)
             for violation in world.verifier.violations
         ]
-        findings += [Finding("verifier", failure, world.number, world.now) for failure in world.verifier.failures.values()]
+        failures = world.verifier.failures.values()
+        findings += [Finding("verifier", failure, world.number, world.now) for failure in failures]
     return Outcome(
         case=case,
         findings=findings,

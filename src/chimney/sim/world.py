@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, NamedTuple, cast
 
 from chimney.host.connection import Connection, Owner
-from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
+from chimney.host.errors import NotOffloadable, UploadFailed
 from chimney.link.base import NEVER
 from chimney.link.memory import Clock, Tap
 from chimney.sim.application import Application, ChimneyApplication, KernelApplication
