@@ -418,6 +418,27 @@ def test_a_take_that_fails_at_the_last_step_is_undone(lab, helpers, monkeypatch)
     exchange(ours, theirs, helpers)
 
 
+@pytest.mark.parametrize("moment", ["before", "behind the addresses"])
+def test_a_connection_that_ends_meanwhile_is_left_alone(lab, helpers, monkeypatch, moment):
+    """The application hears of the reset."""
+    ours, theirs = lab.connect()
+
+    def reset():
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        helpers.wait_until(lambda: select.select([ours], [], [], 0)[0], "the reset")
+
+    if moment == "before":
+        reset()
+    else:
+        duplicate = handover._duplicate
+        monkeypatch.setattr(handover, "_duplicate", lambda sock: (reset(), duplicate(sock))[1])
+    with pytest.raises(NotOffloadable, match="just ended"):
+        handover.take(ours, lab.device)
+    with pytest.raises(ConnectionResetError):
+        ours.recv(1)
+
+
 def test_a_give_back_that_fails_leaves_the_placeholder(lab, helpers):
     ours, theirs = lab.connect()
     placeholder = handover.take(ours, lab.device)

@@ -239,6 +239,9 @@ def dump(sock: socket.socket, local: Endpoint, remote: Endpoint) -> KernelState:
     state = TcpState(info.state)
     if state not in FINS:
         raise NotOffloadable(f"the connection {local} -> {remote} is in state {state.name}, which has no hand-over")
+    if state is TcpState.CLOSE:
+        # The application shall hear how it ended from the socket, which a hand-over would make anew.
+        raise NotOffloadable(f"the connection {local} -> {remote} has just ended")
     fin_sent, fin_acked, fin_received = FINS[state]
     mss_clamp = sock.getsockopt(tcp, so.TCP_MAXSEG)
 

@@ -62,7 +62,10 @@ def take(sock: socket.socket, device: str) -> Placeholder:
 
     The application's descriptor becomes the placeholder. Raises NotOffloadable; the socket then works as before.
     """
-    local, remote = endpoint_of(sock.getsockname()), endpoint_of(sock.getpeername())
+    try:
+        local, remote = endpoint_of(sock.getsockname()), endpoint_of(sock.getpeername())
+    except OSError as error:
+        raise NotOffloadable(f"{sock!r} cannot be offloaded: its connection has just ended") from error
     own = _duplicate(sock)
     try:
         return _take(own, device, local, remote)
