@@ -51,7 +51,8 @@ _SMALL_BUFFERS = 0.2  # of one kind, where no script needs them
 _NAGLE = 0.25
 _PLAIN_LAYERS = ((7, 0), (2, 1), (1, 2))
 _LATENCIES_US = ((4, 0), (3, 20), (2, 200), (1, 2000))
-_GAPS_US = ((2, 0), (3, 20), (4, 100), (2, 500), (1, 5000))
+# A hand-over of some ten gaps: shorter than a round trip, or so long that timers expire in it.
+_GAPS_US = ((2, 0), (2, 20), (4, 100), (3, 1000), (2, 20_000), (2, 100_000))
 _GRACES_US = ((6, 20_000), (2, 2_000), (2, 300_000))
 
 # Hand-overs: half of them at numbers of events, early ones more likely than late ones, half at what the script does.
@@ -68,6 +69,7 @@ _LOSS, _BURST, _JITTER, _REORDER, _DUPLICATE, _CORRUPT, _NARROW = 0.3, 0.15, 0.3
 _PARTITION, _CHANGE, _MTU, _GARBAGE = 0.3, 0.1, 0.1, 0.3
 _GRO = 0.2  # in any network: a NIC may merge segments
 _RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
+_DUPLICATE_RATES = (0.1, 0.5, 1.0)
 _PARTITIONS_US = (100, 500, 2_000, 20_000, 250_000, 1_000_000)
 _MTUS = {False: (576, 1000, 1400), True: (1280, 1400)}
 
@@ -75,12 +77,14 @@ _MTUS = {False: (576, 1000, 1400), True: (1280, 1400)}
 _LAYERS = ((2, 1), (2, 2), (1, 3))
 _FAULTY_LAYER = 0.7
 _DELAY, _MERGE, _SPLIT, _OUT_OF_MEMORY, _REFUSE, _ASKS = 0.5, 0.3, 0.3, 0.3, 0.15, 0.2
-_HOLD, _DRIVER_PAUSES, _DRIVER_UPLOADS = 0.35, 0.1, 0.2
+_HOLD, _DRIVER_PAUSES, _DRIVER_UPLOADS = 0.5, 0.1, 0.2
+_HOLD_HAND_OVER = 0.6  # that what a driver keeps back is the end of a hand-over
 _TARGET_PAUSES, _TARGET_UPLOADS, _SHORT, _FAILURE, _DIE = 0.15, 0.25, 0.25, 0.15, 0.04
 _DRIVER_RATES = (0.05, 0.2, 0.5, 1.0)
 
 _ALLOCATIONS = ("neighbor", "path", "connection", "transmit buffer", "receive buffer", "buffered data", "segment")
 _REASONS = tuple(UploadReason.__members__)
+Action = Literal["hold", "release", "upload", "pause", "resume", "upload-all"]
 _KINDS = get_args(get_type_hints(Garbage)["kind"])
 
 
@@ -346,7 +350,7 @@ def _vices(chance: Random, network: Network) -> Network:
         jitter_us=chance.choice((100, 1000)) if chance.random() < _JITTER else 0,
         reorder=rate(_REORDER),
         reorder_us=chance.choice((100, 1000, 5000)),
-        duplicate=rate(_DUPLICATE),
+        duplicate=chance.choice(_DUPLICATE_RATES) if chance.random() < _DUPLICATE else 0.0,
         corrupt=rate(_CORRUPT),
         bandwidth=chance.choice((1_000_000, 10_000_000)) if narrow else 0,
         queue_bytes=chance.choice((0, 3000, 10_000)) if narrow else 0,
@@ -370,36 +374,37 @@ def _garbage(draft: _Draft) -> None:
 
 def _bad_drivers(draft: _Draft, side: Side, layers: Sequence[Layer]) -> None:
     """What drivers do at certain moments, besides their own faults: those that are no plain pass-through."""
-    chance = draft.chance
+    chance, steps = draft.chance, draft.steps
     able = [n for n, layer in enumerate(layers) if layer != Layer()]
     if not able:
         return
     if chance.random() < _HOLD:
-        _driver_pair(draft, side, chance.choice(able), "hold", "release")
+        start = _before_a_hand_over(draft, side) if chance.random() < _HOLD_HAND_OVER else draft.around()
+        _driver(draft, start, side, chance.choice(able), "hold", "release")
     if chance.random() < _DRIVER_PAUSES:
-        _driver_pair(draft, side, chance.choice(able), "pause", "resume")
+        what: list[Action] = ["pause", "resume"] if chance.random() < 0.5 else ["pause", "upload-all", "resume"]
+        _driver(draft, draft.around(), side, chance.choice(able), *what)
     if chance.random() < _DRIVER_UPLOADS:
-        when, layer = draft.around(), chance.choice(able)
-        draft.steps.append(
-            Driver(at=when.at, event=when.event, side=side, layer=layer, what="upload", reason=chance.choice(_REASONS))
-        )
+        when, layer, reason = draft.around(), chance.choice(able), chance.choice(_REASONS)
+        steps.append(Driver(at=when.at, event=when.event, side=side, layer=layer, what="upload", reason=reason))
 
 
-def _driver_pair(
-    draft: _Draft,
-    side: Side,
-    layer: int,
-    begin: Literal["hold", "pause"],
-    end: Literal["release", "resume"],
-) -> None:
-    """A driver does something until it lets it be; a pause may go on with the upload of everything."""
-    chance = draft.chance
-    start = draft.around()
-    stop = _later(chance, start)
-    draft.steps.append(Driver(at=start.at, event=start.event, side=side, layer=layer, what=begin))
-    if begin == "pause" and chance.random() < 0.5:
-        draft.steps.append(Driver(at=start.at, event=start.event, side=side, layer=layer, what="upload-all"))
-    draft.steps.append(Driver(at=stop.at, event=stop.event, side=side, layer=layer, what=end))
+def _before_a_hand_over(draft: _Draft, side: Side) -> When:
+    """Right before one of the hand-overs of a side, so that it is under way for long; any time if there is none."""
+    moves = [step for step in draft.steps if isinstance(step, Offload | Upload) and step.side == side]
+    if not moves:
+        return draft.around()
+    move = draft.chance.choice(moves)
+    return When(event=max(1, move.event - 1)) if move.event else When(at=max(0, move.at - 100))
+
+
+def _driver(draft: _Draft, start: When, side: Side, layer: int, *what: Action) -> None:
+    """A driver does something, and some time later the last of it."""
+    stop = _later(draft.chance, start)
+    begin = (Driver(at=start.at, event=start.event, side=side, layer=layer, what=action) for action in what[:-1])
+    # Before whatever else is done at that moment.
+    draft.steps[:0] = begin
+    draft.steps.append(Driver(at=stop.at, event=stop.event, side=side, layer=layer, what=what[-1]))
 
 
 def _later(chance: Random, when: When) -> When:
@@ -423,7 +428,7 @@ def _bad_target(draft: _Draft, side: Side) -> None:
         when = draft.around()
         steps.append(Target(at=when.at, event=when.event, side=side, what="upload", reason=chance.choice(_REASONS)))
     if chance.random() < _SHORT:
-        start = chance.choice((When(at=0), draft.around()))
+        start = draft.around()
         stop = _later(chance, start)
         of, nth = chance.choice(_ALLOCATIONS), chance.choice((1, 1, 2, 5))
         steps.append(Target(at=start.at, event=start.event, side=side, what="short", of=of, nth=nth))

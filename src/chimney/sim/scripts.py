@@ -28,7 +28,8 @@ _STALL = 0.3  # that somebody stops reading for a while
 _READS_LATE = 0.15  # that an application begins to read after it has got something
 _WAITS_FOR_ALL = 0.2  # that an application's receives are without push
 _NODELAY_CHANGES = 0.05
-_ABORT_AFTERWARDS = 0.12  # that a connection is reset after its ending has begun
+_READS_ON = 0.25  # that somebody reads more, or less, after the ending has begun
+_ABORT_AFTERWARDS, _CLOSE_AFTERWARDS = 0.12, 0.08  # that somebody ends it by force after that
 _ONE_SEGMENT = 0.5  # that a send fits into one segment
 
 _READ_SIZES = (100, 1000, 4096)
@@ -264,6 +265,10 @@ def _reset(script: Script) -> None:
     script.abort(side)
     script.at_once()
     script.send(OTHER[side], script.size())
+    if script.chance.random() < 0.5:
+        script.pause()
+        script.send(OTHER[side], script.size())
+        script.shutdown(OTHER[side])
 
 
 def _closed_socket(script: Script) -> None:
@@ -316,10 +321,22 @@ def script_of(chance: Random, mss: int, delay_us: int) -> Script:
     if script.stalled is not None:
         _stall(script, script.stalled)
     pick(chance, _ENDINGS)(script)
+    _aftermath(script)
+    return script
+
+
+def _aftermath(script: Script) -> None:
+    """What comes when the ending has begun already."""
+    chance = script.chance
+    if chance.random() < _READS_ON:
+        script.pause()
+        script.read(script.anyone(), chance.choice((0, *_DEPTHS)))
     if chance.random() < _ABORT_AFTERWARDS:
         script.pause()
         script.abort(script.anyone())
-    return script
+    elif chance.random() < _CLOSE_AFTERWARDS:
+        script.pause()
+        script.detach(script.anyone())
 
 
 def _stall(script: Script, side: Side) -> None:
