@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Protocol, Self, cast
 
 from chimney.sim.case import Case
 from chimney.sim.outcome import Cell, Finding, Outcome
@@ -56,7 +56,7 @@ class Plan:
     stop_at: int = 0
     limit_s: float = 20.0
     run: str = "chimney.sim.run:run"
-    draw: str = "chimney.sim.draw:draw"
+    draw: str = "chimney.sim.draw:case_of"
     sweeper: str = "chimney.sim.sweep:sweep"
 
     @property
@@ -162,10 +162,14 @@ _ADDED = ("parts", "runs", "events", "segments", "simulated_us", "hand_overs", "
 
 
 class Crew(Protocol):
-    """Those who run chunks."""
+    """Those who run chunks, until they are left."""
 
     lost: tuple[type[Exception], ...]
     """What a chunk's future raises if nobody can say what became of it; it is run again."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
 
     def slots(self) -> int:
         """How many chunks run at once, now."""

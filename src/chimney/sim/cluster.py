@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import Executor, Future
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 from distributed import Client, KilledWorker
 
@@ -65,7 +66,7 @@ class Cluster:
         # Not pure: a chunk that is dealt out a second time is run a second time.
         self._executor: Executor = self._client.get_executor(pure=False)
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

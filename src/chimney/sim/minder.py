@@ -14,7 +14,7 @@ from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -59,7 +59,7 @@ class Minder:
         self._connection: Connection[Any, Any] | None = None
         self._closed = False
 
-    def __enter__(self) -> Minder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -196,7 +196,7 @@ class LocalCrew:
             self._idle.put(minder)
         self._threads = ThreadPoolExecutor(jobs, "minder")
 
-    def __enter__(self) -> LocalCrew:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
