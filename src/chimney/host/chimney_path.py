@@ -141,8 +141,8 @@ class ChimneyPath:
         self.edge.binding.offload_tcp_send(self.record.handle, nbl)
 
     def post_receive(self, request: ReceiveRequest) -> None:
-        """NdisOffloadTcpReceive, unless the stream has ended already."""
-        if self.peer_closed and not self.unread_below:
+        """NdisOffloadTcpReceive, unless the stream has ended already and nothing before it is still to come back."""
+        if self.peer_closed and not self.unread_below and self.connection.receives[0] is request:
             self.connection.receive_done(request)
             return
         nbl = self._wrap(request)
