@@ -1,16 +1,44 @@
-"""What must be true at every moment of a run, and at its end, beyond what the doors see and the applications count."""
+"""What must be true at every moment of a run, and at its end, beyond what the doors see and the applications count.
+
+Here the engines are looked into, and compared with what has really passed the doors. Positions are the doors': counted
+from the initial sequence numbers, without wrap.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from chimney.host.connection import Connection, Owner
-from chimney.sim.application import Application, ChimneyApplication
+from chimney.sim.application import ChimneyApplication
 from chimney.sim.case import OTHER, Side
 from chimney.sim.coverage import unreachable
+from chimney.sim.log import unwrapped
 
 if TYPE_CHECKING:
+    from chimney.sim.machine import Machine
     from chimney.sim.world import World
+    from chimney.target.objects import TcpObject
+    from chimney.tcp import Connection as Engine
+
+_CLOSED = 0
+_FIN_RECEIVED = frozenset({"CLOSE-WAIT", "CLOSING", "LAST-ACK", "TIME-WAIT"})
+
+
+class _Watched:
+    """What was seen last of a connection with a chimney.
+
+    una, nxt  its SND.UNA and RCV.NXT.
+    tcp       the target's object for it; ``held`` is the difference between RCV.NXT and what that has in its memory or
+              has delivered, which cannot change.
+    """
+
+    def __init__(self, machine: Machine, application: ChimneyApplication) -> None:
+        self.machine = machine
+        self.application = application
+        self.una = 0
+        self.nxt = 0
+        self.tcp: TcpObject | None = None
+        self.held = 0
 
 
 class Invariants:
@@ -18,43 +46,147 @@ class Invariants:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._watched = {
+            side: _Watched(world.machines[side], application)
+            for side, application in world.applications.items()
+            if isinstance(application, ChimneyApplication)
+        }
 
     def after_event(self) -> None:
         """Something has happened."""
+        for side, watched in self._watched.items():
+            machine = watched.machine
+            if machine.dead or machine.phase:
+                continue
+            target = machine.target
+            tcp = next(iter(target.connections.values()), None) if target is not None else None
+            if machine.sock.tcp is not None:
+                if tcp is not None:
+                    self._broken("one owner", f"{side}: both the kernel and the target have the connection")
+                else:
+                    self._look_into_kernel(side, watched)
+            elif tcp is not None and tcp.engine.state != _CLOSED:
+                self._look_into_target(side, watched, tcp)
+
+    def _look_into_kernel(self, side: Side, watched: _Watched) -> None:
+        model = watched.machine.sock.tcp
+        assert model is not None
+        state = watched.machine.state
+        watched.tcp = None
+        if state == "CLOSED" or watched.application.connection.owner is not Owner.KERNEL:
+            return
+        nxt = self._compare(side, watched, model.sender.una, model.receiver.nxt)
+        filled = sum(request.bytes_transferred for request in watched.application.connection.receives)
+        held = watched.application.received + filled + len(model.receiver.unread)
+        if held != nxt - (state in _FIN_RECEIVED):
+            self._broken("ack truth", f"{side}: RCV.NXT is {nxt} in {state}, and {held} bytes are there to be read")
+
+    def _look_into_target(self, side: Side, watched: _Watched, tcp: TcpObject) -> None:
+        engine: Engine = tcp.engine
+        nxt = self._compare(side, watched, engine.snd_una, engine.rcv_nxt)
+        held = nxt - engine.fin_received - tcp.delivery.delivered - tcp.delivery.buffered_bytes
+        if watched.tcp is not tcp:
+            watched.tcp, watched.held = tcp, held
+        elif watched.held != held:
+            self._broken("ack truth", f"{side}: {held - watched.held} bytes below RCV.NXT ({nxt}) are in no memory")
+            watched.held = held
+
+    def _compare(self, side: Side, watched: _Watched, una: int, nxt: int) -> int:
+        """SND.UNA and RCV.NXT never go back, whoever has them, and agree with what has passed the doors. Returns the
+        position of RCV.NXT.
+        """
+        world = self._world
+        door, iss = world.doors[side], world.case.iss
+        own, peer = (0, 1) if side == "a" else (1, 0)
+        una = unwrapped(una, iss[own], watched.una)
+        nxt = unwrapped(nxt, iss[peer], watched.nxt)
+        if una < watched.una:
+            self._broken("monotone SND.UNA", f"{side}: SND.UNA is {una}, after {watched.una}")
+        if nxt < watched.nxt:
+            self._broken("monotone RCV.NXT", f"{side}: RCV.NXT is {nxt}, after {watched.nxt}")
+        if una > door.heard.ack:
+            self._broken("ack truth", f"{side}: SND.UNA is {una}, and the peer has acknowledged {door.heard.ack} only")
+        if nxt > door.in_order:
+            self._broken("ack truth", f"{side}: RCV.NXT is {nxt}, and only {door.in_order} have arrived")
+        if nxt < door.facts.ack:
+            self._broken("ack truth", f"{side}: RCV.NXT is {nxt}, and {door.facts.ack} have been acknowledged")
+        watched.una, watched.nxt = una, nxt
+        return nxt
 
     def at_end(self) -> None:
         """The run is over: every stack has been closed."""
-        for application in self._world.applications.values():
-            self._check_streams(application)
-            if isinstance(application, ChimneyApplication) and not self._world.machines[application.side].dead:
+        for side, application in self._world.applications.items():
+            self._check_streams(side)
+            watched = self._watched.get(side)
+            if watched is not None and not watched.machine.dead:
+                assert isinstance(application, ChimneyApplication)
                 self._check_requests(application)
-                self._check_owner(application.side, application.connection)
+                self._check_owner(side, application.connection)
+                self._check_resources(side, watched.machine)
         for cell in sorted(self._world.cells):
             reason = unreachable(cell)
             if reason is not None:
-                self._world.broken(
-                    "coverage", f"{cell.event} in {cell.state} ({cell.phase}) was seen; said to be impossible: {reason}"
+                self._broken(
+                    "coverage", f"{cell.event} in {cell.state} ({cell.phase}) was seen, which cannot be: {reason}"
                 )
 
-    def _check_streams(self, application: Application) -> None:
-        """Unless somebody broke it off, each stream has come to its end and is complete."""
+    def _check_streams(self, side: Side) -> None:
+        """Nothing was sent that nobody has posted; and unless somebody broke it off, each stream is complete."""
         world = self._world
-        peer = world.applications[OTHER[application.side]]
-        if world.broken_off or application.received == peer.posted:
+        application, peer = world.applications[side], world.applications[OTHER[side]]
+        facts = world.doors[side].facts
+        sent = facts.seq_end - (facts.fin >= 0)
+        if sent > application.posted:
+            self._broken(
+                "streams", f"{side} has sent {sent} bytes, and its application has posted {application.posted}"
+            )
+        if world.broken_off:
             return
-        world.broken("streams", f"{application.side} has received {application.received} of {peer.posted} bytes")
+        if application.received != peer.posted:
+            self._broken("streams", f"{side} has received {application.received} of {peer.posted} bytes")
+        if facts.fin < 0:
+            self._broken("streams", f"{side} has not closed its half")
 
     def _check_requests(self, application: ChimneyApplication) -> None:
         """Every request has come back."""
         left = len(application.sends) + len(application.receives)
-        if application.shut and not application.shutdown_done and not application.closed:
+        if application.shut and not application.closed and not application.shutdown_done:
             left += 1
         if left:
-            self._world.broken("completion", f"{left} requests of {application.side} have never completed")
+            self._broken("completion", f"{left} requests of {application.side} have never completed")
 
     def _check_owner(self, side: Side, connection: Connection) -> None:
         """A closed stack has let the connection go."""
         if connection.owner is not Owner.APPLICATION:
-            self._world.broken("one owner", f"the {connection.owner.value} of {side} has kept the connection")
+            self._broken("one owner", f"the connection of {side} stays with the {connection.owner.value}")
         if connection.sends or connection.receives:
-            self._world.broken("completion", f"the host stack of {side} has kept requests")
+            self._broken("completion", f"the host stack of {side} has kept requests")
+
+    def _check_resources(self, side: Side, machine: Machine) -> None:
+        """Everything is back where it came from: state, memory, taps."""
+        kept: list[str] = []
+        for driver in machine.drivers:
+            if driver.call_entries or driver.offload_entries or driver.pending:
+                kept.append(
+                    f"{driver.name} has {driver.call_entries} calls, {driver.offload_entries} objects and"
+                    f" {driver.pending} completions"
+                )
+        target = machine.target
+        if target is not None:
+            for what, count in (
+                ("connections", len(target.connections)),
+                ("paths", len(target.paths)),
+                ("neighbors", len(target.neighbors)),
+                ("lent lists", len(target.lent)),
+                ("lists of its chimney pool", target.chimney_pool.outstanding),
+                ("lists of its ordinary pool", target.ordinary_pool.outstanding),
+            ):
+                if count:
+                    kept.append(f"the target has {count} {what}")
+        if machine.taps:
+            kept.append(f"{len(machine.taps)} taps are open")
+        for what in kept:
+            self._broken("everything back", f"{side}: {what}")
+
+    def _broken(self, kind: str, what: str) -> None:
+        self._world.broken(kind, what)
