@@ -1,4 +1,4 @@
-"""`chimney simulate`: what it prints, what it keeps, and how it ends. The simulator is a fake and does as it is told."""
+"""`chimney simulate`: what it prints, what it keeps, how it ends. The simulator is a fake that does as it is told."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import chimney.sim.campaign
+from chimney import _build
 from chimney.cli import simulate_failures
 from chimney.cli.app import app
 from chimney.sim.campaign import Plan
@@ -56,7 +57,7 @@ def test_figures_for_machines():
 def test_figures_for_people():
     done = run("--runs", 30)
     assert done.exit_code == 0
-    assert "seed 1, cases 0 to 29: 30 runs, 0 with findings, " in done.stdout and " segments/s" in done.stdout
+    assert f"seed 1, cases 0 to 29 ({_build.describe()}): 30 runs, 0 with findings, " in done.stdout and " segments/s" in done.stdout
     assert "Coverage: event x state x phase" in done.stdout and "1 rules exercised" in done.stdout
     assert "Coverage: event" not in run("--runs", 1, "--no-coverage").stdout
 
@@ -120,7 +121,7 @@ def test_cases_are_replayed(tmp_path):
     (tmp_path / "two.yaml").write_text("- why: broken\n- {seed: 5}\n")
     done = run("--replay", tmp_path / "good.yaml", tmp_path / "two.yaml", "--no-shrink")
     assert done.exit_code == 1
-    assert "3 kept cases: 3 runs, 1 with findings" in done.stdout and "two-1: broken" in done.stdout
+    assert f"3 kept cases ({_build.describe()}): 3 runs, 1 with findings" in done.stdout and "two-1: broken" in done.stdout
     assert figures("--replay", tmp_path, "--no-shrink", code=1)["runs"] == 3
 
 

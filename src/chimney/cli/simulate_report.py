@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from chimney import _build
 from chimney.cli.rules import wide_console
 from chimney.cli.simulate_failures import Example
 from chimney.sim.campaign import Failure, Figures, Plan
@@ -39,7 +40,7 @@ class Report:
         cases = self.cases
         drawn = f"seed {self.plan.seed}, cases {cases.start:,} to {cases.stop - 1:,}"
         what = f"{len(cases):,} kept cases" if self.plan.cases else drawn
-        return f"{what}, swept" if self.plan.sweep else what
+        return f"{what}{', swept' if self.plan.sweep else ''} ({_build.describe()})"
 
     def progress(self, seconds: float) -> str:
         """How far it has come after so long, in a few words."""
@@ -119,6 +120,7 @@ class Report:
         figures, per = self.figures, self._per_second()
         cells = totals(figures.cells)
         return {
+            "build": _build.describe(),
             "seed": None if self.plan.cases else self.plan.seed,
             "first": self.cases.start,
             "cases": len(self.cases),
