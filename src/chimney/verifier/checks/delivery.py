@@ -125,11 +125,12 @@ class Causes(Checks):
                 self.exercise("delivery.indicated.accepted")
         if request.length == 0:
             self.check("recv.zero-length", count == 0, f"{count} bytes in a request of none", crossing, stream)
-        fin = stream.receive.fin
+        # A FIN that had come before the offload stands behind what was handed over.
+        fin = stream.receive.handed_over if stream.receive.fin is None else stream.receive.fin
         end = start + len(entry.delivered)
         if count >= request.length:
             self._filled(state, request, start)
-        elif stream.fin_received is not None and fin is not None and end >= fin:
+        elif stream.peer_closed and end >= fin:
             # The end of the stream ends requests of either mode (A10).
             self.exercise("recv.modes")
         else:

@@ -155,7 +155,7 @@ class ReceiveStatus(Checks):
                 stream,
             )
         elif stream.leaving and not aborted:
-            ended = status == Status.SUCCESS and stream.fin_received is not None
+            ended = status == Status.SUCCESS and stream.peer_closed
             self.check(
                 "recv.complete.upload",
                 status == Status.UPLOAD_IN_PROGRESS or late or ended,
@@ -209,7 +209,7 @@ class ReceiveLists(Checks):
             if request is None or request.kind is not Kind.RECEIVE:
                 continue
             earlier = partial.get(id(request.stream))
-            if earlier is not None and request.stream.fin_received is None:
+            if earlier is not None and not request.stream.peer_closed:
                 self.check(
                     "delivery.combine",
                     False,
