@@ -38,7 +38,8 @@ class Report:
     def title(self) -> str:
         """What was run."""
         cases = self.cases
-        drawn = f"seed {self.plan.seed}, cases {cases.start:,} to {cases.stop - 1:,}"
+        numbers = f"cases {cases[0]:,} to {cases[-1]:,}" if len(cases) > 1 else f"case {cases[0]:,}"
+        drawn = f"seed {self.plan.seed}, {numbers}"
         what = f"{len(cases):,} kept cases" if self.plan.cases else drawn
         return f"{what}{', swept' if self.plan.sweep else ''} ({_build.describe()})"
 
