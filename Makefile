@@ -1,5 +1,6 @@
-# From nothing to the demo: make demo. From nothing to green tests: make test.
-# PYTHON names the interpreter the environment is made with (3.11 or newer); ARGS are passed to the demo, TESTS to pytest.
+# From nothing to the demo: make demo. From nothing to green tests: make test. Ten thousand runs in virtual time: make simulate.
+# PYTHON names the interpreter the environment is made with (3.11 or newer); ARGS are passed to the demo and the simulator,
+# TESTS to pytest.
 
 PYTHON ?= python3
 ARGS ?=
@@ -12,7 +13,7 @@ BIN := .venv/bin
 RECIPE := $(shell { cat pyproject.toml setup.py constraints.txt; echo $(CURDIR); } | sha256sum | cut -c1-16)
 INSTALLED := .venv/installed-$(RECIPE)
 
-.PHONY: demo test lint build clean system
+.PHONY: demo test simulate lint build clean system
 
 demo: build
 	$(BIN)/chimney demo $(ARGS)
@@ -20,6 +21,10 @@ demo: build
 test: lint
 	$(BIN)/python -m pytest $(TESTS)
 	CHIMNEY_PURE=1 $(BIN)/python -m pytest $(TESTS)
+
+simulate: build
+	$(BIN)/chimney simulate --replay tests/sim/cases --no-coverage
+	$(BIN)/chimney simulate --runs 10000 $(ARGS)
 
 lint: build
 	$(BIN)/python -m ruff check .

@@ -203,7 +203,7 @@ def test_ctrl_c_prints_what_there_is(fake, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(chimney.sim.campaign, "campaign", interrupted)
-    done = run("--runs", 10**6, "--no-coverage")
+    done = run("--runs", 10**6, "--jobs", 1, "--no-coverage")
     assert done.exit_code == 130
     assert "1 with findings" in done.stdout and "seed1-run1: broken" in done.stdout and "interrupted" in done.stdout
 

@@ -54,7 +54,9 @@ def look(plan: Plan, index: int, line: Callable[[str], None] | None, pcapng: Pat
             options["tap"] = capture.tap
 
             def remarked(text: str, then: Callable[[str], None] | None = line) -> None:
-                capture.remark(text)
+                # Not the legend.
+                if not text.startswith("#"):
+                    capture.remark(text)
                 if then is not None:
                     then(text)
 

@@ -38,9 +38,10 @@ class Report:
     def title(self) -> str:
         """What was run."""
         cases = self.cases
-        numbers = f"cases {cases[0]:,} to {cases[-1]:,}" if len(cases) > 1 else f"case {cases[0]:,}"
-        drawn = f"seed {self.plan.seed}, {numbers}"
-        what = f"{len(cases):,} kept cases" if self.plan.cases else drawn
+        several = len(cases) > 1
+        numbers = f"cases {cases[0]:,} to {cases[-1]:,}" if several else f"case {cases[0]:,}"
+        kept = f"{len(cases):,} kept case{'s' if several else ''}"
+        what = kept if self.plan.cases else f"seed {self.plan.seed}, {numbers}"
         return f"{what}{', swept' if self.plan.sweep else ''} ({_build.describe()})"
 
     def progress(self, seconds: float) -> str:
