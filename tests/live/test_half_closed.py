@@ -31,8 +31,12 @@ def test_the_peer_has_closed(lab, helpers, family, role):
     placeholder = handover.take(ours, lab.device)
     assert placeholder.state.state is TcpState.CLOSE_WAIT
     assert b"".join(placeholder.state.receive_queue) == b"last"
+    lab.tap.drain()
     give_back(placeholder)
     assert helpers.state_of(ours) is TcpState.CLOSE_WAIT
+    # The FIN has been acknowledged already: nothing takes that back.
+    said = [packet.ack for packet in lab.tap.drain() if packet.outgoing]
+    assert set(said) <= {placeholder.state.rcv_nxt}
     assert ours.recv(100) == b"last" and ours.recv(100) == b""
     ours.sendall(helpers.pattern(100_000))
     assert helpers.receive(theirs, 100_000) == helpers.pattern(100_000)

@@ -65,6 +65,10 @@ def restore(
     sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, so.ONLY_INJECTED.program)
     sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, so.NO_QUEUE)
     sock.setsockopt(_TCP, so.TCP_REPAIR, so.REPAIR_OFF)
+    if state.state in (TcpState.CLOSE_WAIT, TcpState.LAST_ACK) and not state.reset:
+        # Before anything leaves: what did would take the acknowledgement of this FIN back.
+        _peer_says(state, rcv_nxt, snd_una, inject.FIN | inject.ACK)
+        _verify(sock, state)
     if meanwhile is not None and not state.reset:
         inject.packets(meanwhile())
     if own_filter is None:
@@ -79,8 +83,6 @@ def restore(
     if state.reset or state.state is TcpState.CLOSE:
         _verify(sock, state)
         return [], False
-    if state.state in (TcpState.CLOSE_WAIT, TcpState.LAST_ACK):
-        _peer_says(state, rcv_nxt, snd_una, inject.FIN | inject.ACK)
     unsent = _send(sock, unsent)
     if state.state in (TcpState.FIN_WAIT1, TcpState.LAST_ACK) and not unsent:
         sock.shutdown(socket.SHUT_WR)
