@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 from chimney.conformance.wire import ACK, FIN, RST, SYN, read_packet
 from chimney.sim.application import pattern
 from chimney.sim.case import OTHER, Side
-from chimney.sim.log import describe
+from chimney.sim.log import describe, unwrapped
 
 if TYPE_CHECKING:
     from chimney.sim.world import World
 
 _MASK = 0xFFFFFFFF
-_HALF = 0x80000000
 _ETHERNET = 14
 # Nobody answers so late but for the timer of a delayed acknowledgement, which is 40 ms here.
 _DELAYED_US = 30_000
@@ -84,7 +83,7 @@ class Door:
         # What has arrived beyond a gap: start -> end, neither sorted nor merged.
         self._islands: dict[int, int] = {}
         self._garbage: list[bytes] = []
-        # When the first byte arrived that may still have to be acknowledged; -1: there is none.
+        # When the newest byte arrived since a segment has left; -1: none has.
         self._data_at = -1
 
     def sequence(self, position: int) -> int:
@@ -111,7 +110,7 @@ class Door:
             self._out_special(flags)
             return
         seq_end = facts.seq_end
-        start = seq_end + ((sequence - self._own_iss - seq_end + _HALF) & _MASK) - _HALF
+        start = unwrapped(sequence, self._own_iss, seq_end)
         length = len(frame) - data
         if length:
             self._check_payload(frame, data, start, length)
@@ -152,7 +151,7 @@ class Door:
         if not flags & ACK:
             self._broken("peer blindness", "a segment without acknowledgement")
             return
-        ack = facts.ack + ((acknowledged - self._peer_iss - facts.ack + _HALF) & _MASK) - _HALF
+        ack = unwrapped(acknowledged, self._peer_iss, facts.ack)
         if ack > self.in_order:
             self._broken("ack truth", f"acknowledges {ack}, and only {self.in_order} have arrived")
         if ack < facts.ack:
@@ -189,7 +188,7 @@ class Door:
         elif usual:
             before = facts.tsval
             if before >= 0:
-                value = before + ((value - before + _HALF) & _MASK) - _HALF
+                value = unwrapped(value, 0, before)
                 if value < before:
                     self._broken("monotone timestamp", f"the timestamp {value} after {before}")
                     return
@@ -228,6 +227,8 @@ class Door:
         """What has arrived, as coverage names it; what is the peer's is noted."""
         if self._garbage and bytes(frame) in self._garbage:
             self._garbage.remove(bytes(frame))
+            if _is_valid(frame):
+                self._take_true_bytes(frame)
             return "garbage"
         if not intact and not _is_valid(frame):
             return "garbage"
@@ -240,17 +241,18 @@ class Door:
             return "RST"
         data = tcp + (size >> 4) * 4
         before = heard.seq_end
-        start = before + ((sequence - self._peer_iss - before + _HALF) & _MASK) - _HALF
+        start = unwrapped(sequence, self._peer_iss, before)
         length = len(frame) - data
         end = start + length
         event = self._event_of_acknowledgement(acknowledged, window)
         if flags & FIN:
+            # It is acknowledged at once, and what waits with it.
+            self._data_at = -1
             heard.fin = end
             end += 1
             event = "FIN"
         elif length:
-            if self._data_at < 0:
-                self._data_at = self._world.clock.now
+            self._data_at = self._world.clock.now
             if start > self.in_order:
                 event = "data out of order"
             else:
@@ -261,9 +263,22 @@ class Door:
             self._take_in(start, end)
         return event
 
+    def _take_true_bytes(self, frame: bytes | bytearray | memoryview) -> None:
+        """Whoever sends the right bytes at the right place may be believed: nobody can tell (a receiver that does not
+        know the peer's newest timestamp yet cannot tell an old segment, either).
+        """
+        tcp = _ETHERNET + self._ip_header
+        _, _, sequence, _, size, flags, _ = _tcp_header(frame, tcp)
+        data = tcp + (size >> 4) * 4
+        start = unwrapped(sequence, self._peer_iss, self.in_order)
+        end = start + len(frame) - data
+        known = start >= 0 and frame[data:] == pattern(self.peer, start, end - start)
+        if known and end > max(self.in_order, start) and not flags & (SYN | RST | FIN):
+            self._take_in(start, end)
+
     def _event_of_acknowledgement(self, acknowledged: int, window: int) -> str:
         heard = self.heard
-        ack = heard.ack + ((acknowledged - self._own_iss - heard.ack + _HALF) & _MASK) - _HALF
+        ack = unwrapped(acknowledged, self._own_iss, heard.ack)
         window <<= self._shift
         if ack > heard.ack:
             event = "acknowledgement" if window else "zero window"
