@@ -27,6 +27,7 @@ _KEPT_LIMIT = 4096
 # A terminate that fails for want of memory is asked for again, in a turn of its own each time.
 _TERMINATES = 100
 _FIN_IN_FLIGHT = frozenset({TcpConnectionState.FIN_WAIT_1, TcpConnectionState.CLOSING, TcpConnectionState.LAST_ACK})
+_FIN_SENT = _FIN_IN_FLIGHT | {TcpConnectionState.FIN_WAIT_2, TcpConnectionState.TIME_WAIT, TcpConnectionState.CLOSED}
 
 
 class Owner(Enum):
@@ -72,6 +73,7 @@ class Connection:
         self.shutdown_request: Request | None = None
         self._abort_request: Request | None = None
         self.error: OSError | None = None
+        self.fin_queued = False
         self.hand_over_error: ChimneyError | None = None
         self.chimney: ChimneyPath | None = None
         self._services = services
@@ -264,6 +266,7 @@ class Connection:
             return
         if self.error is not None:
             raise NotOffloadable(f"{self!r} has failed ({self.error}): there is nothing left to offload")
+        self._kernel_path.finish_sends()
         plan = self._kernel.prepare()
         adapter = self._services.adapter(plan.device)
         adapter.watch(plan.flow)
@@ -416,6 +419,8 @@ class Connection:
         if given.delegated.state is not TcpConnectionState.CLOSED:
             given.sent = self._sent_part(given.delegated)
         self._kernel.give_back(given, self._arrived)
+        # The kernel has the FIN, too, and may have got its acknowledgement.
+        self.fin_queued = given.delegated.state in _FIN_SENT and not given.reset
         self._mark_sent(sum(view.nbytes for view in given.sent))
         self._carried_before = (0, sum(view.nbytes for view in given.unread))
         # The last ones came while the kernel's socket opened up again.

@@ -41,8 +41,7 @@ class KernelPath:
                 return True
             request = sends[0]
             if request.bytes_transferred == request.length:
-                # The kernel got its last bytes as part of an upload.
-                self.connection.send_done(request)
+                self.finish_sends()
                 continue
             try:
                 taken = self.kernel.send(request.remaining())
@@ -53,6 +52,12 @@ class KernelPath:
                 return False
             request.bytes_transferred += taken
         return True
+
+    def finish_sends(self) -> None:
+        """End the sends whose last bytes the kernel got as part of an upload."""
+        sends = self.connection.sends
+        while sends and sends[0].bytes_transferred == sends[0].length:
+            self.connection.send_done(sends[0])
 
     def _receive(self) -> bool:
         receives = self.connection.receives
@@ -76,7 +81,9 @@ class KernelPath:
         if request is None or request.done or self.connection.sends:
             return
         try:
-            self.kernel.shutdown()
+            if not self.connection.fin_queued:
+                self.kernel.shutdown()
+                self.connection.fin_queued = True
         except OSError as error:
             self.connection.shutdown_done(request, error)
         else:
