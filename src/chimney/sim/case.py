@@ -172,7 +172,8 @@ class Mtu(_Step, frozen=True):
 class Garbage(_Step, frozen=True):
     """A segment that belongs to nobody's stream is injected towards ``to``, as if the peer had sent it.
 
-    ``offset`` moves its sequence number, ``amount`` is a size in bytes; both as the kind wants them.
+    ``offset`` moves its sequence number, ``amount`` is a size in bytes; both as the kind wants them. With a negative
+    offset, rst-blind and syn have just the sequence number that is waited for, and may end the connection.
     """
 
     to: Side

@@ -1,7 +1,8 @@
 """Segments that belong to nobody's stream, made from what the doors know: an attacker who has seen everything.
 
 Each is such that a connection that follows RFC 9293, RFC 7323 and RFC 5961 survives it whatever happens meanwhile: its
-sequence and acknowledgement numbers stay wrong however much is sent until it is processed.
+sequence and acknowledgement numbers stay wrong however much is sent until it is processed. `is_deadly` has the
+exceptions.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _MASK = 0xFFFFFFFF
 _FAR = 1 << 24
 _FILLER = b"\xa5"
 
-# Options that make no sense (the value of ``offset`` chooses one). {sack} stands for a sequence number.
+# Options that make no sense.
 _BAD_OPTIONS = (
     b"\x08\x00",  # timestamps of length 0
     b"\x08\x01",  # of length 1
@@ -42,6 +43,8 @@ _BAD_OPTIONS = (
     b"\xff" * 40,
     b"\x01" * 40,
 )
+# SACK blocks that make no sense: from and to, counted from what the receiver has sent.
+_BAD_BLOCKS = ((1000, 2000), (0, -1), (_FAR, _FAR + 1), (-_FAR, -_FAR + 1))
 
 
 @dataclass(slots=True, frozen=True)
@@ -49,19 +52,27 @@ class _Target:
     """What an attacker knows of the machine that it sends to; positions as `chimney.sim.door` has them.
 
     has, edge    what of the peer's stream it has acknowledged, and a right edge that its window has not reached.
-    sent         what of the peer's stream is sent.
-    own, acked   what it has sent itself, and what of that is acknowledged.
-    window       the peer's, as it stands in segments.
+    sent         what of the peer's stream is sent, its FIN included; ``stream``: without it.
+    own, acked   what it has sent itself, and what of that it has heard to be acknowledged.
+    window       the peer's that it has heard of last, as it stands in segments.
     timestamps   an option with the peer's newest one moved by so many ticks; nothing if none is known.
     """
 
     has: int
     edge: int
     sent: int
+    stream: int
     own: int
     acked: int
     window: int
     timestamps: Callable[[int], bytes]
+
+
+def is_deadly(step: case.Garbage) -> bool:
+    """Whether the connection ends if the sequence number is what the receiver waits for: nobody can tell a guess that
+    is right from the peer.
+    """
+    return step.offset < 0 and step.kind in ("rst-blind", "syn")
 
 
 def craft(world: World, step: case.Garbage) -> bytes | None:
@@ -74,6 +85,10 @@ def craft(world: World, step: case.Garbage) -> bytes | None:
         return None
     sequence, acknowledged, flags, options, payload = made
     sender_iss, receiver_iss = world.case.iss if by == "a" else world.case.iss[::-1]
+    if step.kind == "options" and step.offset % 2:
+        blocks = _BAD_BLOCKS[step.offset // 2 % len(_BAD_BLOCKS)]
+        edges = [(receiver_iss + known.own + edge) & _MASK for edge in blocks]
+        options = struct.pack("!BBBBII", 1, 1, 5, 10, *edges)
     options += bytes(-len(options) % 4)
     header = struct.pack(
         "!HHIIBBHHH",
@@ -105,9 +120,11 @@ def craft(world: World, step: case.Garbage) -> bytes | None:
 
 def _known(world: World, to: case.Side) -> _Target:
     host = world.case.host(to)
-    mine, theirs = world.doors[to].facts, world.doors[OTHER[to]].facts
+    mine, theirs, heard = world.doors[to].facts, world.doors[OTHER[to]].facts, world.doors[to].heard
     tsval, echo = theirs.tsval, max(mine.tsval, 0)
     known = world.case.timestamps and tsval >= 0
+    # Before it has heard anything: what a socket with that buffer says at first.
+    window = heard.window if heard.window >= 0 else min(world.case.host(OTHER[to]).receive_buffer, 0xFFFF)
 
     def timestamps(moved: int) -> bytes:
         return struct.pack("!BBBBII", 1, 1, 8, 10, (tsval + moved) & _MASK, echo & _MASK) if known else b""
@@ -116,9 +133,10 @@ def _known(world: World, to: case.Side) -> _Target:
         has=mine.ack,
         edge=max(mine.edge, mine.ack + host.receive_buffer + host.receive_window),
         sent=theirs.seq_end,
+        stream=theirs.fin if theirs.fin >= 0 else theirs.seq_end,
         own=mine.seq_end,
-        acked=theirs.ack,
-        window=max(theirs.window, 0) >> max(world.case.scale, 0),
+        acked=heard.ack,
+        window=window >> max(world.case.scale, 0),
         timestamps=timestamps,
     )
 
@@ -129,8 +147,7 @@ _Maker = Callable[[_Target, case.Garbage, case.Side], _Made | None]
 
 
 def _rst_blind(known: _Target, step: case.Garbage, by: case.Side) -> _Made:
-    # Behind all that the peer has sent: only what is at the left edge resets.
-    return known.sent + 1 + abs(step.offset), 0, wire.RST, b"", b""
+    return _guess(known, step), 0, wire.RST, b"", b""
 
 
 def _rst_outside(known: _Target, step: case.Garbage, by: case.Side) -> _Made:
@@ -139,7 +156,12 @@ def _rst_outside(known: _Target, step: case.Garbage, by: case.Side) -> _Made:
 
 
 def _syn(known: _Target, step: case.Garbage, by: case.Side) -> _Made:
-    return known.has + step.offset, 0, wire.SYN, b"\x02\x04\x05\xb4", b""
+    return _guess(known, step), 0, wire.SYN, b"\x02\x04\x05\xb4", b""
+
+
+def _guess(known: _Target, step: case.Garbage) -> int:
+    """Behind all that the peer has sent, and so not what the receiver waits for; with a negative offset, just that."""
+    return known.has if step.offset < 0 else known.sent + 1 + step.offset
 
 
 def _old(known: _Target, step: case.Garbage, by: case.Side) -> _Made:
@@ -160,16 +182,17 @@ def _ack_old(known: _Target, step: case.Garbage, by: case.Side) -> _Made:
 
 
 def _paws(known: _Target, step: case.Garbage, by: case.Side) -> _Made | None:
-    """The peer's own bytes, since who has just got the connection may not know its newest timestamp."""
+    """The peer's own bytes: who has just got the connection may not know its newest timestamp, and take them."""
     stamps = known.timestamps(-1 - abs(step.offset) - step.amount)
-    if not stamps or known.sent <= known.has:
+    if not stamps or not known.sent:
         return None
-    size = min(step.amount, known.sent - known.has)
-    return known.has, known.acked, wire.ACK, stamps, pattern(by, known.has, size)
+    at = known.has if known.sent > known.has else max(known.has - step.amount, 0)
+    size = min(step.amount, known.stream - at)
+    return at, known.acked, wire.ACK, stamps, pattern(by, at, max(size, 0))
 
 
 def _options(known: _Target, step: case.Garbage, by: case.Side) -> _Made:
-    return known.sent, known.acked, wire.ACK, _BAD_OPTIONS[step.offset % len(_BAD_OPTIONS)], b""
+    return known.sent, known.acked, wire.ACK, _BAD_OPTIONS[step.offset // 2 % len(_BAD_OPTIONS)], b""
 
 
 def _next_data(known: _Target, step: case.Garbage, by: case.Side) -> _Made:

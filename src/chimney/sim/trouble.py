@@ -163,9 +163,14 @@ class Trouble:
 
     def _inject(self, step: case.Garbage) -> None:
         frame = garbage.craft(self.world, step)
-        if frame is not None:
+        if frame is None:
+            return
+        if garbage.is_deadly(step):
+            self.world.breaks_off(step.to, f"has got a {step.kind} that it cannot tell from its peer's")
+        if step.kind != "paws":
+            # That one is a copy of the peer's, which may be taken.
             self.world.doors[step.to].inject(frame)
-            self.world.network.inject(self.world.machines[step.to].nic, frame)
+        self.world.network.inject(self.world.machines[step.to].nic, frame)
 
     def _die(self, side: case.Side) -> None:
         self.world.breaks_off(side, "has died")
