@@ -75,12 +75,12 @@ class Report:
         if with_coverage:
             console.print(table(figures.cells))
         words = ", ".join(f"{value} {name}" for name, value in self.in_words().items())
-        console.print(f"{self.title()}: {words}", markup=False, highlight=False)
+        console.print(f"{self.title()}: {words}", markup=False, highlight=False, soft_wrap=True)
         if with_coverage:
             never = [rule.id for rule in Coverage(figures.rules).never()]
             exercised = sum(1 for count in figures.rules.values() if count)
             names = f": {', '.join(never)}" if never else ""
-            console.print(f"{exercised} rules exercised, {len(never)} never{names}", highlight=False)
+            console.print(f"{exercised} rules exercised, {len(never)} never{names}", highlight=False, soft_wrap=True)
         self._print_failures(console.print)
         for problem in self.problems:
             console.print(problem, style="red", markup=False, highlight=False)
