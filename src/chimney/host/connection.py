@@ -191,7 +191,9 @@ class Connection:
             raise ChimneyError(f"{call} on {self!r}: it was detached; use its socket, or make a new connection of it")
 
     def _complete_later(self, request: Request) -> bool:
-        request.complete(self.error)
+        # An upload that brings a failed connection back may have been quicker.
+        if not request.done:
+            request.complete(self.error)
         return False
 
     # Completions, from either path

@@ -122,7 +122,7 @@ class Application:
             return
         self.end_of_stream = True
         peer = self.world.applications[OTHER[self.side]]
-        if not peer.shut and not peer.closed:
+        if not peer.shut and not self.world.broken_off:
             self.world.broken("streams", f"{self.side} sees the end of a stream that {peer.side} has not ended")
         elif self.received != peer.posted and not self.world.broken_off:
             self.world.broken(
