@@ -7,7 +7,7 @@ A *crossing* is a driver's call of an NDIS function (stage CALL) and, within it,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -29,10 +29,12 @@ Result = TypeVar("Result")
 
 
 class Stage(Enum):
-    """Which half of a crossing: a driver calls NDIS, or NDIS calls the neighbour."""
+    """Which half of a crossing: a driver calls NDIS (``index`` 0), or NDIS calls the neighbour (1)."""
 
     CALL = "call"
     HANDLER = "handler"
+
+    index: int
 
     # Members are looked up for every crossing; an enumeration's own hash is a Python function.
     __hash__ = object.__hash__
@@ -81,6 +83,8 @@ class Kind(Enum):
     SET_ATTRIBUTES = ("NdisMSetMiniportAttributes", "")
 
 
+for _index, _stage in enumerate(Stage):
+    _stage.index = _index
 for _index, _kind in enumerate(Kind):
     _kind.index = _index
     _kind.down = _index < list(Kind).index(Kind.INITIATE_COMPLETE)
@@ -88,23 +92,22 @@ for _index, _kind in enumerate(Kind):
 
 @dataclass(slots=True, eq=False)
 class Boundary:
-    """A binding under observation; ``number`` counts them in the order of binding (from the target upward)."""
+    """A binding under observation; ``number`` counts them in the order of binding (from the target upward).
+
+    ``top``: a host stack is above; ``bottom``: a target is below.
+    """
 
     number: int
     protocol: Protocol
     miniport: Miniport
     binding: Binding = None  # type: ignore[assignment]  # set by observe()
     handle: MiniportHandle = None  # type: ignore[assignment]  # set by observe()
+    top: bool = field(init=False)
+    bottom: bool = field(init=False)
 
-    @property
-    def top(self) -> bool:
-        """Whether a host stack is above."""
-        return self.protocol.driver is None
-
-    @property
-    def bottom(self) -> bool:
-        """Whether a target is below."""
-        return self.miniport.driver is None
+    def __post_init__(self) -> None:
+        self.top = self.protocol.driver is None
+        self.bottom = self.miniport.driver is None
 
     def __str__(self) -> str:
         return f"{self.protocol.name} | {self.miniport.name}"
@@ -112,8 +115,8 @@ class Boundary:
 
 @dataclass(slots=True, eq=False)
 class NblView:
-    """A NetBufferList as it was: ``buffers`` has (data offset, data length, MDLs) of each NetBuffer, ``contexts`` the
-    owners on its context stack, top first.
+    """A NetBufferList as it was: ``buffers`` has (data offset, data length, MDLs) of each NetBuffer, ``length`` is that
+    of all, ``contexts`` has the owners on its context stack, top first.
     """
 
     nbl: NetBufferList
@@ -125,11 +128,7 @@ class NblView:
     contexts: tuple[object, ...]
     protocol_reserved: object
     source_handle: object
-
-    @property
-    def length(self) -> int:
-        """Used bytes in all NetBuffers."""
-        return sum(length for _, length, _ in self.buffers)
+    length: int
 
 
 @dataclass(slots=True, eq=False)
@@ -292,6 +291,7 @@ def view_list(head: NetBufferList | None) -> tuple[NblView, ...]:
 
 def _view(nbl: NetBufferList) -> NblView:
     buffers: tuple[tuple[int, int, tuple[Mdl, ...]], ...] = ()
+    length = 0
     nb: NetBuffer | None = nbl.first_net_buffer
     while nb is not None:
         mdl = nb.mdl_chain
@@ -300,6 +300,7 @@ def _view(nbl: NetBufferList) -> NblView:
             mdls += (mdl,)
             mdl = mdl.next
         buffers += ((nb.data_offset, nb.data_length, mdls),)
+        length += nb.data_length
         nb = nb.next
     contexts: tuple[object, ...] = ()
     context: NetBufferListContext | None = nbl.context
@@ -316,6 +317,7 @@ def _view(nbl: NetBufferList) -> NblView:
         contexts,
         nbl.protocol_reserved,
         nbl.source_handle,
+        length,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -104,17 +105,26 @@ Table = TypeVar(
 )
 
 
+@cache
+def _entry_points(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind) if field.name != "offload_type")
+
+
 def complete(table: Characteristics) -> bool:
     """Whether every entry point is there, and the offload type is one that exists."""
     if getattr(table, "offload_type", ChimneyOffloadType.TCP) != ChimneyOffloadType.TCP:
         return False
-    return all(getattr(table, field.name) is not None for field in fields(table) if field.name != "offload_type")
+    kind: Any = type(table)
+    for name in _entry_points(kind):
+        if getattr(table, name) is None:
+            return False
+    return True
 
 
 def _filled(table: Table, edge: Miniport | Protocol) -> Table:
-    for field in fields(table):
-        name = field.name
-        if name != "offload_type" and getattr(type(edge), name) is not getattr(edge.base, name):
+    kind: Any = type(table)
+    for name in _entry_points(kind):
+        if getattr(type(edge), name) is not getattr(edge.base, name):
             setattr(table, name, getattr(edge, name))
     return table
 

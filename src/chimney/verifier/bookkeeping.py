@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from chimney.ndis.capabilities import TcpConnectionOffload, TcpConnectionOffloadParameters
@@ -512,6 +513,7 @@ def _root(crossing: Crossing) -> OffloadBlockList:
     return crossing.root
 
 
+@lru_cache(1024)
 def _address(address: bytes, port: int) -> str:
     text = ipaddress.ip_address(address).compressed
     return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"

@@ -4,7 +4,6 @@ and who has what. Checks read them; `bookkeeping` writes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -59,9 +58,17 @@ class Layer(IntEnum):
 
 def layer_of(kind: OffloadStateType) -> Layer:
     """The layer that a block type belongs to."""
-    if kind <= OffloadStateType.NEIGHBOR:
-        return Layer.NEIGHBOR
-    return Layer.PATH if kind <= OffloadStateType.IP6 else Layer.TCP
+    return _LAYERS[kind]
+
+
+_LAYERS = {
+    kind: Layer.NEIGHBOR
+    if kind <= OffloadStateType.NEIGHBOR
+    else Layer.PATH
+    if kind <= OffloadStateType.IP6
+    else Layer.TCP
+    for kind in OffloadStateType
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -141,11 +148,9 @@ class Operation:
     def after(self) -> tuple[BlockView, ...]:
         return self.completion.blocks if self.completion is not None else ()
 
-    def streams(self) -> Iterator[Stream]:
+    def streams(self) -> list[Stream]:
         """The connections in the tree."""
-        for item in self.objects:
-            if item is not None and item.stream is not None:
-                yield item.stream
+        return [item.stream for item in self.objects if item is not None and item.stream is not None]
 
 
 @dataclass(slots=True, eq=False)
@@ -178,20 +183,17 @@ class Request:
     below: Request | None = None
     serial: int = 0
 
-    @property
-    def length(self) -> int:
-        return self.view.length
+    length: int = field(init=False)
+    stream: Stream = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.length = self.view.length
+        self.stream = self.book.stream  # type: ignore[assignment]  # requests are made of connections
 
     @property
     def prefilled(self) -> int:
         """Bytes that a non-push receive held when it was posted (A9)."""
         return self.view.bytes_transferred if self.view.no_push else 0
-
-    @property
-    def stream(self) -> Stream:
-        stream = self.book.stream
-        assert stream is not None
-        return stream
 
     def data(self, start: int = 0, length: int | None = None) -> bytes:
         """The posted bytes, or ``length`` of them from ``start`` on, read from the caller's memory."""

@@ -24,12 +24,12 @@ EVENTS = _CROSSINGS + 6
 
 def entering(kind: Kind, stage: Stage) -> int:
     """The number of the event that a crossing begins."""
-    return 4 * kind.index + (0 if stage is Stage.CALL else 1)
+    return 4 * kind.index + stage.index
 
 
 def leaving(kind: Kind, stage: Stage) -> int:
     """The number of the event that a crossing has ended."""
-    return 4 * kind.index + (2 if stage is Stage.CALL else 3)
+    return 4 * kind.index + stage.index + 2
 
 
 def enter(*kinds: Kind, stage: Stage = Stage.CALL) -> Callable[[Method], Method]:
@@ -104,10 +104,8 @@ class Checks:
 
     def __init__(self, verifier: Verifier) -> None:
         self.verifier = verifier
-
-    @property
-    def books(self) -> Books:
-        return self.verifier.books
+        self.books: Books = verifier.books
+        self._exercised = verifier.exercised
 
     def connection(self, crossing: Crossing) -> tuple[ObjectBook, Stream] | None:
         """The connection of a crossing at a target's boundary."""
@@ -128,7 +126,7 @@ class Checks:
         ``where`` tells who was at it and when, unless ``culprit`` is given by name. ``message`` says what was seen.
         """
         assert rule in self.RULES, f"{type(self).__name__} does not name {rule} in RULES"
-        self.verifier.exercised[rule] += 1
+        self._exercised[rule] = self._exercised.get(rule, 0) + 1
         if not ok:
             text = message if isinstance(message, str) else message()
             self.verifier.report(rule, text, where, connection, culprit)
@@ -136,4 +134,4 @@ class Checks:
     def exercise(self, rule: str) -> None:
         """Say that ``rule`` had something to check, and was obeyed."""
         assert rule in self.RULES, f"{type(self).__name__} does not name {rule} in RULES"
-        self.verifier.exercised[rule] += 1
+        self._exercised[rule] = self._exercised.get(rule, 0) + 1

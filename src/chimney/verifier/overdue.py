@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
@@ -70,12 +70,13 @@ class Debts:
         if not packet.incoming and not packet.sent:
             self._door(packet.link).full_at = packet.at
 
-    def polled(self, link: str, now: int, connections: int) -> Iterator[Debt]:
+    def polled(self, link: str, now: int, connections: int) -> list[Debt]:
         """A target asks its link for frames: the debts that are overdue, each once; they are settled then."""
         door = self._doors.get(link)
         if door is None:
-            return
+            return []
         door.polls += 1
+        overdue: list[Debt] = []
         while door.awaited and door.awaited[0][0] <= now:
             at, _, debt = heappop(door.awaited)
             if at != debt.queued_at:
@@ -98,9 +99,10 @@ class Debts:
                     self._queue(door, debt)
                 elif now - debt.due > debt.patience and door.polls - debt.polls > connections // _TURNS_PER_POLL:
                     debt.settle()
-                    yield debt
+                    overdue.append(debt)
                 else:
                     door.late.append(debt)
+        return overdue
 
     def _door(self, link: str) -> _Door:
         door = self._doors.get(link)

@@ -33,12 +33,13 @@ def completed_inside(crossing: Crossing) -> bool:
     return isinstance(operation, Operation) and within(crossing.parent or crossing, operation.handler)
 
 
-def nodes(operation: Operation) -> Iterator[tuple[BlockView, ObjectBook | None, bool]]:
+def nodes(operation: Operation) -> list[tuple[BlockView, ObjectBook | None, bool]]:
     """Each block as the completion brought it, its object (None: a placeholder), and whether it was new; nothing if
     the tree has another shape than before.
     """
-    if len(operation.after) == len(operation.objects):
-        yield from zip(operation.after, operation.objects, operation.new, strict=True)
+    if len(operation.after) != len(operation.objects):
+        return []
+    return list(zip(operation.after, operation.objects, operation.new, strict=True))
 
 
 def open_initiate(item: ObjectBook) -> Operation | None:
@@ -51,9 +52,12 @@ def open_initiate(item: ObjectBook) -> Operation | None:
 
 def settled(item: ObjectBook | None) -> bool:
     """Whether no update of the object is under way: until it completes, old and new values are right (A33)."""
-    if item is None or not item.operations:
-        return item is not None
-    return not any(operation.kind is Kind.UPDATE for operation in item.operations)
+    if item is None:
+        return False
+    for operation in item.operations:
+        if operation.kind is Kind.UPDATE:
+            return False
+    return True
 
 
 def connections_of(item: ObjectBook) -> Iterator[ObjectBook]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from chimney.ndis.capabilities import TcpConnectionOffloadParameters
-from chimney.verifier.books import Books
+from chimney.ndis.status import TcpConnectionState
+from chimney.verifier.books import Books, ObjectBook
 from chimney.verifier.packets import FIN, RST, SYN, Packet
-from chimney.verifier.relations import below
 from chimney.verifier.streams import Stream, distance
 
 _SECOND = 1_000_000
+_FIN_ACKED = (TcpConnectionState.FIN_WAIT_2, TcpConnectionState.TIME_WAIT)
+_FIN_SENT = (TcpConnectionState.FIN_WAIT_1, TcpConnectionState.CLOSING, TcpConnectionState.LAST_ACK)
 
 
 def parameters_of(books: Books, stream: Stream) -> TcpConnectionOffloadParameters | None:
@@ -31,7 +33,12 @@ def is_at_work(stream: Stream) -> bool:
     item = stream.bottom
     if item is None or not item.offloaded or stream.leaving or stream.failed or stream.abort_event is not None:
         return False
-    return not any(part.invalid for part in below(item))
+    at: ObjectBook | None = item
+    while at is not None:
+        if at.invalid is not None:
+            return False
+        at = at.parent
+    return True
 
 
 def is_plain(packet: Packet) -> bool:
@@ -56,9 +63,9 @@ def is_fresh(packet: Packet, stream: Stream, after: int) -> bool:
 def fin_is_acked(stream: Stream) -> bool:
     """Whether the peer has acknowledged our FIN."""
     send, before = stream.send, stream.delegated.state
-    if before.name in ("FIN_WAIT_2", "TIME_WAIT"):
+    if before in _FIN_ACKED:
         return True
-    if before.name in ("FIN_WAIT_1", "CLOSING", "LAST_ACK"):
+    if before in _FIN_SENT:
         return send.acked >= send.handed_over
     return send.fin_posted and send.acked > send.posted
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -24,9 +24,7 @@ from chimney.verifier.check import (
     SEGMENT_IN,
     SEGMENT_KEPT,
     SEGMENT_OUT,
-    entering,
     hooks_of,
-    leaving,
 )
 from chimney.verifier.checks import all_checks
 from chimney.verifier.door import WatchedLink
@@ -102,10 +100,10 @@ class Verifier(Observer):
 
     def enter(self, crossing: Crossing) -> None:
         self._history.append(crossing)
-        self._tell(entering(crossing.kind, crossing.stage), crossing)
+        self._tell(4 * crossing.kind.index + crossing.stage.index, crossing)
 
     def leave(self, crossing: Crossing) -> None:
-        event = leaving(crossing.kind, crossing.stage)
+        event = 4 * crossing.kind.index + crossing.stage.index + 2
         if isinstance(crossing.raised, VerificationError):
             # What this call has not done any more is nobody's fault.
             for hook in self.hooks(event):
@@ -123,7 +121,7 @@ class Verifier(Observer):
             item = packet.book
             if item is not None and item.stream is not None:
                 way = SEGMENT_IN if packet.incoming else SEGMENT_OUT if packet.sent else SEGMENT_KEPT
-                self._tell(way, packet, item, item.stream)
+                self._tell_segment(way, packet, item, item.stream)
         finally:
             # Whoever keeps the packet must not keep the application's memory, or the link's.
             packet.parts.clear()
@@ -131,7 +129,7 @@ class Verifier(Observer):
     def polled(self, link: str) -> None:
         """A target asks its link for frames."""
         for debt in self.debts.polled(link, self.clock(), len(self.books.streams)):
-            self._call((debt.told,), debt)
+            self._call(debt.told, debt)
         self._tell(POLLED, link)
 
     def finish(self) -> None:
@@ -139,28 +137,43 @@ class Verifier(Observer):
         looked at any more, and calling it again does nothing.
         """
         try:
-            self._tell(FINISH)
+            for hook in self.hooks(FINISH):
+                self._call(hook)
         finally:
             # What checks and books remember keeps sockets and memory of the run alive.
+            self.books = Bookkeeping()
+            for listener in self._listeners[1:]:
+                listener.books = self.books
             self._hooks = [[]] * EVENTS
             self._listeners.clear()
             self._history.clear()
-            self.books = Bookkeeping()
             self.debts = Debts()
 
-    def _tell(self, event: int, *arguments: Any) -> None:
-        self._call(self._hooks[event] or self.hooks(event), *arguments)
-
-    def _call(self, hooks: Iterable[Callable[..., None]], *arguments: Any) -> None:
-        for hook in hooks:
+    def _tell(self, event: int, subject: Crossing | Packet | str) -> None:
+        # Written out, as in `_tell_segment`: a call of unknown arguments costs twice as much, and there are thousands.
+        for hook in self._hooks[event] or self.hooks(event):
             try:
-                hook(*arguments)
-            except (VerificationError, RuleViolation):
-                raise
+                hook(subject)
             except Exception as error:
-                if self.mode is Mode.ABORT:
-                    raise
-                self._failed(hook, error)
+                self._raised(hook, error)
+
+    def _tell_segment(self, event: int, packet: Packet, item: ObjectBook, stream: Stream) -> None:
+        for hook in self._hooks[event] or self.hooks(event):
+            try:
+                hook(packet, item, stream)
+            except Exception as error:
+                self._raised(hook, error)
+
+    def _call(self, hook: Callable[..., None], *arguments: Any) -> None:
+        try:
+            hook(*arguments)
+        except Exception as error:
+            self._raised(hook, error)
+
+    def _raised(self, hook: Callable[..., None], error: Exception) -> None:
+        if self.mode is Mode.ABORT or isinstance(error, (VerificationError, RuleViolation)):
+            raise error
+        self._failed(hook, error)
 
     def _failed(self, hook: Callable[..., None], error: Exception) -> None:
         """A bug of the verifier's own must not stop a server; it is told once for each place."""
@@ -168,7 +181,7 @@ class Verifier(Observer):
         if place not in self.failures:
             at = traceback.extract_tb(error.__traceback__)[-1]
             self.failures[place] = f"{place}: {error!r} at {at.filename}:{at.lineno}"
-            warnings.warn(f"the verifier has failed: {self.failures[place]}", VerifierFailure, stacklevel=3)
+            warnings.warn(f"the verifier has failed: {self.failures[place]}", VerifierFailure, stacklevel=4)
 
     def report(
         self,

@@ -61,7 +61,10 @@ class RoutingChecks(Checks):
         call = crossing.parent
         if call is not None and call.boundary is crossing.boundary:
             there, here = call.nbls, crossing.nbls
-            same = len(there) == len(here) and all(a.nbl is b.nbl for a, b in zip(there, here, strict=True))
+            same = len(there) == len(here)
+            if same:
+                for a, b in zip(there, here, strict=True):
+                    same = same and a.nbl is b.nbl
             self.check("general.same-nbl", same, "NDIS has passed on another list than it was given", crossing)
 
 

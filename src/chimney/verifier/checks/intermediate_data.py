@@ -20,6 +20,10 @@ _PROPAGATED = {
 }
 
 
+# Facts of a connection: the serial number of what has come up last.
+_UP = {kind: f"intermediate_data: up {kind.name}" for kind in REQUESTS}
+
+
 class RequestsDown(Checks):
     """What a driver passes to the one below."""
 
@@ -150,10 +154,13 @@ class CompletionsUp(Checks):
         self._own_answer_to_passed(crossing, request, entry.view.status)
         self._same(crossing, kind, below.completed is not None, "the driver below has not completed it")
         facts = request.book.facts
-        last = facts.get(f"intermediate_data: up {kind.name}", 0)
-        facts[f"intermediate_data: up {kind.name}"] = max(last, below.serial)
+        fact = _UP[kind]
+        last = facts.get(fact, 0)
+        facts[fact] = max(last, below.serial)
         if below.completed is not None:
-            order = f"completion {below.serial} goes up after {last} of the same connection"
+            order = (
+                "" if below.serial >= last else f"completion {below.serial} goes up after {last} of the same connection"
+            )
             self._same(crossing, kind, below.serial >= last, order)
 
     def _same(self, crossing: Crossing, kind: Kind, ok: bool, message: str) -> None:

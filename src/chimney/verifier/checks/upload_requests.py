@@ -295,10 +295,15 @@ class Needs(Checks):
     @polled
     def listen(self, link: str) -> None:
         """A link that cannot be read has lost its medium, or its interface."""
+        lost = False
+        for watched in self.verifier.links:
+            if watched.lost and watched.name == link:
+                lost = True
+        if not lost and link not in self._lost_links:
+            return
         now = self.verifier.clock()
-        lost = any(watched.lost for watched in self.verifier.links if watched.name == link)
         for number, own in self._links.items():
-            if own == link and (lost or link in self._lost_links):
+            if own == link:
                 self._media(number, lost, now)
         if lost:
             self._lost_links.add(link)
