@@ -277,7 +277,7 @@ class KernelApplication(Application):
         """Do what can be done now, one turn of it."""
         now = self.world.clock.now
         try:
-            if self.tcp.error is not None and not self.depth:
+            if self.tcp.error is not None and (not self.depth or self.end_of_stream):
                 raise self.tcp.error
             if self._pending and self.tcp.writable:
                 taken = self.tcp.send(self._pending[0], now)
