@@ -338,5 +338,5 @@ def test_the_log_is_told_every_segment(rig):
     assert rig.lines == [
         "a out kernel data 0..100 ack 0 win 65536 [PA] ts 1000/7",
         "a in data out of order: data 5..15 ack 100 win 65536 [A] ts 1000/7",
-        "a in garbage: 40 bytes that are no TCP segment",
+        "a in garbage: 6 bytes that are no TCP segment",
     ]

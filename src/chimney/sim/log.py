@@ -85,12 +85,13 @@ def describe(
                 that it cannot be far from.
     shift       the window scale.
     """
-    if len(frame) < tcp + 20:
-        return f"{len(frame)} bytes that are no TCP segment"
+    there = len(frame) - tcp
+    if there < 20:
+        return f"{max(there, 0)} bytes that are no TCP segment"
     _, _, sequence, acknowledged, size, flags, window = _tcp_header(frame, tcp)
     data = tcp + (size >> 4) * 4
     if not tcp + 20 <= data <= len(frame):
-        return f"a TCP header of {data - tcp} bytes in a frame of {len(frame)}"
+        return f"a TCP header of {data - tcp} bytes in a segment of {there}"
     start = unwrapped(sequence, *own)
     end = start + len(frame) - data + (flags & FIN)
     words = [f"data {start}..{end}" if end > start else f"at {start}"]
