@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from distributed import LocalCluster
 from typer.testing import CliRunner
 
 import chimney.sim.campaign
@@ -191,6 +192,13 @@ def test_without_distributed_there_is_a_remedy(monkeypatch):
     monkeypatch.delitem(sys.modules, "chimney.sim.cluster", raising=False)
     done = run("--scheduler", "tcp://127.0.0.1:1", "--no-coverage")
     assert done.exit_code == 2 and "pip install tcp-chimney[cluster]" in done.stdout
+
+
+def test_a_cluster_does_the_work(fake):
+    fake(7, "broken")
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster:
+        found = figures("--scheduler", cluster.scheduler_address, "--runs", 50, "--no-shrink", code=1)
+    assert found["runs"] == 50 and [failure["index"] for failure in found["failures"]] == [7]
 
 
 def test_ctrl_c_prints_what_there_is(fake, monkeypatch):
