@@ -166,7 +166,7 @@ class Side:
             if isinstance(driver, FaultyDriver):
                 before = driver.pending
                 driver.poll()
-                done += before - driver.pending if driver.holding else before
+                done += before
         return done
 
     def _count(self, what: str, tree: Tree) -> int:

@@ -124,8 +124,8 @@ class FaultyDriver(IntermediateDriver):
 
     @property
     def pending(self) -> int:
-        """How much waits to go up."""
-        return len(self.kept)
+        """How much waits for the turns of `poll`; what is held waits for `release`."""
+        return 0 if self.holding else len(self.kept)
 
     def poll(self) -> None:
         """Time passes: what has been kept long enough goes up."""
