@@ -1,11 +1,13 @@
 """Connections out of the kernel and back after a FIN or RST, in every state that they can be in then."""
 
 import dataclasses
+import errno
 import socket
 
 import pytest
 
-from chimney.host.linux import handover
+from chimney.conformance.wire import ip_packet
+from chimney.host.linux import handover, inject
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import TcpState, size_of
 from chimney.lab.firewall import Block
@@ -95,6 +97,27 @@ def test_our_fin_is_on_its_way(lab, helpers, family, simultaneous):
     helpers.wait_until(lambda: helpers.state_of(ours) is TcpState.CLOSE, "the end")
     lab.tap.drain()
     assert not lab.tap.resets()
+
+
+@FAMILIES
+@pytest.mark.parametrize("peer_closed", [False, True], ids=["FIN_WAIT1", "LAST_ACK"])
+def test_the_peer_resets_it_while_our_fin_is_on_its_way_back(lab, helpers, family, peer_closed):
+    """The reset is among what arrived meanwhile."""
+    ours, theirs = lab.connect(family)
+    if peer_closed:
+        theirs.shutdown(socket.SHUT_WR)
+        helpers.wait_until(lambda: helpers.state_of(ours) is TcpState.CLOSE_WAIT, "the peer's FIN")
+    deaf = Block(lab.peer, theirs.getsockname()[1])
+    ours.shutdown(socket.SHUT_WR)
+    placeholder = handover.take(ours, lab.device)
+    state = placeholder.state
+    assert state.state is (TcpState.LAST_ACK if peer_closed else TcpState.FIN_WAIT1)
+    said = inject.segment(state.remote, state.local, state.rcv_nxt, 0, inject.RST)
+    placeholder.give_back(state, lambda: [ip_packet(state.remote.address, state.local.address, said)])
+    assert helpers.state_of(ours) is TcpState.CLOSE
+    expected = errno.EPIPE if peer_closed else errno.ECONNRESET
+    assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == expected
+    deaf.remove()
 
 
 @FAMILIES

@@ -8,6 +8,7 @@ Sources: tcp(7), RFC 9293 (3.3.2), RFC 7323 (4.3); the rest was observed.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import time
@@ -85,7 +86,7 @@ def restore(
         return [], False
     unsent = _send(sock, unsent)
     if state.state in (TcpState.FIN_WAIT1, TcpState.LAST_ACK) and not unsent:
-        sock.shutdown(socket.SHUT_WR)
+        _shut_sending(sock)
     _verify(sock, state)
     return unsent, bool(unsent) and state.fin_sent
 
@@ -213,6 +214,15 @@ def _peer_says(state: KernelState, seq: int, ack: int, flags: int, timestamp: tu
     window = min(state.snd_wnd >> state.snd_wscale, 0xFFFF)
     said = inject.segment(state.remote, state.local, seq, ack, flags, window, timestamp)
     inject.deliver([said], state.remote.address, state.local.address)
+
+
+def _shut_sending(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        # The peer has reset the connection meanwhile: the application hears of it.
+        if error.errno != errno.ENOTCONN:
+            raise
 
 
 def _send(sock: socket.socket, data: list[memoryview]) -> list[memoryview]:
