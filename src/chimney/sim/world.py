@@ -181,6 +181,8 @@ class World:
         at, act = self._earliest()
         step = START + self._timed[0].at if self._timed else NEVER
         heal = self._heal_at()
+        if min(at, step, heal) >= NEVER:
+            return False
         if heal <= min(at, step):
             # What nobody can reach any more need not wait.
             if heal > until:
