@@ -53,7 +53,7 @@ _PLAIN_LAYERS = ((7, 0), (2, 1), (1, 2))
 _LATENCIES_US = ((4, 0), (3, 20), (2, 200), (1, 2000))
 # A hand-over of some ten gaps: shorter than a round trip, or so long that timers expire in it.
 _GAPS_US = ((2, 0), (2, 20), (4, 100), (3, 1000), (2, 20_000), (2, 100_000))
-_GRACES_US = ((6, 20_000), (2, 2_000), (2, 300_000))
+_GRACES_US = ((5, 20_000), (2, 2_000), (3, 600_000))
 
 # Hand-overs: half of them at numbers of events, early ones more likely than late ones, half at what the script does.
 _STAYS = ((1, 0), (8, 1), (6, 2), (2, 3), (1, 4))  # how often the connection is taken down
@@ -61,11 +61,11 @@ _BY_EVENT = 0.5
 _DOWN_AT_ONCE = 0.4  # that it is offloaded before anything happens
 _STAYS_DOWN = 0.35  # that it is not taken back: the target has it to the end
 _TOGETHER = 0.5  # that both sides hand over at about the same events
-_LAST_EVENT = 120
+_LAST_EVENT = 80
 _APPLICATION_BY_EVENT = 0.25  # that what an application does follows the hand-overs, event by event
 
 # A bad network
-_LOSS, _BURST, _JITTER, _REORDER, _DUPLICATE, _CORRUPT, _NARROW = 0.3, 0.15, 0.3, 0.3, 0.3, 0.15, 0.1
+_LOSS, _BURST, _JITTER, _REORDER, _DUPLICATE, _CORRUPT, _NARROW = 0.3, 0.15, 0.3, 0.3, 0.4, 0.15, 0.1
 _PARTITION, _CHANGE, _MTU, _GARBAGE = 0.3, 0.1, 0.1, 0.3
 _GRO = 0.2  # in any network: a NIC may merge segments
 _RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
@@ -77,8 +77,8 @@ _MTUS = {False: (576, 1000, 1400), True: (1280, 1400)}
 _LAYERS = ((2, 1), (2, 2), (1, 3))
 _FAULTY_LAYER = 0.7
 _DELAY, _MERGE, _SPLIT, _OUT_OF_MEMORY, _REFUSE, _ASKS = 0.5, 0.3, 0.3, 0.3, 0.15, 0.2
-_HOLD, _DRIVER_PAUSES, _DRIVER_UPLOADS = 0.5, 0.1, 0.2
-_HOLD_HAND_OVER = 0.6  # that what a driver keeps back is the end of a hand-over
+_HOLD, _DRIVER_PAUSES, _DRIVER_UPLOADS = 0.6, 0.1, 0.2
+_HOLD_HAND_OVER = 0.7  # that what a driver keeps back is the end of a hand-over
 _TARGET_PAUSES, _TARGET_UPLOADS, _SHORT, _FAILURE, _DIE = 0.15, 0.25, 0.25, 0.15, 0.04
 _DRIVER_RATES = (0.05, 0.2, 0.5, 1.0)
 
@@ -278,7 +278,7 @@ def _numbered(chance: Random) -> list[When]:
     plan = []
     for _ in range(_moves(chance)):
         plan.append(When(event=number))
-        number += chance.randint(0, 6) if chance.random() < 0.5 else chance.randint(1, 60)
+        number += chance.randint(0, 6) if chance.random() < 0.5 else chance.randint(1, 30)
     return plan
 
 

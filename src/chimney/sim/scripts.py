@@ -35,7 +35,7 @@ _ONE_SEGMENT = 0.5  # that a send fits into one segment
 _READ_SIZES = (100, 1000, 4096)
 _DEPTHS = (1, 1, 2, 4)
 # In microseconds: the delayed acknowledgement (40 ms), the retransmission (200 ms) and what follows them.
-_LONG_PAUSES = (5_000, 10_000, 50_000, 300_000)
+_LONG_PAUSES = (5_000, 50_000, 50_000, 300_000, 300_000, 1_000_000)
 
 
 def pick(chance: Random, table: Sequence[tuple[int, _Choice]]) -> _Choice:
@@ -346,7 +346,7 @@ def _stall(script: Script, side: Side) -> None:
         script.send(OTHER[side], SMALL_BUFFER // 2)
         script.at_once()
     script.mark()
-    script.pause()
+    pick(script.chance, ((2, script.pause), (1, script.rest)))()
     if script.chance.random() < 0.6:
         script.read(side, script.chance.choice(_DEPTHS))
         script.mark()
