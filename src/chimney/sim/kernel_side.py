@@ -109,36 +109,39 @@ class SimKernelSide:
         tcp = sock.tcp
         assert tcp is not None
         # A pacing timer may keep back what an acknowledgement has let go, until the state has been read.
-        held = machine.world.chance.random() < _PACED
-        if held:
-            cwnd, tcp.sender.cwnd = tcp.sender.cwnd, 0
+        cwnd = tcp.sender.cwnd if machine.world.chance.random() < _PACED else 0
+        tcp.sender.cwnd -= cwnd
         # The kernel's socket and the tap both get what arrives now.
-        self._gap()
-        if held:
-            tcp.sender.cwnd += cwnd
-        if tcp.state is TcpState.TIME_WAIT or machine.down:
-            # Nobody can connect where a connection waits for its end, or has no route.
-            raise NotOffloadable(f"the kernel refused to hand over {sock!r}: it is in state {tcp.state.name}")
+        machine.gap()
+        tcp.sender.cwnd += cwnd
+        if tcp.state in (TcpState.TIME_WAIT, TcpState.CLOSE) or machine.down:
+            raise NotOffloadable(f"the kernel refused to hand over {sock!r}: it has just ended, or has no route")
         sock.hears = False
         self._note("the cover stands")
-        self._gap()
+        machine.gap()
         now = machine.clock()
         if tcp.receiver.delayed_at != NEVER and tcp.state in (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT):
             # TCP_QUICKACK: the acknowledgement that is owed goes now.
             tcp.receiver.delayed_at = now
-            if not held:
+            if not cwnd:
                 machine.kernel.output(sock)
-        self._gap()
+        machine.gap()
+        if tcp.state is TcpState.CLOSE:
+            # It gave up meanwhile.
+            sock.hears = True
+            raise NotOffloadable(f"{sock!r} cannot be offloaded: its connection has just ended")
         state = self._dump(tcp)
         self._note("the state is read")
         # Its timers go on: what they send now, the dump does not tell.
-        machine.kernel.output(sock)
-        self._gap()
+        if cwnd:
+            tcp._dirty = True
+            machine.kernel.output(sock)
+        machine.gap()
         sock.last_state = tcp.state
         sock.tcp = None
         machine.owner = None
         self._note("the socket is recycled")
-        self._gap()
+        machine.gap()
         return state
 
     def _dump(self, tcp: ModelTcp) -> KernelState:
@@ -196,36 +199,35 @@ class SimKernelSide:
     def _restore(self, state: KernelState, meanwhile: Callable[[], list[bytes]]) -> None:
         machine, sock = self._machine, self._socket
         kernel = machine.kernel
-        self._gap()
+        machine.gap()
         if machine.down:
             raise UploadFailed(f"the kernel refused to take {sock!r} back: the network is unreachable")
         tcp = self._build(state)
-        self._gap()
+        machine.gap()
         # It hears what is injected, and nothing else.
         sock.tcp, machine.owner = tcp, "kernel"
         self._note("the socket is restored")
+        rcv_nxt = (state.rcv_nxt - state.fin_received) & _MASK
+        if state.state in (TcpState.CLOSE_WAIT, TcpState.LAST_ACK) and not state.reset:
+            self._peer_says(tcp, state, rcv_nxt, state.snd_una, _FIN | _ACK)
         kernel.output(sock)
         if not state.reset:
             packets = meanwhile()
             sock.hears = True
             kernel.inject(packets)
             sock.hears = False
-            self._gap()
+            machine.gap()
         sock.hears = True
         self._note("the socket hears")
-        self._gap()
+        machine.gap()
         tcp.probe_window(machine.clock())
         kernel.output(sock)
         if state.reset or state.state is TcpState.CLOSE:
             return
-        rcv_nxt = (state.rcv_nxt - state.fin_received) & _MASK
-        if state.state in (TcpState.CLOSE_WAIT, TcpState.LAST_ACK):
-            self._peer_says(tcp, state, rcv_nxt, state.snd_una, _FIN | _ACK)
-            kernel.output(sock)
-        if state.state in (TcpState.FIN_WAIT1, TcpState.LAST_ACK):
+        if state.state in (TcpState.FIN_WAIT1, TcpState.LAST_ACK) and tcp.state is not TcpState.CLOSE:
             tcp.shutdown(machine.clock())
             kernel.output(sock)
-        self._gap()
+        machine.gap()
 
     def _build(self, state: KernelState) -> ModelTcp:
         """The connection as a socket in repair mode has it, what is replayed silently included."""
@@ -274,14 +276,6 @@ class SimKernelSide:
 
     def inject(self, packets: list[bytes]) -> None:
         self._machine.kernel.inject(packets)
-
-    def _gap(self) -> None:
-        """The next step takes its time."""
-        machine = self._machine
-        if machine.gap_us:
-            gap = machine.world.chance.randint(0, machine.gap_us)
-            if gap:
-                machine.world.elapse(machine, gap)
 
     def _note(self, text: str) -> None:
         self._machine.world.note(self._machine.side, "kern", text)

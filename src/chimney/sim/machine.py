@@ -62,7 +62,7 @@ class Machine:
         self.network = world.network
         self.nic = world.network.link(side, MACS[index])
         self.nic.set_filter(None)
-        self.gap_us = host.gap_us
+        self._gap_us = host.gap_us
         self.receive_room = 4 << 20
         self.send_room = 4 << 20
         self.owner: str | None = "kernel"
@@ -160,6 +160,13 @@ class Machine:
             return
         self.world.doors[self.side].out(speaker, frame)
         self.network.carry(self.nic, frame, vlan)
+
+    def gap(self) -> None:
+        """Its process is at a step of a hand-over, which takes some time."""
+        if self._gap_us:
+            microseconds = self.world.chance.randint(0, self._gap_us)
+            if microseconds:
+                self.world.elapse(self, microseconds)
 
     # What happens to it
 

@@ -40,6 +40,7 @@ class SimPlatform:
         machine = self._machine
         if device != machine.device:
             raise LinkError(errno.ENODEV, f"{device}: there is no such network interface here")
+        machine.gap()
         link = TapLink(machine, machine.descriptor())
         machine.taps.append(link)
         self._links[link.fileno()] = link
