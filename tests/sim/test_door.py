@@ -154,6 +154,19 @@ def test_the_right_edge_goes_back(rig):
     assert rig.out(0, 0, 1024, window=7) == ["monotone window"]
 
 
+def test_behind_the_peer_s_fin_a_window_means_nothing(rig):
+    assert rig.out(0, 0, 0, window=16) == []
+    rig.arrive(0, 10, flags=ACK | FIN)
+    assert rig.out(0, 0, 11, window=1) == []
+
+
+def test_an_acknowledgement_ahead_of_what_was_sent(rig):
+    """A kernel that was told so takes for sent what has never left."""
+    assert rig.out(500) == []
+    assert rig.door.facts.seq_end == 0
+    assert rig.out(0, 500, flags=ACK | FIN) == []
+
+
 def test_the_timestamp_goes_back(rig):
     assert rig.out(0) == []
     rig.stamp -= 1

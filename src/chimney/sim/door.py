@@ -126,7 +126,8 @@ class Door:
         elif length and 0 <= facts.fin < end:
             self._broken("streams", f"data up to {end} behind the FIN at {facts.fin}")
         self._count(start, end, length)
-        if end > seq_end:
+        # Without a byte it says little: what a kernel takes for sent may never have left (SND.NXT of a dump is a guess).
+        if end > seq_end and end > start:
             facts.seq_end = end
         self._check_options(frame, tcp + 20, data)
         self._check_acknowledgement(acknowledged, window, flags)
@@ -161,7 +162,9 @@ class Door:
         window <<= self._shift
         edge = ack + window
         if edge < facts.edge:
-            self._broken("monotone window", f"the right edge goes back to {edge}, after {facts.edge}")
+            # Behind the peer's FIN there is nothing that a window could be for.
+            if not 0 <= self.heard.fin < self.in_order:
+                self._broken("monotone window", f"the right edge goes back to {edge}, after {facts.edge}")
         else:
             facts.edge = edge
         facts.window = window
@@ -257,7 +260,7 @@ class Door:
                 event = "data out of order"
             else:
                 event = "data" if end > self.in_order else "data again"
-        if end > before:
+        if end > before and end > start:
             heard.seq_end = end
         if end > self.in_order and end > start:
             self._take_in(start, end)
