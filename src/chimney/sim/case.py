@@ -187,6 +187,7 @@ class Garbage(_Step, frozen=True):
         "ack-old",  # an old acknowledgement
         "paws",  # a segment with an old timestamp
         "options",  # options that make no sense
+        "urgent",  # an acknowledgement with URG, for which a target wants its connection uploaded
         "truncated",  # a TCP header that ends too early
         "checksum",  # a wrong checksum
         "random",  # bytes behind the IP header

@@ -195,6 +195,10 @@ def _options(known: _Target, step: case.Garbage, by: case.Side) -> _Made:
     return known.sent, known.acked, wire.ACK, _BAD_OPTIONS[step.offset // 2 % len(_BAD_OPTIONS)], b""
 
 
+def _urgent(known: _Target, step: case.Garbage, by: case.Side) -> _Made:
+    return known.sent, known.acked, wire.ACK | wire.URG, known.timestamps(0), b""
+
+
 def _next_data(known: _Target, step: case.Garbage, by: case.Side) -> _Made:
     """Data that would be taken if the rest of it made sense."""
     return known.has, known.acked, wire.ACK | wire.PSH, known.timestamps(0), _FILLER * max(step.amount, 1)
@@ -210,6 +214,7 @@ _MAKERS: dict[str, _Maker] = {
     "ack-old": _ack_old,
     "paws": _paws,
     "options": _options,
+    "urgent": _urgent,
     "truncated": _next_data,
     "checksum": _next_data,
     "random": _next_data,

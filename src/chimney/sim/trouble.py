@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 TROUBLE = (case.Change, case.Partition, case.Mtu, case.Garbage, case.Driver, case.Target, case.Die)
 """The steps that `Trouble.do` does."""
 
+# A target asks for an upload for these when that has happened, and a verifier knows whether it has.
+_NEED_A_CAUSE = (UploadReason.RECEIVED_URGENT_DATA, UploadReason.TIMEOUT_EXPIRATION, UploadReason.INVALID_STATE)
+
 _SIDES: tuple[case.Side, case.Side] = ("a", "b")
 
 
@@ -255,8 +258,10 @@ class Trouble:
                 if target.paused or target.uploading:
                     target.resume()
             case "upload":
+                reason = UploadReason[step.reason]
                 for tcp in list(target.connections.values()):
-                    target.request_retrieve(tcp.flow, UploadReason[step.reason])
+                    if reason not in _NEED_A_CAUSE:
+                        target.request_retrieve(tcp.flow, reason)
             case "update-failure":
                 for tcp in target.connections.values():
                     target.fail_update(tcp.flow)
