@@ -153,8 +153,8 @@ class Trouble:
         for side in _SIDES:
             if self.world.machines[side].nic.mtu < self._mtu[side]:
                 self._set_mtu(side, self._mtu[side])
-            if self.world.machines[side].target is not None:
-                self._in_process(side, lambda side=side: self._behave(side))  # type: ignore[misc]
+            # Trouble may be on its way to a process that has been busy for long, and come before this.
+            self._in_process(side, lambda side=side: self._behave(side), adapter=False)  # type: ignore[misc]
 
     def _set_mtu(self, side: case.Side, mtu: int) -> None:
         """The kernel knows at once; a target learns of it with the next path that is offloaded to it. Until then the
@@ -182,15 +182,16 @@ class Trouble:
 
     # Within a process
 
-    def _in_process(self, side: case.Side, act: Callable[[], None]) -> None:
-        """Have something done in a turn of a side's process, if that has a stack."""
+    def _in_process(self, side: case.Side, act: Callable[[], None], adapter: bool = True) -> None:
+        """Have something done in a turn of a side's process, if that has a stack; ``adapter``: which is made to have one.
+        """
         stack = self.world.stacks.get(side)
         machine = self.world.machines[side]
         if stack is None or machine.dead:
             return
 
         def run() -> bool:
-            if machine.target is None:
+            if adapter and machine.target is None:
                 try:
                     stack.adapter(machine.device)
                 except NotOffloadable:

@@ -279,6 +279,9 @@ class World:
         if self.note_to is not None:
             self.note(getattr(step, "side", "-"), "do", _said(step))
         side: Side | None = getattr(step, "side", None)
+        if self._healed and not isinstance(step, Offload | Upload | _Behave):
+            # It comes too late: everybody behaves.
+            return
         if side is None:
             assert not isinstance(step, _Behave)
             self.trouble.do(step)
