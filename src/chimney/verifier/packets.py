@@ -18,6 +18,12 @@ IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
 TCP = 6
 NO_VLAN = -1
 
+_ETHERNET = struct.Struct("!6s6sH")
+_IPV4 = struct.Struct("!BBHHHBBxx4s4s")
+_IPV6 = struct.Struct("!IHBB16s16s")
+_TCP = struct.Struct("!HHIIBBH")
+_STAMPS = struct.Struct("!II")
+
 
 @dataclass(slots=True, eq=False)
 class Segment:
@@ -37,7 +43,8 @@ class Packet:
     all; a super-segment's wire segments come from `segments`. ``book`` is the offloaded connection it belongs to, if
     there is one; ``stream`` the last one of its addresses and ports.
     ``sent`` False: the link had no room, or failed. ``expected`` is the position that was next when it arrived,
-    ``interface`` the link's own address. ``acts`` False: a target may not take it.
+    ``interface`` the link's own address. ``acts`` False: a target may not take it. ``timestamps`` are TSval and TSecr
+    (RFC 7323), None without the option.
     """
 
     number: int
@@ -78,12 +85,7 @@ class Packet:
     acts: bool = True
     expected: int = 0
     interface: bytes = b""
-
-    @property
-    def timestamps(self) -> tuple[int, int] | None:
-        """TSval and TSecr (RFC 7323), None without the option."""
-        value = self.options.get(8)
-        return None if value is None or len(value) != 8 else struct.unpack("!II", value)
+    timestamps: tuple[int, int] | None = None
 
     @property
     def sack_blocks(self) -> list[tuple[int, int]]:
@@ -133,9 +135,10 @@ def parse(packet: Packet, header: memoryview) -> None:
     """
     if len(header) < 14:
         return
-    packet.destination_mac, packet.source_mac = bytes(header[:6]), bytes(header[6:12])
-    (packet.ethertype,) = struct.unpack_from("!H", header, 12)
-    following = sum(part.nbytes for part in packet.parts)
+    packet.destination_mac, packet.source_mac, packet.ethertype = _ETHERNET.unpack_from(header)
+    following = 0
+    for part in packet.parts:
+        following += part.nbytes
     if packet.ethertype == IPV4:
         start, end = _ipv4(packet, header)
     elif packet.ethertype == IPV6:
@@ -149,13 +152,20 @@ def parse(packet: Packet, header: memoryview) -> None:
 def _ipv4(packet: Packet, header: memoryview) -> tuple[int, int]:
     if len(header) < 34 or header[14] >> 4 != 4:
         return 0, 0
-    length = (header[14] & 15) * 4
-    packet.traffic_class = header[15]
-    packet.ip_length, packet.identification, fragment = struct.unpack_from("!HHH", header, 16)
+    (
+        version,
+        packet.traffic_class,
+        packet.ip_length,
+        packet.identification,
+        fragment,
+        packet.hops,
+        packet.protocol,
+        packet.source,
+        packet.destination,
+    ) = _IPV4.unpack_from(header, 14)
+    length = (version & 15) * 4
     packet.dont_fragment = bool(fragment & 0x4000)
     packet.fragment = bool(fragment & 0x3FFF)
-    packet.hops, packet.protocol = header[22], header[23]
-    packet.source, packet.destination = bytes(header[26:30]), bytes(header[30:34])
     packet.ip_options = length > 20
     return 14 + length, 14 + packet.ip_length
 
@@ -163,10 +173,9 @@ def _ipv4(packet: Packet, header: memoryview) -> tuple[int, int]:
 def _ipv6(packet: Packet, header: memoryview) -> tuple[int, int]:
     if len(header) < 54 or header[14] >> 4 != 6:
         return 0, 0
-    (word, length, packet.protocol, packet.hops) = struct.unpack_from("!IHBB", header, 14)
+    word, length, packet.protocol, packet.hops, packet.source, packet.destination = _IPV6.unpack_from(header, 14)
     packet.traffic_class, packet.flow_label = (word >> 20) & 0xFF, word & 0xFFFFF
     packet.ip_length = length + 40
-    packet.source, packet.destination = bytes(header[22:38]), bytes(header[38:54])
     packet.fragment = packet.protocol == 44
     return 54, 54 + length
 
@@ -182,17 +191,22 @@ def _tcp(packet: Packet, header: memoryview, start: int, end: int, following: in
         offset,
         packet.flags,
         packet.window,
-    ) = struct.unpack_from("!HHIIBBH", header, start)
+    ) = _TCP.unpack_from(header, start)
     size = (offset >> 4) * 4
     if size < 20 or len(header) < start + size:
         return
     packet.tcp = True
     packet.tcp_header_length = size
-    packet.options = _options(bytes(header[start + 20 : start + size]))
-    inline = header[start + size : min(len(header), end)]
-    if inline.nbytes:
+    if size > 20:
+        packet.options = _options(bytes(header[start + 20 : start + size]))
+        stamps = packet.options.get(8)
+        if stamps is not None and len(stamps) == 8:
+            packet.timestamps = _STAMPS.unpack(stamps)
+    packet.payload_length = following
+    if start + size < min(len(header), end):
+        inline = header[start + size : min(len(header), end)]
         packet.parts.insert(0, inline)
-    packet.payload_length = inline.nbytes + following
+        packet.payload_length += inline.nbytes
 
 
 def _options(data: bytes) -> dict[int, bytes]:

@@ -79,11 +79,11 @@ def below(item: ObjectBook) -> Iterator[ObjectBook]:
 
 def same_state(one: object, other: object, *besides: str) -> bool:
     """Whether two state structures (None: none) agree, but for the members ``besides``."""
-    kind: Any = type(one)
-    if kind is not type(other):
-        return False
-    if one is None:
+    if one == other:
         return True
+    kind: Any = type(one)
+    if not besides or kind is not type(other):
+        return False
     values = _values(kind, besides)
     return values(one) == values(other)
 

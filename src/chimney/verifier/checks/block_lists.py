@@ -41,16 +41,9 @@ _STRUCTURES = {
     Layer.TCP: (TcpConst, TcpCached, TcpDelegated),
 }
 _CLASSES = ("CONST", "CACHED", "DELEGATED")
+_SUFFIXES = {kind: kind.name.rpartition("_")[2] for kind in OffloadStateType}
 _UPDATES_IN_BOTH = (Kind.INITIATE, Kind.INITIATE_COMPLETE)
 _FILLED_IN = ("vlan_id", "user_priority", "send_data_head", "send_data_tail")
-
-
-def rows(blocks: tuple[BlockView, ...]) -> Iterator[tuple[BlockView | None, list[BlockView]]]:
-    """The rows of a tree, each with the block that it depends on."""
-    found: dict[int, tuple[BlockView | None, list[BlockView]]] = {}
-    for block in blocks:
-        found.setdefault(id(block.parent), (block.parent, []))[1].append(block)
-    yield from found.values()
 
 
 def descendants(blocks: tuple[BlockView, ...], root: BlockView) -> Iterator[BlockView]:
@@ -84,9 +77,13 @@ class TreeChecks(Checks):
         if not crossing.boundary.top:
             return
         blocks = crossing.blocks
+        layers: dict[int, Layer] = {}
+        unmixed = [
+            layers.setdefault(id(block.parent), layer_of(block.type)) is layer_of(block.type) for block in blocks
+        ]
         self.check(
             "bl.next.same-layer",
-            all(len({layer_of(block.type) for block in row}) == 1 for _, row in rows(blocks)),
+            all(unmixed),
             "a row mixes layers",
             crossing,
         )
@@ -169,7 +166,7 @@ def _type_matches(block: BlockView) -> bool:
         size = 4 if block.type <= OffloadStateType.IP4 else 16
         if len(block.const.source_address) != size:
             return False
-    suffix = block.type.name.rpartition("_")[2]
+    suffix = _SUFFIXES[block.type]
     if suffix not in _CLASSES:
         return _has_all(block)
     named = _CLASSES.index(suffix)
@@ -371,5 +368,5 @@ def _converted(handler: BlockView, call: BlockView, kind: Kind) -> bool:
         and same_state(handler.const, call.const, *besides)
         and same_state(handler.cached, call.cached, *besides)
         and same_state(handler.delegated, call.delegated, *besides)
-        and [view.nbl for view in handler.chain] == [view.nbl for view in call.chain]
+        and (handler.chain == call.chain or [view.nbl for view in handler.chain] == [view.nbl for view in call.chain])
     )

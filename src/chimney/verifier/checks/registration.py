@@ -43,17 +43,26 @@ class RegistrationChecks(Checks):
         super().__init__(verifier)
         self._fetched: dict[tuple[int, int], int] = {}
         self._judged: set[tuple[str, int]] = set()
+        # How many tables there were when they were found to be whole: what was registered does not change.
+        self._whole_with: dict[tuple[int, tuple[type, ...]], int] = {}
 
     def _tables(self, boundary: Boundary, kinds: tuple[type, ...]) -> list[object]:
         return [table for table in self.books.of(boundary).tables if isinstance(table, kinds)]
 
     def _whole(self, boundary: Boundary, kinds: tuple[type, ...]) -> bool:
         """Whether exactly one complete table of each of these kinds is there."""
+        known = (boundary.number, kinds)
+        count = len(self.books.of(boundary).tables)
+        if self._whole_with.get(known) == count:
+            return True
         tables = self._tables(boundary, kinds)
-        return len(tables) == len(kinds) and all(
+        whole = len(tables) == len(kinds) and all(
             any(type(table) is kind and complete(table) for table in tables)  # type: ignore[arg-type]
             for kind in kinds
         )
+        if whole:
+            self._whole_with[known] = count
+        return whole
 
     def _first(self, what: str, boundary: Boundary) -> bool:
         key = (what, boundary.number)
