@@ -183,7 +183,8 @@ class Trouble:
     # Within a process
 
     def _in_process(self, side: case.Side, act: Callable[[], None], adapter: bool = True) -> None:
-        """Have something done in a turn of a side's process, if that has a stack; ``adapter``: which is made to have one.
+        """Have something done in a turn of a side's process, if that has a stack; ``adapter``: its adapter is made if
+        there is none yet.
         """
         stack = self.world.stacks.get(side)
         machine = self.world.machines[side]
@@ -286,7 +287,8 @@ class Trouble:
     def _behave(self, side: case.Side) -> None:
         machine = self.world.machines[side]
         target = machine.target
-        assert target is not None
+        if target is None:
+            return
         target.allocate = None
         if target.paused or target.uploading:
             target.resume()
