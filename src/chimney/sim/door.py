@@ -83,7 +83,7 @@ class Door:
         # What has arrived beyond a gap: start -> end, neither sorted nor merged.
         self._islands: dict[int, int] = {}
         self._garbage: list[bytes] = []
-        # When the newest byte arrived since a segment has left; -1: none has.
+        # When the newest byte arrived in order since a segment has left; -1: none has.
         self._data_at = -1
 
     def sequence(self, position: int) -> int:
@@ -126,7 +126,7 @@ class Door:
         elif length and 0 <= facts.fin < end:
             self._broken("streams", f"data up to {end} behind the FIN at {facts.fin}")
         self._count(start, end, length)
-        # Without a byte it says little: what a kernel takes for sent may never have left (SND.NXT of a dump is a guess).
+        # Without a byte it says little: what a kernel takes for sent may never have left (a dump's SND.NXT is a guess).
         if end > seq_end and end > start:
             facts.seq_end = end
         self._check_options(frame, tcp + 20, data)
@@ -255,11 +255,13 @@ class Door:
             end += 1
             event = "FIN"
         elif length:
-            self._data_at = self._world.clock.now
             if start > self.in_order:
                 event = "data out of order"
+            elif end <= self.in_order:
+                event = "data again"
             else:
-                event = "data" if end > self.in_order else "data again"
+                event = "data"
+                self._data_at = self._world.clock.now
         if end > before and end > start:
             heard.seq_end = end
         if end > self.in_order and end > start:
