@@ -111,6 +111,13 @@ def test_of_each_kind_one_failing_run_is_kept(fake, tmp_path):
     assert all(f"seed1-run{number}: " in done.stdout for number in range(4))
 
 
+def test_what_is_not_found_again_is_said(fake):
+    fake(3, "broken-once")
+    done = run("--runs", 10)
+    assert done.exit_code == 1 and "seed1-run3: broken" in done.stdout
+    assert "It was not found again: something else than the case decides it." in done.stdout
+
+
 def test_it_ends_at_the_first_failures(fake):
     for index in range(100, 200):
         fake(index, "broken")

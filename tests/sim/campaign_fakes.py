@@ -39,10 +39,8 @@ def run(case, *, log=None, tap=None, verify=True):
     findings = []
     if what == "exit":
         os._exit(3)
-    elif what == "exit-once":
-        if not Path(where[0] + "-done").exists():
-            Path(where[0] + "-done").touch()
-            os._exit(3)
+    elif what == "exit-once" and _first_time(where[0]):
+        os._exit(3)
     elif what in ("hang", "hang-hard"):
         if what == "hang-hard":
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
@@ -52,7 +50,7 @@ def run(case, *, log=None, tap=None, verify=True):
         raise ZeroDivisionError("by nothing")
     elif what == "memory":
         findings = [Finding("memory", str(len(bytearray(8 << 30))), 1, 1)]
-    elif what == "broken":
+    elif what == "broken" or what == "broken-once" and _first_time(where[0]):
         findings = [Finding("broken", f"seed {case.seed}", 1, 1)] * 7 + [Finding("more", "", 2, 2)]
     elif what == "work":
         sum(range(2_000_000))
@@ -67,6 +65,14 @@ def run(case, *, log=None, tap=None, verify=True):
         cells=Counter({Cell("ESTABLISHED", "data", f"phase {case.seed % 3}"): 1}),
         rules=Counter({"some.rule": 1}),
     )
+
+
+def _first_time(where):
+    marker = Path(where + "-done")
+    if marker.exists():
+        return False
+    marker.touch()
+    return True
 
 
 def sweep(case, run):

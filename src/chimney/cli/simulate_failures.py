@@ -31,7 +31,8 @@ _LONGEST_WHY = 300
 class Example:
     """A failing run, made small: what it is called, what was found, its log, and the file that has the case.
 
-    ``runs`` is how many it took to make it small; 0: it is as it was found.
+    ``runs`` is how many it took to make it small; 0: it is as it was found. ``again`` says whether it was found again
+    when the log was made; ``findings`` are those of the campaign if not.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Example:
     log: tuple[str, ...]
     path: Path
     runs: int
+    again: bool
 
 
 def look(plan: Plan, index: int, line: Callable[[str], None] | None, pcapng: Path | None) -> Outcome:
@@ -77,10 +79,11 @@ def examine(plan: Plan, failures: Iterable[Failure], folder: Path, shrink: bool)
             case, runs = _small(minder, plan, failure) if shrink else (failure.case, 0)
             log: list[str] = []
             outcome = minder.single(Single(plan, case, log=True), log.append)
-            findings = tuple(outcome.findings[:FINDINGS_KEPT]) or failure.findings
+            again = [finding for finding in outcome.findings if finding.kind == kind]
+            findings = tuple(outcome.findings[:FINDINGS_KEPT]) if again else failure.findings
             name = plan.name(failure.index, failure.variant)
-            path = _write(folder, name, kind, case, next((f for f in findings if f.kind == kind), findings[0]))
-            yield Example(name, kind, case, findings, tuple(log), path, runs)
+            path = _write(folder, name, kind, case, again[0] if again else findings[0])
+            yield Example(name, kind, case, findings, tuple(log), path, runs, bool(again))
 
 
 def _small(minder: Minder, plan: Plan, failure: Failure) -> tuple[Case, int]:

@@ -99,6 +99,8 @@ class Report:
             say("")
             for finding in example.findings:
                 say(f"{example.name}: {finding}")
+            if not example.again:
+                say("It was not found again: something else than the case decides it.")
             small = f"made small in {example.runs} runs, and " if example.runs else ""
             say(f"{small}kept: chimney simulate --replay {quote(str(example.path))} --log")
         if self.figures.failures:
@@ -147,6 +149,7 @@ class Report:
             "findings": dict(sorted(figures.findings.items())),
             "failures": [self._failure(failure) for failure in figures.failures],
             "kept": {example.name: str(example.path) for example in self.examples},
+            "not_found_again": [example.name for example in self.examples if not example.again],
             "problems": self.problems,
             "ok": not figures.failed and not self.problems,
         }
