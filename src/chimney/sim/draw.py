@@ -84,6 +84,9 @@ _DRIVER_RATES = (0.05, 0.2, 0.5, 1.0)
 
 _ALLOCATIONS = ("neighbor", "path", "connection", "transmit buffer", "receive buffer", "buffered data", "segment")
 _REASONS = tuple(UploadReason.__members__)
+# What a target must have met before it may say so.
+_CAUSED = ("RECEIVED_URGENT_DATA", "TIMEOUT_EXPIRATION", "INVALID_STATE")
+_TARGET_REASONS = tuple(reason for reason in _REASONS if reason not in _CAUSED)
 Action = Literal["hold", "release", "upload", "pause", "resume", "upload-all"]
 _KINDS = get_args(get_type_hints(Garbage)["kind"])
 
@@ -425,8 +428,8 @@ def _bad_target(draft: _Draft, side: Side) -> None:
             steps.append(Target(at=start.at, event=start.event, side=side, what="upload-all"))
         steps.append(Target(at=stop.at, event=stop.event, side=side, what="resume"))
     if chance.random() < _TARGET_UPLOADS:
-        when = draft.around()
-        steps.append(Target(at=when.at, event=when.event, side=side, what="upload", reason=chance.choice(_REASONS)))
+        when, reason = draft.around(), chance.choice(_TARGET_REASONS)
+        steps.append(Target(at=when.at, event=when.event, side=side, what="upload", reason=reason))
     if chance.random() < _SHORT:
         start = draft.around()
         stop = _later(chance, start)
