@@ -162,12 +162,11 @@ class Sender:
         if self.probe_at == NEVER and self.rto_at == NEVER and self.nxt < self.write_seq:
             self.probe_at = now + self.rto
 
-    def acceptable_seq(self, unit: int) -> int:
-        """The sequence number for a segment without data: what comes next, unless the peer has taken back its window
-        (by more than a ``unit`` of its scale): then the peer would not look at it.
+    def acceptable_seq(self) -> int:
+        """The sequence number for a segment without data: what comes next, but not beyond the window. There the peer
+        would not look at it; and what counts as sent may never have left the kernel that it was restored from.
         """
-        edge = self.una + self.wnd
-        return self.max if self.max < edge + unit else max(edge, self.una)
+        return min(self.max, self.una + self.wnd)
 
     # What arrives
 
@@ -336,9 +335,9 @@ class Sender:
             at, gap = self._skip_sacked(at)
         if at != self.una and (not self.sacked or at > self.sacked[-1][0]):
             return None
-        end = self.end
-        count = min(end - at, size, gap, self.max - at)
-        fin = at + count == self.fin_at < self.max
+        room = self.una + self.wnd - at
+        count = min(self.end - at, size, gap, self.max - at, room)
+        fin = at + count == self.fin_at < self.max and room > count
         if count <= 0 and not fin:
             return None
         if not peek:

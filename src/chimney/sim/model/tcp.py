@@ -183,8 +183,10 @@ class ModelTcp:
             return count
         if unread:
             return -1  # the buffer is empty
+        if self.receiver.fin_received:
+            return 0
         self._raise_error()
-        return 0 if self.receiver.fin_received or self.state is CLOSE else -1
+        return 0 if self.state is CLOSE else -1
 
     def shutdown(self, now: int) -> None:
         """Closes the sending half; a second time does nothing. Raises OSError if the connection is over."""
@@ -197,7 +199,7 @@ class ModelTcp:
         if self.state in (ESTABLISHED, CLOSE_WAIT, FIN_WAIT1, FIN_WAIT2) or (
             self.state in _FIN_UNACKED and self.sender.max < self.sender.write_seq
         ):
-            self._reply(RST | ACK, self.sender.acceptable_seq(1 << self.receiver.scale), now)
+            self._reply(RST | ACK, self.sender.acceptable_seq(), now)
         self.receiver.unread.clear()
         self._over()
 
@@ -311,6 +313,7 @@ class ModelTcp:
 
     def _reply(self, flags: int, seq: int, now: int, payload: bytes = b"") -> None:
         self._replies.append(self._segment(flags, seq, payload, now))
+        self._dirty = True
 
     # States
 
@@ -407,7 +410,7 @@ class ModelTcp:
             self._bare_probe = False
             out.append(self._segment(ACK, sender.una - 1, b"", now))
         nodelay = self.settings.nodelay
-        if sender.nxt < sender.max or sender.nxt < sender.write_seq or sender.resending:
+        if sender.nxt < sender.write_seq or sender.resending:
             while True:
                 if piece is None:
                     piece = sender.piece(self._room(largest), nodelay)
@@ -417,7 +420,7 @@ class ModelTcp:
                 piece = None
             sender.wait_for_window(now)
         if receiver.ack_now or now >= receiver.delayed_at:
-            out.append(self._segment(ACK, sender.acceptable_seq(1 << receiver.scale), b"", now))
+            out.append(self._segment(ACK, sender.acceptable_seq(), b"", now))
         return out
 
     def _data(self, piece: Piece, now: int) -> Segment:
