@@ -1,11 +1,15 @@
 """The table of cells, what cannot be reached of it, and how both are shown."""
 
 from io import StringIO
+from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
 import pytest
 from rich.console import Console
 
+from chimney.conformance.handshake import delegated
+from chimney.host.connection import Owner
+from chimney.ndis.status import TcpConnectionState
 from chimney.sim import case, coverage
 from chimney.sim.coverage import EVENTS, PHASES, STATES, UNREACHABLE, unreachable
 from chimney.sim.outcome import Cell
@@ -66,25 +70,55 @@ def test_some_that_cannot_be(cell):
     assert unreachable(cell) is not None
 
 
-def steps():
-    """A step of every kind and of every `what`."""
-    plain = [case.Send(at=0, side="a", size=1), case.Read(at=0, side="a")]
-    plain += [kind(at=0, side="a") for kind in (case.Shutdown, case.Abort, case.Detach, case.Die)]
-    return plain + [
+def test_what_makes_trouble_is_in_the_table():
+    steps = [case.Die(at=0)] + [
         kind(at=0, what=what) for kind in (case.Driver, case.Target) for what in get_args(get_type_hints(kind)["what"])
     ]
+    expected = coverage.EVENT_GROUPS["failures"].keys() | {"upload request", "upload all"}
+    assert {coverage.event_of(step) for step in steps} == expected
 
 
-def test_what_a_step_does_to_a_connection_is_in_the_table():
-    assert len(steps()) == 6 + 6 + 9
-    assert {coverage.event_of(step) for step in steps()} == coverage.EVENT_GROUPS["failures"].keys() | {
-        "send", "receive", "shutdown", "abort", "close", "upload request", "upload all",
-    }  # fmt: skip
+def test_what_applications_do_counts_where_it_begins():
+    assert {
+        coverage.event_of(step) for step in (case.Mtu(at=0), case.Send(at=0, side="a", size=1), case.Offload(at=0))
+    } == {""}
 
 
-def test_steps_that_do_nothing_to_a_connection():
-    assert coverage.event_of(case.Mtu(at=0)) == coverage.event_of(case.Nodelay(at=0, side="a")) == ""
-    assert coverage.event_of(case.Offload(at=0)) == "", "it counts where it begins"
+@pytest.mark.parametrize(
+    ("owner", "speaks", "step", "phase"),
+    [
+        ("KERNEL", "kernel", "", "kernel"),
+        ("KERNEL", "kernel", "cut", "cut"),
+        ("OFFLOADING", "target", "", "initiating"),
+        ("OFFLOADING", None, "restoring", "restoring"),
+        ("OFFLOADING", "kernel", "", "restoring"),
+        ("TARGET", "target", "", "target"),
+        ("UPLOADING", "target", "", "terminating"),
+        ("UPLOADING", None, "restoring", "restoring"),
+        ("UPLOADING", "kernel", "", "restoring"),
+        ("APPLICATION", "kernel", "", "kernel"),
+    ],
+)
+def test_where_a_hand_over_is(owner, speaks, step, phase):
+    machine = SimpleNamespace(
+        owner=speaks, phase=step, dead=False, state="FIN-WAIT-2", sock=SimpleNamespace(tcp="something")
+    )
+    connection = SimpleNamespace(owner=Owner[owner], chimney=None)
+    assert coverage.cell_of(machine, connection, "data") == Cell("FIN-WAIT-2", "data", phase)
+    machine.dead, machine.phase = True, ""
+    assert coverage.cell_of(machine, connection, "data").phase == "kernel", "whoever had it"
+
+
+def test_the_state_of_a_connection_that_is_nowhere():
+    """Its terminate has completed, and the kernel does not have it yet."""
+    machine = SimpleNamespace(
+        owner=None, phase="restoring", dead=False, state="ESTABLISHED", sock=SimpleNamespace(tcp=None)
+    )
+    chimney = SimpleNamespace(terminated=SimpleNamespace(delegated=delegated(0, state=TcpConnectionState.FIN_WAIT_1)))
+    connection = SimpleNamespace(owner=Owner.UPLOADING, chimney=chimney)
+    assert coverage.cell_of(machine, connection, "RST") == Cell("FIN-WAIT-1", "RST", "restoring")
+    chimney.terminated = None
+    assert coverage.cell_of(machine, connection, "RST") == Cell("ESTABLISHED", "RST", "restoring")
 
 
 def test_totals_and_what_was_missed():
@@ -93,7 +127,9 @@ def test_totals_and_what_was_missed():
     totals = coverage.totals(seen)
     assert (totals.cells, totals.reachable) == (coverage.TOTAL, len(REACHABLE))
     assert (totals.visited, totals.visits) == (2, 1508)
-    assert str(totals).startswith(f"2 of {len(REACHABLE)} reachable cells visited (0.3 %), 1,508 visits")
+    assert str(totals).startswith(
+        f"2 of {len(REACHABLE)} reachable cells visited (" + f"{200 / len(REACHABLE):.1f} %), 1,508 visits"
+    )
     assert coverage.missed(seen) == REACHABLE[2:]
 
 

@@ -65,12 +65,15 @@ class Application:
         """Give away the next bytes of the stream."""
         if self.shut or self.closed or self.error is not None:
             return
+        self.world.visit(self.side, "send")
         data = pattern(self.side, self.posted, size)
         self.posted += size
         self._send(data)
 
     def read(self, size: int, depth: int, push: bool) -> None:
         """From now on, have ``depth`` receives of ``size`` bytes posted."""
+        if not self.closed and not self.end_of_stream and self.error is None:
+            self.world.visit(self.side, "receive")
         self.size, self.depth, self.push = size, depth, push
         self.read_on()
 
@@ -78,6 +81,7 @@ class Application:
         """Close the sending half."""
         if self.shut or self.closed:
             return
+        self.world.visit(self.side, "shutdown")
         self.shut = True
         self._shutdown()
 
@@ -85,6 +89,7 @@ class Application:
         """Reset the connection."""
         if self.closed:
             return
+        self.world.visit(self.side, "abort")
         self.shut = self.closed = True
         self.world.breaks_off(self.side, "aborts")
         self._abort()
@@ -240,6 +245,7 @@ class ChimneyApplication(Application):
     def detach(self) -> None:
         if self.closed or self.sends:
             return
+        self.world.visit(self.side, "close")
         self.shut = self.closed = True
         self.world.breaks_off(self.side, "closes its socket")
         try:
@@ -318,6 +324,7 @@ class KernelApplication(Application):
         if self.closed:
             return
         self._pending.clear()
+        self.world.visit(self.side, "close")
         self.shut = self.closed = True
         self.world.breaks_off(self.side, "closes its socket")
         self.tcp.close(self.world.clock.now)

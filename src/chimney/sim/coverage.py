@@ -11,11 +11,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from chimney.host.connection import Connection, Owner
+from chimney.ndis.state import TcpDelegated
 from chimney.sim import case
 from chimney.sim.outcome import Cell
+
+if TYPE_CHECKING:
+    from chimney.sim.machine import Machine
 
 STATES = {
     "ESTABLISHED": "both halves are open",
@@ -96,25 +102,41 @@ _TARGET = {
     "short": "shortage",
     "enough": "shortage",
 }
-_STEPS: dict[type, str] = {
-    case.Send: "send",
-    case.Read: "receive",
-    case.Shutdown: "shutdown",
-    case.Abort: "abort",
-    case.Detach: "close",
-    case.Die: "death",
-}
+_WITH_KERNEL = (Owner.KERNEL, Owner.APPLICATION)
+_ON_THE_WAY = {Owner.OFFLOADING: "initiating", Owner.UPLOADING: "terminating"}
 
 
 def event_of(step: case.Step) -> str:
-    """The event that a step of a case is for the connection of its side; "" for none (offload and upload count where
-    they begin).
+    """The event that a driver's, a target's or a process's trouble is for the connection of its side; "" for other
+    steps: what applications do, and hand-overs, count where they begin.
     """
     if isinstance(step, case.Driver):
         return _DRIVER.get(step.what, step.what)
     if isinstance(step, case.Target):
         return _TARGET.get(step.what, step.what)
-    return _STEPS.get(type(step), "")
+    return "death" if isinstance(step, case.Die) else ""
+
+
+def cell_of(machine: Machine, connection: Connection, event: str) -> Cell:
+    """Where a machine's connection is while ``event`` happens to it."""
+    owner = connection.owner
+    if machine.dead or owner in _WITH_KERNEL:
+        phase = machine.phase or "kernel"
+    elif owner is Owner.TARGET:
+        phase = "target"
+    else:
+        # What an upload does last, it does when the kernel has the connection again.
+        phase = "restoring" if machine.phase or machine.owner == "kernel" else _ON_THE_WAY[owner]
+    return Cell(_state_of(machine, connection), event, phase)
+
+
+def _state_of(machine: Machine, connection: Connection) -> str:
+    chimney = connection.chimney
+    if machine.sock.tcp is None and not machine.dead and chimney is not None and chimney.terminated is not None:
+        delegated = chimney.terminated.delegated
+        assert isinstance(delegated, TcpDelegated)
+        return delegated.state.name.replace("_", "-")
+    return machine.state
 
 
 # What cannot be
@@ -140,11 +162,11 @@ def _all_but(names: Iterable[str], *others: str) -> frozenset[str]:
 
 _ANY_STATE, _ANY_PHASE = frozenset(STATES), frozenset(PHASES)
 _MOVING = frozenset({"cut", "initiating", "terminating", "restoring"})
-_FIN_RECEIVED = frozenset({"CLOSE-WAIT", "CLOSING", "LAST-ACK", "TIME-WAIT"})
+_FIN_SENT = frozenset({"FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"})
 _FIN_ACKED = frozenset({"FIN-WAIT-2", "TIME-WAIT"})
-_STEP_EVENTS = frozenset(
-    {"send", "receive", "shutdown", "abort", "close"}
-    | {"upload request", "upload all", "pause", "resume", "hold", "failure", "shortage", "death"}
+_FIN_RECEIVED = frozenset({"CLOSE-WAIT", "CLOSING", "LAST-ACK", "TIME-WAIT"})
+_OWN_ACCORD = frozenset({"send", "receive", "shutdown", "abort", "close", "upload request", "upload all"}) | frozenset(
+    EVENT_GROUPS["failures"]
 )
 
 UNREACHABLE: tuple[Impossible, ...] = (
@@ -162,9 +184,9 @@ UNREACHABLE: tuple[Impossible, ...] = (
     ),
     Impossible(
         "A process has one thread, and a hand-over is one call in it: what the application, the drivers and the target "
-        "do of their own accord comes before or after.",
+        "do of their own accord comes before it or after it.",
         _ANY_STATE,
-        _STEP_EVENTS,
+        _OWN_ACCORD,
         _MOVING,
     ),
     Impossible(
@@ -175,10 +197,24 @@ UNREACHABLE: tuple[Impossible, ...] = (
         frozenset({"cut", "initiating", "restoring"}),
     ),
     Impossible(
+        "Our FIN is behind everything that the application sends: it has closed its half before, and after that "
+        "post_send raises BrokenPipeError, and shutdown ChimneyError.",
+        _FIN_SENT,
+        frozenset({"send", "shutdown"}),
+        _ANY_PHASE,
+    ),
+    Impossible(
         "The peer's FIN is the end of its stream, and it has been received in sequence: there is no byte behind it "
         "(RFC 9293, 3.10.7.4: 'This should not occur since a FIN has been received from the remote side').",
         _FIN_RECEIVED,
         frozenset({"data", "data out of order"}),
+        _ANY_PHASE,
+    ),
+    Impossible(
+        "The peer's FIN is acknowledged at once, and with it all that came before it; what comes again is, too "
+        "(RFC 9293, 3.10.7.4, eighth step; RFC 5681, 4.2).",
+        _FIN_RECEIVED,
+        frozenset({"delayed acknowledgement"}),
         _ANY_PHASE,
     ),
     Impossible(
@@ -189,9 +225,10 @@ UNREACHABLE: tuple[Impossible, ...] = (
         _ANY_PHASE,
     ),
     Impossible(
-        "Everything we have ever sent is acknowledged, our FIN included: there is nothing to send again.",
+        "Everything we have ever sent is acknowledged, our FIN included: there is nothing to send again, and nothing "
+        "that a closed window keeps back.",
         _FIN_ACKED,
-        frozenset({"retransmits"}),
+        frozenset({"retransmits", "probes"}),
         _ANY_PHASE,
     ),
     Impossible(

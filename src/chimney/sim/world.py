@@ -30,6 +30,7 @@ from chimney.sim.case import (
     Step,
     Upload,
 )
+from chimney.sim.coverage import cell_of, event_of
 from chimney.sim.door import Door
 from chimney.sim.invariants import Invariants
 from chimney.sim.machine import Machine
@@ -133,20 +134,10 @@ class World:
         self.broken_off.append(f"{side} {why}")
 
     def visit(self, side: Side, event: str) -> None:
-        """Count where the connection of ``side`` was when ``event`` happened to it."""
-        machine = self.machines[side]
-        if machine.platform is not None:
-            self.cells[Cell(machine.state, event, self.phase(side))] += 1
-
-    def phase(self, side: Side) -> str:
-        """How far the hand-over of a side's connection is (`chimney.sim.coverage.PHASES`)."""
-        step = self.machines[side].phase
-        if step in ("cut", "restoring"):
-            return step
+        """Count where the connection of ``side`` was when ``event`` happened to it (`chimney.sim.coverage`)."""
         connection = self.connections.get(side)
-        if connection is None:
-            return "kernel"
-        return _PHASES[connection.owner]
+        if connection is not None:
+            self.cells[cell_of(self.machines[side], connection, event)] += 1
 
     # Time
 
@@ -293,19 +284,14 @@ class World:
         application, machine = self.applications[side], self.machines[side]
         match step:
             case Send():
-                self.visit(side, "send")
                 application.send(step.size)
             case Read():
-                self.visit(side, "receive")
                 application.read(step.size, step.depth, step.push)
             case Shutdown():
-                self.visit(side, "shutdown")
                 application.shutdown()
             case Abort():
-                self.visit(side, "abort")
                 application.abort()
             case Detach():
-                self.visit(side, "close")
                 application.detach()
             case _Behave():
                 application.heal()
@@ -316,6 +302,7 @@ class World:
             case Upload():
                 self.upload(side)
             case _:
+                self.visit(side, event_of(step))
                 self.trouble.do(step)
                 return
         machine.flush()
@@ -394,15 +381,6 @@ class _Behave(NamedTuple):
     """The application of a side brings its streams to their end."""
 
     side: Side
-
-
-_PHASES = {
-    Owner.KERNEL: "kernel",
-    Owner.OFFLOADING: "initiating",
-    Owner.TARGET: "target",
-    Owner.UPLOADING: "terminating",
-    Owner.APPLICATION: "kernel",
-}
 
 
 def _nothing() -> None:
