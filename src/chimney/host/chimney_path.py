@@ -14,6 +14,7 @@ from chimney.host.objects import (
     take_reference,
     tcp_block_of,
     terminate_tree,
+    unused_tree,
 )
 from chimney.host.requests import ReceiveRequest, Request, SendRequest
 from chimney.host.segments import KeptSegment
@@ -35,8 +36,9 @@ _BACKLOG = int(TcpOffloadEvent.INDICATE_SEND_BACKLOG_CHANGE)
 class ChimneyPath:
     """The switch's way through NDIS for one connection.
 
-    ``initiated`` is the status of the TCP node once the initiate has completed (None before); ``terminating`` tells
-    whether a terminate is under way, ``terminated`` is the TCP block of the one that succeeded. ``unread_below`` counts
+    ``initiated`` is the status of the TCP node once the initiate has completed (None before); ``refused`` is the tree
+    of one that failed, if something of it was offloaded all the same. ``terminating`` tells whether a terminate is
+    under way, ``terminated`` is the last block of the one that succeeded. ``unread_below`` counts
     handed-over receive bytes that the application has not taken yet. ``outstanding`` send bytes are with the target,
     which prefers ``backlog`` (0: it has not said).
     """
@@ -46,6 +48,7 @@ class ChimneyPath:
         self.edge = edge
         self.record = TcpRecord(self, path)
         self.initiated: Status | None = None
+        self.refused: ProtocolOffloadBlockList | None = None
         self.terminating = False
         self.terminated: ProtocolOffloadBlockList | None = None
         self.bytes_sent = 0
@@ -91,13 +94,17 @@ class ChimneyPath:
         self.initiated = tcp_block_of(tree).status
         if self.initiated == Status.SUCCESS:
             take_reference(self.record)
+        elif unused_tree(tree) is not None:
+            self.refused = tree
         else:
             self.edge.objects.forget_unused()
 
     def terminate(self) -> None:
-        """NdisTerminateOffload; once more if it has failed."""
+        """NdisTerminateOffload, of the connection or of what is left of a refused initiate; once more if it has failed.
+        """
         self.terminating = True
-        tree = terminate_tree(self.record, blank_delegated())
+        left = None if self.refused is None else unused_tree(self.refused)
+        tree = left or terminate_tree(self.record, blank_delegated())
         tree.protocol_reserved = self
         self.edge.binding.terminate_offload(tree)
 
@@ -109,7 +116,8 @@ class ChimneyPath:
         block = tcp_block_of(tree)
         if block.status != _SUCCESS:
             return
-        drop_reference(self.record)
+        if self.refused is None:
+            drop_reference(self.record)
         self.edge.objects.forget_unused()
         for nbl in iterate(block.net_buffer_list_chain):
             nbl.next = None

@@ -316,8 +316,12 @@ class Connection:
 
     def _undo(self, taken: TakenState, chained: list[SendRequest], status: Status) -> None:
         """The target refused: nothing has moved (9.2, step 13)."""
+        assert self.chimney is not None
         for request in chained:
             request.net_buffer_list = None
+        if self.chimney.refused is not None:
+            # The target has the neighbor or the path all the same.
+            self._terminate()
         try:
             self._give_back(GivenState(taken.delegated, unread=taken.unread))
         except UploadFailed as error:
@@ -376,12 +380,14 @@ class Connection:
         self._later.clear()
         self._shutdown_waits = False
         self._adapter.edge.keepers[self._plan.flow] = self.keep
-        delegated = self._terminate()
-        if delegated is None:
+        if not self._terminate():
             self._enter_target()
             self._services.flush_soon(self._adapter)
             raise UploadFailed(f"the drivers below do not give {self!r} back: it goes on there; try again later")
         self._info.retransmits += retransmits
+        assert self.chimney.terminated is not None
+        delegated = self.chimney.terminated.delegated
+        assert isinstance(delegated, TcpDelegated)
         aborted = self._abort_request is not None and self._abort_request.done
         reset = self.chimney.reset or aborted
         given = GivenState(delegated, unread=self.chimney.take_buffered(), reset=reset)
@@ -398,8 +404,8 @@ class Connection:
         self._info.uploads += 1
         self._info.upload_seconds.append((self._services.clock() - started) / 1e6)
 
-    def _terminate(self) -> TcpDelegated | None:
-        """Have the state given back; None if that fails again and again."""
+    def _terminate(self) -> bool:
+        """Have the state given back; False if that fails again and again."""
         assert self.chimney is not None and self._adapter is not None
         for _ in range(_TERMINATES):
             self.chimney.terminate()
@@ -407,13 +413,11 @@ class Connection:
             while self.chimney.terminating:
                 self._services.turn(None)
             if self.chimney.terminated is not None:
-                delegated = self.chimney.terminated.delegated
-                assert isinstance(delegated, TcpDelegated)
-                return delegated
+                return True
             # A driver that lacks memory has passed nothing down (A24); a target whose hardware has failed keeps the
             # requests until it is asked once more (A6).
             self._services.turn(0.0)
-        return None
+        return False
 
     def _give_back(self, given: GivenState) -> None:
         """Terminate has completed, or the initiate failed: the kernel's from here on. Raises UploadFailed."""

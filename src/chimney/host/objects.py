@@ -22,7 +22,9 @@ from chimney.ndis.state import (
     TcpConst,
     TcpDelegated,
 )
-from chimney.ndis.status import OffloadStateType
+from chimney.ndis.status import OffloadStateType, Status
+
+_OFFLOADED = frozenset({Status.SUCCESS, Status.OFFLOAD_PARTIAL_SUCCESS})
 
 
 class NeighborRecord:
@@ -137,6 +139,29 @@ def drop_reference(record: TcpRecord) -> None:
     path.users -= 1
     if not path.users:
         path.neighbor.users -= 1
+
+
+def unused_tree(initiated: ProtocolOffloadBlockList) -> ProtocolOffloadBlockList | None:
+    """The tree that takes back what a refused initiate has offloaded all the same: the neighbor, or both it and the
+    path, which nothing uses yet. None if there is nothing.
+    """
+    tree: ProtocolOffloadBlockList | None = None
+    path = initiated.dependent_block_list
+    assert path is not None
+    if path.const is not None and path.status in _OFFLOADED:
+        tree = ProtocolOffloadBlockList(
+            type=OffloadStateType.IP4_DELEGATED if path.type == OffloadStateType.IP4 else OffloadStateType.IP6_DELEGATED,
+            delegated=PathDelegated(),
+            offload_handle=path.offload_handle,
+        )
+    if initiated.const is not None and initiated.status in _OFFLOADED:
+        tree = ProtocolOffloadBlockList(
+            type=OffloadStateType.NEIGHBOR_DELEGATED,
+            delegated=NeighborDelegated(),
+            offload_handle=initiated.offload_handle,
+            dependent_block_list=tree,
+        )
+    return tree
 
 
 def terminate_tree(record: TcpRecord, delegated: TcpDelegated) -> ProtocolOffloadBlockList:

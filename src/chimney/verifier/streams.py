@@ -32,7 +32,7 @@ FIN_SENT = frozenset(
         TcpConnectionState.LAST_ACK,
     }
 )
-_PEER_CLOSED = frozenset({TcpConnectionState.CLOSE_WAIT, TcpConnectionState.CLOSING, TcpConnectionState.LAST_ACK})
+PEER_CLOSED = frozenset({TcpConnectionState.CLOSE_WAIT, TcpConnectionState.CLOSING, TcpConnectionState.LAST_ACK})
 
 
 def distance(to: int, origin: int) -> int:
@@ -221,7 +221,7 @@ class Stream:
     @property
     def peer_closed(self) -> bool:
         """Whether the peer's FIN has come, here or before the offload."""
-        return self.fin_received is not None or self.delegated.state in _PEER_CLOSED
+        return self.fin_received is not None or self.delegated.state in PEER_CLOSED
 
     @property
     def leaving(self) -> bool:

@@ -12,7 +12,7 @@ from chimney.verifier.books import OFFLOADED, Layer, ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, finish, leave
 from chimney.verifier.recent import Recent
 from chimney.verifier.relations import nodes, view_bytes
-from chimney.verifier.streams import Stream, distance
+from chimney.verifier.streams import PEER_CLOSED, Stream, distance
 
 if TYPE_CHECKING:
     from chimney.verifier.verifier import Verifier
@@ -31,7 +31,7 @@ class BufferedDataDown(Checks):
 
     def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
-        # What came back from the stay before: when, RcvNxt, how much was undelivered, and the last bytes of it.
+        # What came back from the stay before: when, where its bytes end, how much was undelivered, the last bytes of it.
         self._returned: Recent[tuple[bytes, int, bytes, int], tuple[int, int, int, bytes]] = Recent(_REMEMBERED)
         self._given: dict[int, NetBufferList] = {}
 
@@ -57,8 +57,8 @@ class BufferedDataDown(Checks):
         item: ObjectBook,
         known: tuple[int, int, int, bytes],
     ) -> None:
-        at, rcv_nxt, undelivered, tail = known
-        ahead = distance(delegated.rcv_nxt, rcv_nxt)
+        at, received, undelivered, tail = known
+        ahead = distance(_received(delegated), received)
         length = sum(view.length for view in views)
         if not length or ahead < 0 or crossing.at > at + _STALE_US:
             return
@@ -131,7 +131,12 @@ class BufferedDataDown(Checks):
                 views = view_list(delegated.buffered_data)
                 length = sum(view.length for view in views)
                 tail = view_bytes(views, length) if length <= _COMPARED else b""
-                self._returned[item.stream.flow] = crossing.at, delegated.rcv_nxt, length, tail
+                self._returned[item.stream.flow] = crossing.at, _received(delegated), length, tail
+
+
+def _received(delegated: TcpDelegated) -> int:
+    """The sequence number behind the last byte received: RcvNxt counts the peer's FIN."""
+    return (delegated.rcv_nxt - (delegated.state in PEER_CLOSED)) & 0xFFFFFFFF
 
 
 class BufferedDataDelivered(Checks):
