@@ -24,6 +24,10 @@ from chimney.ndis.state import (
 )
 from chimney.ndis.status import OffloadStateType, Status
 
+_RETURNED = {
+    OffloadStateType.IP4: OffloadStateType.IP4_DELEGATED,
+    OffloadStateType.IP6: OffloadStateType.IP6_DELEGATED,
+}
 _OFFLOADED = frozenset({Status.SUCCESS, Status.OFFLOAD_PARTIAL_SUCCESS})
 
 
@@ -150,7 +154,7 @@ def unused_tree(initiated: ProtocolOffloadBlockList) -> ProtocolOffloadBlockList
     assert path is not None
     if path.const is not None and path.status in _OFFLOADED:
         tree = ProtocolOffloadBlockList(
-            type=OffloadStateType.IP4_DELEGATED if path.type == OffloadStateType.IP4 else OffloadStateType.IP6_DELEGATED,
+            type=_RETURNED[path.type],
             delegated=PathDelegated(),
             offload_handle=path.offload_handle,
         )
@@ -175,7 +179,7 @@ def terminate_tree(record: TcpRecord, delegated: TcpDelegated) -> ProtocolOffloa
     if path.users > 1:
         return tree
     tree = ProtocolOffloadBlockList(
-        type=OffloadStateType.IP4_DELEGATED if path.type == OffloadStateType.IP4 else OffloadStateType.IP6_DELEGATED,
+        type=_RETURNED[path.type],
         delegated=PathDelegated(),
         offload_handle=path.handle,
         dependent_block_list=tree,

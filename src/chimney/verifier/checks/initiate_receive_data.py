@@ -31,7 +31,7 @@ class BufferedDataDown(Checks):
 
     def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
-        # What came back from the stay before: when, where its bytes end, how much was undelivered, the last bytes of it.
+        # What came back from the stay before: when, where its bytes end, how much was undelivered, its last bytes.
         self._returned: Recent[tuple[bytes, int, bytes, int], tuple[int, int, int, bytes]] = Recent(_REMEMBERED)
         self._given: dict[int, NetBufferList] = {}
 
