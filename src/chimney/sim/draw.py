@@ -61,7 +61,7 @@ _BY_EVENT = 0.5
 _DOWN_AT_ONCE = 0.4  # that it is offloaded before anything happens
 _STAYS_DOWN = 0.35  # that it is not taken back: the target has it to the end
 _TOGETHER = 0.5  # that both sides hand over at about the same events
-_LAST_EVENT = 80
+_LAST_EVENT = 60
 _APPLICATION_BY_EVENT = 0.25  # that what an application does follows the hand-overs, event by event
 
 # A bad network
@@ -233,7 +233,7 @@ def _layer(chance: Random) -> Layer:
         split=rate(_SPLIT),
         out_of_memory=_ordinals(chance) if chance.random() < _OUT_OF_MEMORY else (),
         refuse=(chance.randint(1, 2),) if chance.random() < _REFUSE else (),
-        upload=chance.choice(_DRIVER_RATES[:2]) if chance.random() < _ASKS else 0.0,
+        upload=chance.choice((0.02, 0.1)) if chance.random() < _ASKS else 0.0,
     )
 
 
@@ -382,8 +382,8 @@ def _bad_drivers(draft: _Draft, side: Side, layers: Sequence[Layer]) -> None:
     if not able:
         return
     if chance.random() < _HOLD:
-        start = _before_a_hand_over(draft, side) if chance.random() < _HOLD_HAND_OVER else draft.around()
-        _driver(draft, start, side, chance.choice(able), "hold", "release")
+        for start in _before_hand_overs(draft, side) if chance.random() < _HOLD_HAND_OVER else [draft.around()]:
+            _driver(draft, start, side, chance.choice(able), "hold", "release")
     if chance.random() < _DRIVER_PAUSES:
         what: list[Action] = ["pause", "resume"] if chance.random() < 0.5 else ["pause", "upload-all", "resume"]
         _driver(draft, draft.around(), side, chance.choice(able), *what)
@@ -392,13 +392,13 @@ def _bad_drivers(draft: _Draft, side: Side, layers: Sequence[Layer]) -> None:
         steps.append(Driver(at=when.at, event=when.event, side=side, layer=layer, what="upload", reason=reason))
 
 
-def _before_a_hand_over(draft: _Draft, side: Side) -> When:
-    """Right before one of the hand-overs of a side, so that it is under way for long; any time if there is none."""
-    moves = [step for step in draft.steps if isinstance(step, Offload | Upload) and step.side == side]
-    if not moves:
-        return draft.around()
-    move = draft.chance.choice(moves)
-    return When(event=max(1, move.event - 1)) if move.event else When(at=max(0, move.at - 100))
+def _before_hand_overs(draft: _Draft, side: Side) -> list[When]:
+    """Right before hand-overs of a side, so that they are under way for long. Not before the first one: that makes the
+    drivers.
+    """
+    moves = [step for step in draft.steps if isinstance(step, Offload | Upload) and step.side == side][1:]
+    held = draft.chance.sample(moves, draft.chance.randint(1, len(moves))) if moves else []
+    return [When(event=max(1, move.event - 1)) if move.event else When(at=max(0, move.at - 100)) for move in held]
 
 
 def _driver(draft: _Draft, start: When, side: Side, layer: int, *what: Action) -> None:
