@@ -134,8 +134,9 @@ def _state_of(machine: Machine, connection: Connection) -> str:
     chimney = connection.chimney
     if machine.sock.tcp is None and not machine.dead and chimney is not None and chimney.terminated is not None:
         delegated = chimney.terminated.delegated
-        assert isinstance(delegated, TcpDelegated)
-        return delegated.state.name.replace("_", "-")
+        # Otherwise only what is below the connection has been given back.
+        if isinstance(delegated, TcpDelegated):
+            return delegated.state.name.replace("_", "-")
     return machine.state
 
 
