@@ -102,23 +102,16 @@ def simulate(
 
 
 def _plan(files: list[Path], seed: int, sweep: bool, stop_at: int) -> Plan:
-    import msgspec
-
+    from chimney.sim import kept
     from chimney.sim.campaign import Plan
-    from chimney.sim.case import load
 
-    named = {}
-    for given in files:
-        for path in sorted(given.glob("*.yaml")) if given.is_dir() else [given]:
-            try:
-                found = load(path)
-            except (OSError, ValueError, msgspec.MsgspecError) as error:
-                raise typer.BadParameter(f"{path}: {error}") from error
-            for number, case in enumerate(found, 1):
-                named[path.stem if len(found) == 1 else f"{path.stem}-{number}"] = case
-    if files and not named:
+    try:
+        cases = kept.read(files)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if files and not cases:
         raise typer.BadParameter(f"no cases in {', '.join(map(str, files))}")
-    return Plan(seed=seed, cases=tuple(named.values()), names=tuple(named), sweep=sweep, stop_at=stop_at)
+    return Plan(seed=seed, cases=tuple(cases.values()), names=tuple(cases), sweep=sweep, stop_at=stop_at)
 
 
 def _look(report: Report, log: bool, step: bool, pcapng: Path | None, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -10,10 +9,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import msgspec
-
+from chimney.sim import kept
 from chimney.sim.campaign import FINDINGS_KEPT, Failure, Plan
-from chimney.sim.case import Case, dump
+from chimney.sim.case import Case
 from chimney.sim.minder import Minder
 from chimney.sim.outcome import Finding, Outcome
 from chimney.sim.shrink import shrink as shrunk
@@ -24,7 +22,6 @@ _KINDS = 10
 # Shrinking ends after so long, small enough or not; and does not wait for every hang as long as a campaign does.
 _PATIENCE_S = 120.0
 _HANGS_AFTER_S = 2.0
-_LONGEST_WHY = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,8 @@ def examine(plan: Plan, failures: Iterable[Failure], folder: Path, shrink: bool)
             again = [finding for finding in outcome.findings if finding.kind == kind]
             findings = tuple(outcome.findings[:FINDINGS_KEPT]) if again else failure.findings
             name = plan.name(failure.index, failure.variant)
-            path = _write(folder, name, kind, case, again[0] if again else findings[0])
+            why = f"{kind}: {(again or findings)[0].message} ({name})"
+            path = kept.write(folder, name, kind, case, why)
             yield Example(name, kind, case, findings, tuple(log), path, runs, bool(again))
 
 
@@ -99,11 +97,3 @@ def _small(minder: Minder, plan: Plan, failure: Failure) -> tuple[Case, int]:
         return any(finding.kind == failure.kind for finding in minder.single(Single(impatient, case)).findings)
 
     return shrunk(failure.case, fails), runs
-
-
-def _write(folder: Path, name: str, kind: str, case: Case, finding: Finding) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    why = f"{kind}: {finding.message} ({name})"
-    path = folder / f"{name}-{re.sub('[^a-z0-9]+', '-', kind.lower()).strip('-')}.yaml"
-    path.write_text(dump(msgspec.structs.replace(case, why=why[:_LONGEST_WHY])), encoding="utf-8")
-    return path

@@ -17,7 +17,7 @@ Side = Literal["a", "b"]
 OTHER: dict[Side, Side] = {"a": "b", "b": "a"}
 
 
-class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """How the network misbehaves; both ways alike. See `chimney.link.memory.MemoryNetwork`; what it does not have:
 
     burst  probability that a wire segment begins a burst of losses, ``burst_length`` of them on average.
@@ -37,7 +37,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     gro: bool = False
 
 
-class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One intermediate driver: a plain pass-through if everything is 0; see `chimney.intermediate.Faults`.
 
     ``out_of_memory`` and ``refuse`` are ordinals (the first is 1), the others probabilities.
@@ -53,7 +53,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     upload: float = 0.0
 
 
-class Host(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Host(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One of the two machines.
 
     chimney         whether its connection can be offloaded; otherwise it is the model of a kernel alone.
@@ -75,7 +75,15 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     nodelay: bool = True
 
 
-class _Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="do", tag=str.lower):
+class _Step(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    tag_field="do",
+    tag=str.lower,
+):
     """Something that is done at a moment: ``at`` so many microseconds from the start, or right before event number
     ``event`` (the first is 1), whichever is given. Steps of one moment are done in the order in which they are written.
     """
@@ -250,7 +258,7 @@ Step = (
 )
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Everything that decides a run; ``seed`` decides what is left to chance (losses, delays, orders, gaps).
 
     iss        initial sequence numbers of a and b: put them before 2**31 or 2**32 to see them wrap.
