@@ -13,12 +13,14 @@ from chimney.conformance.world import World, soft_target
 from chimney.link.memory import Clock
 from chimney.ndis.crossing import Kind, Stage
 from chimney.ndis.library import Library, MiniportHandle
+from chimney.ndis.state import NeighborConst
 from chimney.ndis.status import Status
 from chimney.verifier import Mode, RuleViolation, VerificationError, Verifier, catalogue
 from chimney.verifier import verifier as module
 from chimney.verifier.check import entering, leaving
 from chimney.verifier.packets import ACK, Packet
 from chimney.verifier.recent import Recent
+from chimney.verifier.relations import same_state
 from chimney.verifier.report import Coverage, append
 from chimney.verifier.streams import ReceiveBook, SendBook, Stream
 from chimney.verifier.violation import VerifierFailure
@@ -401,3 +403,21 @@ def grows(once, rounds, **options):
         sizes.append(remembered(verifier))
     assert not verifier.counts and not verifier.failures
     return sizes[1] / sizes[0] - 1
+
+
+# Who is told
+
+
+def test_the_books_are_told_first_and_every_verifier_has_checks_of_its_own():
+    one, other = Verifier(Clock()), Verifier(Clock())
+    event = entering(Kind.SEND, Stage.CALL)
+    assert one.hooks(event)[0].__self__ is one.books
+    assert [hook.__name__ for hook in one.hooks(event)] == [hook.__name__ for hook in other.hooks(event)]
+    assert all(a.__self__ is not b.__self__ for a, b in zip(one.hooks(event), other.hooks(event), strict=True))
+
+
+def test_state_agrees_but_for_what_is_excepted():
+    one, other = NeighborConst(bytes(6), 1), NeighborConst(bytes(6), 2)
+    assert same_state(one, one) and same_state(None, None)
+    assert not same_state(one, other) and same_state(one, other, "vlan_id")
+    assert not same_state(one, None, "vlan_id") and not same_state(one, other, "dl_source_address")

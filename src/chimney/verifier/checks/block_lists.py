@@ -227,13 +227,14 @@ class CompletedTreeChecks(Checks):
                 self._placeholder(crossing, old, new)
 
     def _unchanged(self, crossing: Crossing, operation: Operation) -> None:
-        pairs = list(zip(operation.lower, operation.after, strict=True))
-        for rule, kept, what in (
-            ("bl.reserved.protocol", all(a.protocol_reserved is b.protocol_reserved for a, b in pairs), "Protocol"),
-            ("bl.reserved.im", all(a.im_reserved is b.im_reserved for a, b in pairs), "Im"),
-            ("bl.source-handle.target", all(a.source_handle is b.source_handle for a, b in pairs), "SourceHandle"),
-        ):
-            self.check(rule, kept, f"{what}{'' if 'Handle' in what else 'Reserved'} of a block has changed", crossing)
+        protocol = im = source = True
+        for a, b in zip(operation.lower, operation.after, strict=True):
+            protocol = protocol and a.protocol_reserved is b.protocol_reserved
+            im = im and a.im_reserved is b.im_reserved
+            source = source and a.source_handle is b.source_handle
+        self.check("bl.reserved.protocol", protocol, "ProtocolReserved of a block has changed", crossing)
+        self.check("bl.reserved.im", im, "ImReserved of a block has changed", crossing)
+        self.check("bl.source-handle.target", source, "SourceHandle of a block has changed", crossing)
 
     def _placeholder(self, crossing: Crossing, old: BlockView, new: BlockView) -> None:
         self.check(
@@ -243,7 +244,10 @@ class CompletedTreeChecks(Checks):
             crossing,
         )
         self.check(
-            "bl.placeholder.success", new.status == Status.SUCCESS, f"it is completed with {name(new.status)}", crossing
+            "bl.placeholder.success",
+            new.status == Status.SUCCESS,
+            lambda: f"it is completed with {name(new.status)}",
+            crossing,
         )
 
     def _initiated(self, crossing: Crossing, operation: Operation) -> None:
@@ -253,20 +257,19 @@ class CompletedTreeChecks(Checks):
                 dependents.setdefault(id(block.parent), []).append(block)
         for old, new in zip(operation.lower, operation.after, strict=True):
             if is_new(old):
-                self.check(
-                    "bl.new.meaning",
-                    (new.status in OFFLOADED and new.cell is not None) or new.status >= _FAILED,
-                    f"a new object is neither offloaded nor failed: {name(new.status)}",
-                    crossing,
-                )
+                told = (new.status in OFFLOADED and new.cell is not None) or new.status >= _FAILED
+                text = "" if told else f"a new object is neither offloaded nor failed: {name(new.status)}"
+                self.check("bl.new.meaning", told, text, crossing)
             elif not old.placeholder:
-                above = [block.status for block in dependents.get(id(new), [])]
-                self.check(
-                    "bl.linker.status",
-                    new.status in _summaries(above),
-                    f"a linker is completed with {name(new.status)}, its dependents with {list(map(name, above))}",
-                    crossing,
-                )
+                self._linker(crossing, new, [block.status for block in dependents.get(id(new), [])])
+
+    def _linker(self, crossing: Crossing, linker: BlockView, above: list[int]) -> None:
+        self.check(
+            "bl.linker.status",
+            linker.status in _summaries(above),
+            lambda: f"a linker is completed with {name(linker.status)}, its dependents with {list(map(name, above))}",
+            crossing,
+        )
 
 
 def _summaries(statuses: list[int]) -> tuple[Status, ...]:

@@ -146,8 +146,9 @@ class Vlans(Checks):
             vlan_id = item.const.vlan_id
             if vlan_id == 0 or not tagged:
                 refused = (Status.OFFLOAD_VLAN_ENTRIES,) if vlan_id else _VLAN_STATUSES
-                text = f"a neighbor with VLAN {vlan_id} was refused with {Status(block.status).name}"
-                self.check("vlan.support", block.status not in refused, text, crossing)
+                right = block.status not in refused
+                text = "" if right else f"a neighbor with VLAN {vlan_id} was refused with {Status(block.status).name}"
+                self.check("vlan.support", right, text, crossing)
 
 
 _VLAN_STATUSES = (Status.OFFLOAD_VLAN_ENTRIES, Status.OFFLOAD_VLAN_MISMATCH)

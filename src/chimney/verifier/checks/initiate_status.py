@@ -7,6 +7,7 @@ A target's capacity of connections is known from its capability record, everythi
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from chimney.ndis.crossing import BlockView, Crossing, Kind, Stage
@@ -73,7 +74,7 @@ class InitiateStatus(Checks):
         limits = self.verifier.limits.get(book.boundary.miniport.name, _UNKNOWN)
         if book.capabilities is not None:
             # What was reported last: a resume may have changed it.
-            limits = replace(limits, connections=book.capabilities.tcp_connection_offload_capacity)
+            limits = _with_room(limits, book.capabilities.tcp_connection_offload_capacity)
         return limits
 
     def _object(
@@ -148,6 +149,11 @@ class InitiateStatus(Checks):
                 crossing,
                 item,
             )
+
+
+@lru_cache(256)
+def _with_room(limits: Limits, connections: int) -> Limits:
+    return replace(limits, connections=connections)
 
 
 class RejectedConnections(Checks):
