@@ -193,8 +193,7 @@ class ChimneyPath:
             if self.backlog:
                 self.connection.feed_soon()
         elif status in _GIVEN_BACK:
-            if status == _REQUEST_UPLOAD:
-                self.connection.upload_soon(UploadReason.UPLOAD_REQUESTED)
+            self._given_back(nbl)
         else:
             self.connection.send_done(request, ConnectionResetError("the connection was reset while it was offloaded"))
 
@@ -209,8 +208,7 @@ class ChimneyPath:
         if request.bytes_transferred or status in (_SUCCESS, _INVALID_STATE):
             self.connection.receive_done(request)
         elif status in _GIVEN_BACK:
-            if status == _REQUEST_UPLOAD:
-                self.connection.upload_soon(UploadReason.UPLOAD_REQUESTED)
+            self._given_back(nbl)
         else:
             self.connection.receive_done(
                 request, ConnectionResetError("the connection was reset while it was offloaded")
@@ -221,10 +219,17 @@ class ChimneyPath:
         request.net_buffer_list = None
         if nbl.status == _SUCCESS:
             self.connection.shutdown_done(request)
-        elif nbl.status not in _GIVEN_BACK:
+        elif nbl.status in _GIVEN_BACK:
+            self._given_back(nbl)
+        else:
             self.connection.shutdown_done(
                 request, ConnectionResetError("the connection was reset before its end was acknowledged")
             )
+
+    def _given_back(self, nbl: NetBufferList) -> None:
+        """The request is the kernel's to go on with; some driver may have had no memory for it, and wants it there."""
+        if nbl.status == _REQUEST_UPLOAD:
+            self.connection.upload_soon(UploadReason.UPLOAD_REQUESTED)
 
     def forward_complete(self, segment: KeptSegment, nbl: NetBufferList) -> None:
         """A forwarded segment came back; one that the target did not process is the host's (forward.complete.host)."""
