@@ -364,7 +364,8 @@ class World:
         while not self._finished() and self._next(limit):
             pass
         for side, application in self.applications.items():
-            if not application.finished and not self.machines[side].dead:
+            # Who has broken off may have done so with an RST that was lost: the other side then waits for ever.
+            if not (application.finished or self.machines[side].dead or self.broken_off):
                 self.broken("drain", f"{side} is not done {self.case.quiet_us / 1e6:g} s after everybody behaves")
         # The last words are still under way: nobody may answer them with an RST.
         self.elapse(self.machines["a"], _LAST_WORDS_US)
