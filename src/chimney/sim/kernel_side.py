@@ -30,6 +30,7 @@ from chimney.host.linux.kernel_side import WaitFor
 from chimney.link.base import NEVER
 from chimney.ndis.state import NeighborConst, PathConst
 from chimney.sim.model import ModelTcp, Segment, Snapshot
+from chimney.sim.model.receiver import DELAYED_ACK
 
 if TYPE_CHECKING:
     from chimney.sim.kernel import SimSocket
@@ -114,7 +115,7 @@ class SimKernelSide:
         # The kernel's socket and the tap both get what arrives now.
         machine.gap()
         tcp.sender.cwnd += cwnd
-        if tcp.state in (TcpState.TIME_WAIT, TcpState.CLOSE) or machine.down:
+        if _has_ended(tcp) or machine.down:
             raise NotOffloadable(f"the kernel refused to hand over {sock!r}: it has just ended, or has no route")
         sock.hears = False
         self._note("the cover stands")
@@ -126,7 +127,7 @@ class SimKernelSide:
             if not cwnd:
                 machine.kernel.output(sock)
         machine.gap()
-        if tcp.state is TcpState.CLOSE:
+        if _has_ended(tcp):
             # It gave up meanwhile.
             sock.hears = True
             raise NotOffloadable(f"{sock!r} cannot be offloaded: its connection has just ended")
@@ -210,6 +211,9 @@ class SimKernelSide:
         rcv_nxt = (state.rcv_nxt - state.fin_received) & _MASK
         if state.state in (TcpState.CLOSE_WAIT, TcpState.LAST_ACK) and not state.reset:
             self._peer_says(tcp, state, rcv_nxt, state.snd_una, _FIN | _ACK)
+            # As seen: a FIN alone is acknowledged when the timer says so.
+            tcp.receiver.ack_now = False
+            tcp.receiver.delayed_at = machine.clock() + DELAYED_ACK
         kernel.output(sock)
         if not state.reset:
             packets = meanwhile()
@@ -322,6 +326,7 @@ class SimKernelSide:
     def release(self) -> None:
         if self._descriptor >= 0:
             self._wait_for(self._descriptor, False, False)
+            self._descriptor = -1
             self._socket.release()
 
 
@@ -382,6 +387,10 @@ def _snapshot(state: KernelState, rcv_nxt: int, snd_una: int, sent: bytes, srtt_
         ts_recent=-1 if state.ts_recent is None else state.ts_recent,
         srtt_us=srtt_us,
     )
+
+
+def _has_ended(tcp: ModelTcp) -> bool:
+    return tcp.state in (TcpState.TIME_WAIT, TcpState.CLOSE)
 
 
 def _after(a: int, b: int) -> bool:

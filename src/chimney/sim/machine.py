@@ -93,8 +93,8 @@ class Machine:
             ipv6=case.ipv6,
             srtt_us=2 * case.network.delay_us,
         )
-        self.tcp = ModelTcp(self.settings, self.clock())
-        self.sock = SimSocket(self.kernel, self.descriptor(), self.flow, self.tcp)
+        tcp = ModelTcp(self.settings, self.clock())
+        self.sock = SimSocket(self.kernel, self.descriptor(), self.flow, tcp)
         self.kernel.add(self.sock)
         self._link_flow = LinkFlow(
             self.flow.local_address, self.flow.local_port, self.flow.remote_address, self.flow.remote_port
@@ -105,6 +105,12 @@ class Machine:
         """A new file descriptor."""
         self._descriptors += 1
         return self._descriptors
+
+    @property
+    def tcp(self) -> ModelTcp:
+        """The kernel's connection, which the kernel must have."""
+        assert self.sock.tcp is not None
+        return self.sock.tcp
 
     @property
     def state(self) -> str:
