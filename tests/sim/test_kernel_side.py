@@ -432,7 +432,7 @@ def test_a_connection_that_the_target_has_brought_to_its_end(state):
     end = (delegated.snd_una + 1) & MASK
     delegated.state, delegated.rcv_nxt = state, (delegated.rcv_nxt + 1) & MASK
     delegated.snd_una = delegated.snd_nxt = delegated.snd_max = end
-    hand_over.give_back(taken, lambda: [])
+    hand_over.give_back(taken, list)
     assert not hand_over.said()
     assert hand_over.machine.state == ("CLOSED" if state is TcpConnectionState.CLOSED else "TIME-WAIT")
     assert world.receive("a") == b"unread"

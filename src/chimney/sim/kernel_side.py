@@ -106,37 +106,23 @@ class SimKernelSide:
         return convert.taken(state, sock, self._receive_window, machine.clock())
 
     def _cut(self) -> KernelState:
-        machine, sock = self._machine, self._socket
-        tcp = sock.tcp
-        assert tcp is not None
+        machine, sock, tcp = self._machine, self._socket, self._machine.tcp
         # A pacing timer may keep back what an acknowledgement has let go, until the state has been read.
-        cwnd = tcp.sender.cwnd if machine.world.chance.random() < _PACED else 0
-        tcp.sender.cwnd -= cwnd
-        # The kernel's socket and the tap both get what arrives now.
-        machine.gap()
-        tcp.sender.cwnd += cwnd
-        if _has_ended(tcp) or machine.down:
-            raise NotOffloadable(f"the kernel refused to hand over {sock!r}: it has just ended, or has no route")
-        sock.hears = False
-        self._note("the cover stands")
-        machine.gap()
-        now = machine.clock()
-        if tcp.receiver.delayed_at != NEVER and tcp.state in (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT):
-            # TCP_QUICKACK: the acknowledgement that is owed goes now.
-            tcp.receiver.delayed_at = now
-            if not cwnd:
-                machine.kernel.output(sock)
-        machine.gap()
-        if _has_ended(tcp):
-            # It gave up meanwhile.
+        paced = tcp.sender.cwnd if machine.world.chance.random() < _PACED else 0
+        tcp.sender.cwnd -= paced
+        try:
+            self._cover(tcp)
+        except NotOffloadable:
             sock.hears = True
-            raise NotOffloadable(f"{sock!r} cannot be offloaded: its connection has just ended")
+            tcp.sender.cwnd += paced
+            self._go_on(tcp)
+            raise
+        tcp.sender.cwnd += paced
         state = self._dump(tcp)
         self._note("the state is read")
         # Its timers go on: what they send now, the dump does not tell.
-        if cwnd:
-            tcp._dirty = True
-            machine.kernel.output(sock)
+        if paced:
+            self._go_on(tcp)
         machine.gap()
         sock.last_state = tcp.state
         sock.tcp = None
@@ -144,6 +130,29 @@ class SimKernelSide:
         self._note("the socket is recycled")
         machine.gap()
         return state
+
+    def _cover(self, tcp: ModelTcp) -> None:
+        """Until the state can be read."""
+        machine, sock = self._machine, self._socket
+        # The kernel's socket and the tap both get what arrives now.
+        machine.gap()
+        if _has_ended(tcp) or machine.down:
+            raise NotOffloadable(f"the kernel refused to hand over {sock!r}: it has just ended, or has no route")
+        sock.hears = False
+        self._note("the cover stands")
+        machine.gap()
+        if tcp.receiver.delayed_at != NEVER and tcp.state in (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT):
+            # TCP_QUICKACK: the acknowledgement that is owed goes now.
+            tcp.receiver.delayed_at = machine.clock()
+            machine.kernel.output(sock)
+        machine.gap()
+        if _has_ended(tcp):
+            # It gave up meanwhile.
+            raise NotOffloadable(f"{sock!r} cannot be offloaded: its connection has just ended")
+
+    def _go_on(self, tcp: ModelTcp) -> None:
+        tcp.look_again()
+        self._machine.kernel.output(self._socket)
 
     def _dump(self, tcp: ModelTcp) -> KernelState:
         machine = self._machine

@@ -219,6 +219,10 @@ class ModelTcp:
         if self.state is FIN_WAIT2:
             self._ending_at = now + TIME_WAIT_US
 
+    def look_again(self) -> None:
+        """Something was changed from outside: `output` finds out what may be sent now."""
+        self._dirty = True
+
     def probe_window(self, now: int) -> None:
         """Asks the peer for its window, as Linux does when a socket leaves repair mode."""
         if self.state is ESTABLISHED:
