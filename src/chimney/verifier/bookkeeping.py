@@ -372,7 +372,8 @@ class Bookkeeping(Books):
             for view in operation.before[operation.objects.index(item)].chain:
                 book.take(view.nbl)
             self._drop(item)
-            if stream is not None and item.boundary.bottom:
+            # A driver may have refused what the target has never seen.
+            if stream is not None and (item.boundary.bottom or stream.bottom is None):
                 stream.terminated = operation.completion
         elif operation.kind is Kind.UPDATE and block.status == Status.SUCCESS:
             if block.cached is not None:

@@ -141,7 +141,7 @@ class Fins(Checks):
                 self._owing[id(stream)] = stream
 
     def _excused(self, stream: Stream) -> bool:
-        gone = stream.failed or stream.leaving or stream.invalidated is not None
+        gone = stream.failed or stream.leaving or stream.terminated is not None or stream.invalidated is not None
         return gone or (stream.bottom is not None and stream.bottom.invalid is not None)
 
     def _settled(self, stream: Stream) -> None:
