@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from chimney.host.kernel import Flow
 from chimney.host.linux.dump import TcpState
 from chimney.link.base import NEVER
 from chimney.link.base import Flow as LinkFlow
-from chimney.link.checksum import checksum, is_valid, ones_sum, pseudo_header_sum
+from chimney.link.checksum import is_valid, ones_sum, pseudo_header_sum
 from chimney.sim.model import ModelTcp, Segment, build, parse, reset_for
 from chimney.sim.tap import flow_key, key_of
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from chimney.sim.machine import Machine
 
 _HOPS = 64
+_TCP = 6
+# Version and sizes, type of service, length, identification, "don't fragment", hops, protocol, checksum; addresses.
+_IPV4 = Struct("!BBHHHBBH")
+# The words among these that are always the same.
+_CONSTANT_WORDS = 0x4500 + 0x4000 + (_HOPS << 8 | _TCP)
+_IPV6 = Struct("!IHBB")
 
 
 class SimSocket:
@@ -113,6 +120,8 @@ class Kernel:
         self.peer_mac = peer_mac
         self._ethernet = peer_mac + mac + ether_type
         self._identification = 0
+        # Both addresses of a packet -> the sum of their words.
+        self._sums: dict[bytes, int] = {}
 
     def add(self, sock: SimSocket) -> None:
         """A socket takes its flow."""
@@ -208,25 +217,22 @@ class Kernel:
     def _send(self, segment: Segment, source: bytes, source_port: int, destination: bytes, port: int) -> None:
         tcp = build(segment, source_port, port)
         size = len(tcp)
-        total = 0xFFFF ^ ones_sum(tcp, pseudo_header_sum(source, destination, size))
-        frame = bytearray(self._ethernet)
+        addresses = source + destination
+        known = self._sums.get(addresses)
+        if known is None:
+            known = self._sums[addresses] = ones_sum(addresses)
+        total = 0xFFFF ^ ones_sum(tcp, known + _TCP + size)
         if len(source) == 4:
             self._identification = (self._identification + 1) & 0xFFFF
-            header = bytearray(
-                b"\x45\x00"
-                + (20 + size).to_bytes(2, "big")
-                + self._identification.to_bytes(2, "big")
-                + b"\x40\x00\x40\x06\x00\x00"
-                + source
-                + destination
-            )
-            header[10:12] = checksum(header).to_bytes(2, "big")
-            frame += header
+            length = 20 + size
+            check = (known + _CONSTANT_WORDS + length + self._identification) % 0xFFFF
+            ip = _IPV4.pack(0x45, 0, length, self._identification, 0x4000, _HOPS, _TCP, 0xFFFF - (check or 0xFFFF))
         else:
-            frame += b"\x60\x00\x00\x00" + size.to_bytes(2, "big") + b"\x06\x40" + source + destination
-        start = len(frame)
-        frame += tcp
-        frame[start + 16 : start + 18] = total.to_bytes(2, "big")
+            ip = _IPV6.pack(6 << 28, size, _TCP, _HOPS)
+        frame = bytearray().join((self._ethernet, ip, addresses, tcp))
+        at = len(frame) - size + 16
+        frame[at] = total >> 8
+        frame[at + 1] = total & 0xFF
         self.machine.transmit("kernel", frame)
 
     def mtu_changed(self, mtu: int) -> None:
