@@ -222,6 +222,8 @@ class Target(_Step, frozen=True):
     """The target of ``side``: see `chimney.target.SoftTarget`.
 
     "short": allocations of ``of`` (`SoftTarget.allocate`'s names) fail from the ``nth`` on, until "enough".
+    "hardware-failure": the state of its connection is lost, and it finds out when the host wants it; "reset": it knows
+    at once. "upload" does nothing for a reason that needs a cause (urgent data, a timeout, an invalid state).
     """
 
     side: Side = "a"
