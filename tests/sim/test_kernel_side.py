@@ -15,6 +15,7 @@ from chimney.host.kernel import GivenState
 from chimney.host.linux.dump import TcpState
 from chimney.ndis.status import TcpConnectionState
 from chimney.sim.case import Host, Network
+from chimney.sim.kernel import ProcessDied
 from chimney.sim.model import FIN, RST, parse
 from tests.sim.small_world import SmallWorld, flow_of
 
@@ -368,6 +369,50 @@ class TestUp:
         hand_over.give_back(taken)
         assert not hand_over.machine.sock.tcp.settings.nodelay
         assert hand_over.take().cached.flags
+
+
+class TestDeath:
+    """The process dies in the middle of a hand-over."""
+
+    @pytest.mark.parametrize("gap", [BEFORE_COVER, COVERED, BEFORE_DUMP, AFTER_DUMP, RECYCLED])
+    def test_on_the_way_down(self, always_gaps, gap):
+        hand_over = HandOver(GAP)
+        world = hand_over.world
+        hand_over.when_gap(gap, hand_over.machine.die)
+        with pytest.raises(ProcessDied):
+            hand_over.take()
+        world.run(1000)
+        # Before repair mode the kernel closes as usual, and the peer sees the end; afterwards it hears nothing yet.
+        assert world.machines["b"].state == ("CLOSE-WAIT" if gap <= COVERED else "ESTABLISHED")
+        world.send("b", b"who is there?")
+        world.run(1000)
+        assert world.machines["b"].state == "CLOSED"
+        assert {speaker for speaker, _ in world.doors["a"].sent} == {"kernel"}
+
+    @pytest.mark.parametrize("gap", [START, BUILT, DEAF, HEARS, PROBED])
+    def test_on_the_way_up(self, always_gaps, gap):
+        hand_over = HandOver(GAP)
+        world = hand_over.world
+        taken = hand_over.take()
+        hand_over.when_gap(gap, hand_over.machine.die)
+        with pytest.raises(ProcessDied):
+            hand_over.give_back(taken)
+        world.run(1000)
+        assert world.machines["b"].state == ("ESTABLISHED" if gap <= BUILT else "CLOSE-WAIT")
+        world.send("b", b"who is there?")
+        world.run(1000)
+        assert world.machines["b"].state == "CLOSED"
+
+    def test_while_it_waits(self):
+        hand_over = HandOver()
+        world, platform = hand_over.world, hand_over.machine.platform
+        step = world.step
+        world.step = lambda until: (hand_over.machine.die(), step(until))[1]
+        world.send("b", b"x")
+        with pytest.raises(ProcessDied):
+            platform.wait(None)
+        with pytest.raises(OSError):
+            hand_over.tap.send(b"", [], 0, 0, 0, False)
 
 
 CLOSINGS = {

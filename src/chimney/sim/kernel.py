@@ -26,11 +26,16 @@ _CONSTANT_WORDS = 0x4500 + 0x4000 + (_HOPS << 8 | _TCP)
 _IPV6 = Struct("!IHBB")
 
 
+class ProcessDied(BaseException):
+    """The process has died in the middle of a hand-over: nothing of what it was about to do is done any more."""
+
+
 class SimSocket:
     """A socket of a simulated machine: what a `Connection` and its kernel's side want of a socket.
 
     tcp         the connection; None while the socket is the placeholder of one that is somewhere else.
     hears       whether segments reach it: not while a cover takes them, or a filter drops them.
+    repair      whether it is in repair mode: closed then, it goes without a word.
     last_state  of the connection when it left.
     """
 
@@ -40,6 +45,7 @@ class SimSocket:
         self.key = key_of(LinkFlow(flow.local_address, flow.local_port, flow.remote_address, flow.remote_port))
         self.tcp: ModelTcp | None = tcp
         self.hears = True
+        self.repair = False
         self.last_state = TcpState.ESTABLISHED
         self._descriptor = descriptor
         # Descriptors of the same open socket.
@@ -101,10 +107,13 @@ class SimSocket:
 
     def _closed(self) -> None:
         kernel = self.kernel
-        if self.tcp is None:
-            # A socket in repair mode goes without a word; the next segment meets nobody.
+        if self.tcp is None or self.repair:
+            # The next segment meets nobody.
+            self.tcp = None
             kernel.remove(self)
             return
+        # No cover and no filter outlives the process.
+        self.hears = True
         self.tcp.close(kernel.clock())
         kernel.output(self)
 

@@ -113,7 +113,7 @@ class SimKernelSide:
         try:
             self._cover(tcp)
         except NotOffloadable:
-            sock.hears = True
+            sock.hears, sock.repair = True, False
             tcp.sender.cwnd += paced
             self._go_on(tcp)
             raise
@@ -145,6 +145,7 @@ class SimKernelSide:
             # TCP_QUICKACK: the acknowledgement that is owed goes now.
             tcp.receiver.delayed_at = machine.clock()
             machine.kernel.output(sock)
+        sock.repair = True
         machine.gap()
         if _has_ended(tcp):
             # It gave up meanwhile.
@@ -215,7 +216,7 @@ class SimKernelSide:
         tcp = self._build(state)
         machine.gap()
         # It hears what is injected, and nothing else.
-        sock.tcp, machine.owner = tcp, "kernel"
+        sock.tcp, sock.repair, machine.owner = tcp, False, "kernel"
         self._note("the socket is restored")
         rcv_nxt = (state.rcv_nxt - state.fin_received) & _MASK
         if state.state in (TcpState.CLOSE_WAIT, TcpState.LAST_ACK) and not state.reset:

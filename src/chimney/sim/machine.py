@@ -11,7 +11,7 @@ from chimney.intermediate import IntermediateDriver
 from chimney.link.base import NEVER, NO_VLAN
 from chimney.link.base import Flow as LinkFlow
 from chimney.sim.case import OTHER, Host, Side
-from chimney.sim.kernel import Kernel, SimSocket
+from chimney.sim.kernel import Kernel, ProcessDied, SimSocket
 from chimney.sim.model import ModelTcp, Settings, offered
 from chimney.sim.platform import SimPlatform
 from chimney.sim.tap import TapLink, flow_key
@@ -168,11 +168,13 @@ class Machine:
         self.network.carry(self.nic, frame, vlan)
 
     def gap(self) -> None:
-        """Its process is at a step of a hand-over, which takes some time."""
+        """Its process is at a step of a hand-over, which takes some time. Raises ProcessDied."""
         if self._gap_us:
             microseconds = self.world.chance.randint(0, self._gap_us)
             if microseconds:
                 self.world.elapse(self, microseconds)
+                if self.dead:
+                    raise ProcessDied
 
     # What happens to it
 
@@ -186,7 +188,9 @@ class Machine:
         self.flush()
 
     def die(self) -> None:
-        """The process is gone, and whatever it had: the kernel closes its sockets, and answers for it."""
+        """The process is gone, and whatever it had: the kernel closes its sockets, and answers for it. In the middle of
+        a hand-over, `gap` and `SimPlatform.wait` raise ProcessDied then.
+        """
         if self.dead:
             return
         self.dead = True

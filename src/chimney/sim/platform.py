@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from chimney.host.errors import ChimneyError
 from chimney.host.linux.kernel_side import WaitFor
 from chimney.link.base import NEVER, Link, LinkError
-from chimney.sim.kernel import SimSocket
+from chimney.sim.kernel import ProcessDied, SimSocket
 from chimney.sim.kernel_side import SimKernelSide
 from chimney.sim.tap import TapLink
 
@@ -63,8 +63,8 @@ class SimPlatform:
             self._interest.pop(fd, None)
 
     def ready(self) -> bool:
-        """Whether `wait` would return at once."""
-        return self.process_at() <= self._machine.clock()
+        """Whether `wait` would return at once; a process that has died waits for nothing."""
+        return self._machine.dead or self.process_at() <= self._machine.clock()
 
     def process_at(self) -> int:
         """When there is something to do for the process; NEVER if only an event can tell."""
@@ -87,6 +87,8 @@ class SimPlatform:
             until = NEVER if timeout is None else machine.clock() + int(timeout * _SECOND_US)
             # Nothing but time passing makes a timer expire, and a full link empty.
             machine.world.wait(machine, min(until, self.process_at()))
+            if machine.dead:
+                raise ProcessDied
         if self._armed <= machine.clock():
             self._armed = NEVER
         return [fd for fd, wanted in self._interest.items() if self._is_ready(fd, *wanted)]

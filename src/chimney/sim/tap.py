@@ -105,7 +105,7 @@ class TapLink(Link):
         vlan: int = NO_VLAN,
     ) -> bool:
         machine = self._machine
-        if self._closed:
+        if self._closed or machine.dead:
             raise LinkError(errno.EBADF, f"{self.name}: the link is closed")
         if machine.down:
             raise LinkError(errno.ENETDOWN, f"{self.name}: the network interface is down")
