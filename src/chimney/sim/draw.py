@@ -7,7 +7,7 @@ has bad drivers and targets, and a quarter has everything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal, NamedTuple, get_args, get_type_hints
@@ -52,7 +52,7 @@ _NAGLE = 0.25
 _PLAIN_LAYERS = ((7, 0), (2, 1), (1, 2))
 _LATENCIES_US = ((4, 0), (3, 20), (2, 200), (1, 2000))
 # A hand-over of some ten gaps: shorter than a round trip, or so long that timers expire in it.
-_GAPS_US = ((2, 0), (2, 20), (4, 100), (3, 1000), (2, 20_000), (2, 100_000))
+_GAPS_US = ((2, 0), (2, 20), (4, 100), (3, 1000), (2, 20_000), (2, 200_000))
 _GRACES_US = ((5, 20_000), (2, 2_000), (3, 600_000))
 
 # Hand-overs: half of them at numbers of events, early ones more likely than late ones, half at what the script does.
@@ -78,7 +78,6 @@ _LAYERS = ((2, 1), (2, 2), (1, 3))
 _FAULTY_LAYER = 0.7
 _DELAY, _MERGE, _SPLIT, _OUT_OF_MEMORY, _REFUSE, _ASKS = 0.5, 0.3, 0.3, 0.3, 0.15, 0.2
 _HOLD, _DRIVER_PAUSES, _DRIVER_UPLOADS = 0.6, 0.1, 0.2
-_HOLD_HAND_OVER = 0.7  # that what a driver keeps back is the end of a hand-over
 _TARGET_PAUSES, _TARGET_UPLOADS, _SHORT, _FAILURE, _DIE = 0.15, 0.25, 0.25, 0.15, 0.04
 _DRIVER_RATES = (0.05, 0.2, 0.5, 1.0)
 
@@ -382,7 +381,7 @@ def _bad_drivers(draft: _Draft, side: Side, layers: Sequence[Layer]) -> None:
     if not able:
         return
     if chance.random() < _HOLD:
-        for start in _before_hand_overs(draft, side) if chance.random() < _HOLD_HAND_OVER else [draft.around()]:
+        for start in pick(chance, _HOLDS)(draft, side):
             _driver(draft, start, side, chance.choice(able), "hold", "release")
     if chance.random() < _DRIVER_PAUSES:
         what: list[Action] = ["pause", "resume"] if chance.random() < 0.5 else ["pause", "upload-all", "resume"]
@@ -399,6 +398,22 @@ def _before_hand_overs(draft: _Draft, side: Side) -> list[When]:
     moves = [step for step in draft.steps if isinstance(step, Offload | Upload) and step.side == side][1:]
     held = draft.chance.sample(moves, draft.chance.randint(1, len(moves))) if moves else []
     return [When(event=max(1, move.event - 1)) if move.event else When(at=max(0, move.at - 100)) for move in held]
+
+
+def _before_the_end(draft: _Draft, side: Side) -> list[When]:
+    """Before the script's last moment, so that the host does not learn for long that the connection has ended."""
+    return [When(at=max(0, draft.script.moments[-1] - draft.chance.choice((0, 100, 1000))))]
+
+
+def _some_time(draft: _Draft, side: Side) -> list[When]:
+    return [draft.around()]
+
+
+_HOLDS: tuple[tuple[int, Callable[[_Draft, Side], list[When]]], ...] = (
+    (5, _before_hand_overs),
+    (3, _before_the_end),
+    (2, _some_time),
+)
 
 
 def _driver(draft: _Draft, start: When, side: Side, layer: int, *what: Action) -> None:

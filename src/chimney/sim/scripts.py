@@ -265,7 +265,7 @@ def _reset(script: Script) -> None:
     script.abort(side)
     script.at_once()
     script.send(OTHER[side], script.size())
-    if script.chance.random() < 0.5:
+    if script.chance.random() < 0.7:
         script.pause()
         script.send(OTHER[side], script.size())
         script.shutdown(OTHER[side])
@@ -298,8 +298,8 @@ _ENDINGS: tuple[tuple[int, Callable[[Script], None]], ...] = (
     (5, _half_closed),
     (4, _crossed),
     (5, _stuck),
-    (2, _reset),
-    (2, _closed_socket),
+    (3, _reset),
+    (3, _closed_socket),
 )
 
 
