@@ -389,8 +389,7 @@ class Connection:
         delegated = self.chimney.terminated.delegated
         assert isinstance(delegated, TcpDelegated)
         aborted = self._abort_request is not None and self._abort_request.done
-        reset = self.chimney.reset or aborted
-        given = GivenState(delegated, unread=self.chimney.take_buffered(), reset=reset)
+        given = GivenState(delegated, unread=self.chimney.take_buffered(), reset=aborted or self._was_reset(delegated))
         self._info.bytes_sent_target += self.chimney.bytes_sent
         self._info.bytes_received_target += self.chimney.bytes_received
         try:
@@ -403,6 +402,14 @@ class Connection:
             self._kernel.abort()
         self._info.uploads += 1
         self._info.upload_seconds.append((self._services.clock() - started) / 1e6)
+
+    def _was_reset(self, delegated: TcpDelegated) -> bool:
+        """Whether the connection has ended without both of its streams having come to their ends."""
+        assert self.chimney is not None
+        if delegated.state is not TcpConnectionState.CLOSED:
+            return self.chimney.reset
+        shut = self.shutdown_request is not None and self.shutdown_request.done
+        return self.chimney.reset or not (shut and self.chimney.peer_closed)
 
     def _terminate(self) -> bool:
         """Have the state given back; False if that fails again and again."""

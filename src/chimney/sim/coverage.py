@@ -166,9 +166,8 @@ _MOVING = frozenset({"cut", "initiating", "terminating", "restoring"})
 _FIN_SENT = frozenset({"FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"})
 _FIN_ACKED = frozenset({"FIN-WAIT-2", "TIME-WAIT"})
 _FIN_RECEIVED = frozenset({"CLOSE-WAIT", "CLOSING", "LAST-ACK", "TIME-WAIT"})
-_OWN_ACCORD = frozenset({"send", "receive", "shutdown", "abort", "close", "upload request", "upload all"}) | frozenset(
-    EVENT_GROUPS["failures"]
-)
+_APPLICATIONS = frozenset({"send", "receive", "shutdown", "abort", "close"})
+_DRIVERS = frozenset({"upload request", "upload all", "pause", "resume", "hold", "shortage", "failure"})
 
 UNREACHABLE: tuple[Impossible, ...] = (
     Impossible(
@@ -184,11 +183,17 @@ UNREACHABLE: tuple[Impossible, ...] = (
         _all_but(PHASES, "target"),
     ),
     Impossible(
-        "A process has one thread, and a hand-over is one call in it: what the application, the drivers and the target "
-        "do of their own accord comes before it or after it.",
+        "A process has one thread, and a hand-over is one call in it: what the application does comes before it or "
+        "after it. Here, processes die between two calls.",
         _ANY_STATE,
-        _OWN_ACCORD,
+        _APPLICATIONS | {"death"},
         _MOVING,
+    ),
+    Impossible(
+        "Drivers and targets have their turns while a hand-over waits for them, not while it is at work in the kernel.",
+        _ANY_STATE,
+        _DRIVERS,
+        frozenset({"cut", "restoring"}),
     ),
     Impossible(
         "Requests go down when the initiate has completed, and have all come back when the terminate has: on the way "

@@ -24,6 +24,7 @@ from chimney.ndis.driver import Miniport
 from chimney.ndis.state import MiniportOffloadBlockList
 from chimney.ndis.status import UploadReason
 from chimney.sim import case, garbage
+from chimney.sim.coverage import event_of
 from chimney.target import SoftTarget
 
 if TYPE_CHECKING:
@@ -139,9 +140,9 @@ class Trouble:
             case case.Garbage():
                 self._inject(step)
             case case.Driver():
-                self._in_process(step.side, lambda: self._driver(step))
+                self._in_process(step.side, lambda: self._driver(step), visit=event_of(step))
             case case.Target():
-                self._in_process(step.side, lambda: self._target(step))
+                self._in_process(step.side, lambda: self._target(step), visit=event_of(step))
             case case.Die():
                 self._die(step.side)
             case _:
@@ -182,7 +183,7 @@ class Trouble:
 
     # Within a process
 
-    def _in_process(self, side: case.Side, act: Callable[[], None], adapter: bool = True) -> None:
+    def _in_process(self, side: case.Side, act: Callable[[], None], adapter: bool = True, visit: str = "") -> None:
         """Have something done in a turn of a side's process, if that has a stack; ``adapter``: its adapter is made if
         there is none yet.
         """
@@ -197,6 +198,8 @@ class Trouble:
                     stack.adapter(machine.device)
                 except NotOffloadable:
                     return False
+            if visit:
+                self.world.visit(side, visit)
             act()
             return False
 

@@ -21,6 +21,7 @@ from chimney.sim.case import (
     Abort,
     Case,
     Detach,
+    Driver,
     Nodelay,
     Offload,
     Read,
@@ -28,6 +29,7 @@ from chimney.sim.case import (
     Shutdown,
     Side,
     Step,
+    Target,
     Upload,
 )
 from chimney.sim.coverage import cell_of, event_of
@@ -260,7 +262,8 @@ class World:
         """Do a step that is due, if its process is not busy; whether there was one."""
         for index, step in enumerate(self._due):
             side = getattr(step, "side", None)
-            if side is None or not self._busy[side]:
+            # Drivers and targets have their turns while a hand-over waits for them, too.
+            if side is None or not self._busy[side] or isinstance(step, Driver | Target):
                 del self._due[index]
                 self._do(step)
                 return True
@@ -273,7 +276,7 @@ class World:
         if self._healed and not isinstance(step, Offload | Upload | _Behave):
             # It comes too late: everybody behaves.
             return
-        if side is None:
+        if side is None or isinstance(step, Driver | Target):
             assert not isinstance(step, _Behave)
             self.trouble.do(step)
         elif not self.machines[side].dead:
@@ -302,6 +305,7 @@ class World:
             case Upload():
                 self.upload(side)
             case _:
+                # Its last moment: afterwards there is no process whose connection could be looked at.
                 self.visit(side, event_of(step))
                 self.trouble.do(step)
                 return

@@ -11,7 +11,7 @@ from chimney.verifier.check import Checks, enter, finish, packet, polled, segmen
 from chimney.verifier.overdue import Debt
 from chimney.verifier.packets import FIN, RST, SYN, Packet
 from chimney.verifier.relations import below
-from chimney.verifier.streams import FIN_SENT, Stream
+from chimney.verifier.streams import FIN_SENT, PEER_CLOSED, Stream
 from chimney.verifier.violation import name
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _half_closed(stream: Stream) -> str:
     receive, before = stream.receive, stream.delegated.state
     sent = stream.fin_sent is not None or before in FIN_SENT
     told = stream.disconnect_event is not None or (receive.fin is not None and receive.acknowledged > receive.fin)
-    if sent and receive.fin is None and before not in (TcpConnectionState.CLOSING, TcpConnectionState.LAST_ACK):
+    if sent and receive.fin is None and before not in PEER_CLOSED:
         return "FIN_WAIT_1 or FIN_WAIT_2"
     if not sent and (told or before is TcpConnectionState.CLOSE_WAIT):
         return "CLOSE_WAIT"
