@@ -4,7 +4,7 @@ import dataclasses
 import heapq
 import random
 
-from chimney.sim.model import ACK, FIN, NEVER, PSH, RST, ModelTcp, Settings, build, offered, parse
+from chimney.sim.model import ACK, FIN, NEVER, PSH, RST, SYN, ModelTcp, Segment, Settings, build, offered, parse
 from chimney.sim.model.segment import MASK, unwrap
 from chimney.tcp import Config, Connection, Event, State, Tcb, parse_segment
 
@@ -14,13 +14,21 @@ WRAP = 1 << 32
 
 @dataclasses.dataclass
 class Manners:
-    """What the pipe does to each segment. Times in microseconds; ``until``: it behaves from then on."""
+    """What the pipe does to each segment. Times in microseconds; ``until``: it behaves from then on.
+
+    silence  nothing gets through for so long, a millisecond after the start.
+    merge    segments that arrive together are merged, as GRO does.
+    garbage  probability that a segment that belongs to nobody arrives behind one.
+    """
 
     loss: float = 0.0
     duplicate: float = 0.0
     reorder: float = 0.0
     delay: int = 200
     late: int = 20_000
+    silence: int = 0
+    merge: bool = False
+    garbage: float = 0.0
     until: int = START + 60_000_000
 
 
@@ -39,6 +47,9 @@ class Habits:
     read_every: int = 0
     asleep: int = 0
     patient: bool = False
+
+
+USUAL = Habits()
 
 
 class ModelEnd:
@@ -228,9 +239,20 @@ class Side:
         self.edge = self.irs + offered(settings.receive_buffer)
         self.ts_val = None
         self.peer = None
+        self.gone = False
+        self.error = None
 
     def act(self, now):
         """The application's turn."""
+        if self.gone:
+            return
+        try:
+            self._act(now)
+        except OSError as error:
+            self.error, self.gone = error, True
+            self.end.tcp.close(now)
+
+    def _act(self, now):
         habits, end = self.habits, self.end
         if now >= self.read_at and end.readable and not self.ended:
             self.read_at = now + habits.read_every
@@ -248,6 +270,8 @@ class Side:
             end.shutdown(now)
 
     def act_at(self):
+        if self.gone:
+            return NEVER
         at = NEVER
         if self.end.readable and not self.ended:
             at = self.read_at
@@ -307,10 +331,13 @@ class Pipe:
         self.segments = 0
         self.hand_overs = 0
         self.every = self.next_hand_over = 0
+        self.hook = lambda: None
+        self.aborted = False
 
     def flush(self, side, other):
         for data in side.end.output(self.now):
-            side.check(data)
+            if not self.aborted:
+                side.check(data)
             self.segments += 1
             self.transmit(other, data)
 
@@ -318,7 +345,7 @@ class Pipe:
         manners, chance = self.manners, self.chance
         bad = self.now < manners.until
         for _ in range(1 + (bad and chance.random() < manners.duplicate)):
-            if bad and chance.random() < manners.loss:
+            if bad and (chance.random() < manners.loss or 1000 <= self.now - START < 1000 + manners.silence):
                 continue
             at = self.now + manners.delay
             if bad and chance.random() < manners.reorder:
@@ -335,7 +362,16 @@ class Pipe:
         self.now = max(self.now, at)
         if self.wire and self.wire[0][0] <= self.now:
             _, _, side, data = heapq.heappop(self.wire)
+            while self.manners.merge and self.wire and self.wire[0][0] <= self.now and self.wire[0][2] is side:
+                merged = merge(data, self.wire[0][3])
+                if merged is None:
+                    break
+                data = merged
+                heapq.heappop(self.wire)
             side.end.arrives(data, self.now)
+            if self.now < self.manners.until and self.chance.random() < self.manners.garbage:
+                side.end.arrives(garbage(side, self.chance), self.now)
+        self.hook()
         for side, other in sides:
             side.act(self.now)
             self.flush(side, other)
@@ -352,13 +388,63 @@ class Pipe:
             if self.over():
                 break
             assert self.step(), f"stuck: {self.a.end.state} {self.b.end.state}"
+        assert self.a.error is self.b.error is None
         assert self.over(), f"no end: {self.a.end.state} {self.b.end.state} at {(self.now - START) / 1e6} s"
         assert self.b.received == self.a.outgoing
         assert self.a.received == self.b.outgoing
 
 
+def merge(data, following):
+    """One segment out of two, if nobody would notice."""
+    first, second = parse(data), parse(following)
+    if (
+        first.payload
+        and second.payload
+        and (first.seq + len(first.payload)) & MASK == second.seq
+        and not first.flags & (FIN | PSH)
+        and (first.ack, first.window, first.ts_val, first.ts_ecr, first.sack)
+        == (second.ack, second.window, second.ts_val, second.ts_ecr, second.sack)
+        and len(first.payload) + len(second.payload) < 60_000
+    ):
+        first.flags = second.flags
+        first.payload += second.payload
+        return build(first, *ports(data))
+    return None
+
+
+def ports(data):
+    return int.from_bytes(data[:2], "big"), int.from_bytes(data[2:4], "big")
+
+
+def garbage(side, chance):
+    """A segment towards ``side`` that nobody sent and that must do no harm."""
+    peer, settings = side.peer, side.end.settings
+    segment = Segment(side.ack & MASK, peer.ack & MASK, ACK, 0)
+    if settings.timestamps:
+        segment.ts_val, segment.ts_ecr = peer.ts_val or 0, 0
+    kind = chance.randrange(7)
+    far = chance.randrange(1, 1 << 30)
+    if kind == 0:
+        # Never at RCV.NXT, often in the window.
+        segment.flags, segment.seq = RST, (peer.iss + len(peer.outgoing) + 2 + far % 50_000) & MASK
+    elif kind == 1:
+        segment.flags, segment.seq = RST, (side.ack - far) & MASK
+    elif kind == 2:
+        # Not at RCV.NXT: there, the engine ends the connection, as its documents demand.
+        segment.flags, segment.seq = SYN | ACK, (side.ack + 1 + far) & MASK
+    elif kind == 3:
+        segment.seq, segment.payload = (peer.iss - 100) & MASK, b"old data" * 10
+    elif kind == 4:
+        segment.seq, segment.payload = (side.edge + far) & MASK, b"beyond"
+    elif kind == 5:
+        segment.ack, segment.payload = (side.iss + len(side.outgoing) + 2 + far) & MASK, b"from the future"
+    else:
+        segment.ack, segment.payload = (side.iss - 70_000_000) & MASK, b"from the past"
+    return build(segment, settings.remote_port, settings.local_port)
+
+
 def pipe(
-    habits=(Habits(), Habits()),
+    habits=(USUAL, USUAL),
     ends=(ModelEnd, ModelEnd),
     manners=None,
     seed=1,
@@ -389,4 +475,4 @@ def pipe(
     return Pipe(*made, manners or Manners(), seed)
 
 
-__all__ = ["RST", "START", "EngineEnd", "Habits", "Manners", "ModelEnd", "Pipe", "Side", "pipe"]
+__all__ = ["START", "EngineEnd", "Habits", "Manners", "ModelEnd", "Pipe", "Side", "pipe"]

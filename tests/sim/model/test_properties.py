@@ -15,6 +15,9 @@ manners = st.builds(
     reorder=st.sampled_from([0.0, 0.1, 0.5]),
     delay=st.sampled_from([0, 200, 50_000]),
     late=st.sampled_from([2, 2_000, 300_000]),
+    silence=st.sampled_from([0, 0, 0, 5_000_000]),
+    merge=st.booleans(),
+    garbage=st.sampled_from([0.0, 0.0, 0.1]),
 )
 habits = st.builds(
     Habits,
@@ -68,6 +71,41 @@ def test_streams_arrive_between_models(made):
 def test_streams_survive_restoring_at_any_moment(made, every):
     made.every = every
     made.run()
+
+
+@settings(max_examples=60)
+@given(pipes((ModelEnd, ModelEnd)), st.integers(1, 60), st.sampled_from([300, 576, 1280, 1400, 9000]))
+def test_streams_arrive_when_the_mtu_changes(made, after, mtu):
+    def change():
+        if made.segments >= after:
+            for side in (made.a, made.b):
+                side.end.settings.mtu = mtu
+
+    made.hook = change
+    made.run()
+
+
+@settings(max_examples=100)
+@given(pipes((ModelEnd, ModelEnd)), st.integers(0, 60), st.booleans())
+def test_an_abort_ends_both(made, after, gently):
+    """What was received until then is what was sent; nobody waits for ever, and nobody gets what is not his."""
+    made.aborted = True
+    side = made.a
+
+    def give_up():
+        if made.segments >= after and not side.end.tcp.orphaned and side.end.tcp.state.name != "CLOSE":
+            if gently:
+                side.end.tcp.close(made.now)
+            else:
+                side.end.tcp.abort(made.now)
+            side.gone = True
+
+    made.hook = give_up
+    while made.step():
+        pass
+    assert made.a.end.state == made.b.end.state == "CLOSE"
+    for one, other in ((made.a, made.b), (made.b, made.a)):
+        assert one.received == other.outgoing[: len(one.received)]
 
 
 @pytest.mark.parametrize("ends", [(ModelEnd, EngineEnd), (EngineEnd, ModelEnd)], ids=["model-engine", "engine-model"])

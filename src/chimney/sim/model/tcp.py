@@ -26,6 +26,7 @@ TIME_WAIT = TcpState.TIME_WAIT
 CLOSE = TcpState.CLOSE
 
 TIME_WAIT_US = 60_000_000
+MIN_MTU = 256
 # Answers to empty segments that should not have come, so that two hosts do not answer each other for ever.
 CHALLENGE_US = 500_000
 
@@ -115,10 +116,12 @@ class ModelTcp:
 
     def __init__(self, settings: Settings, now: int) -> None:
         """A connection right after its handshake. Raises ValueError if the receive buffer is less than a unit of the
-        window.
+        window, or the MTU leaves no room beside the options.
         """
         if settings.receive_buffer < 1 << max(settings.scale, 0):
             raise ValueError(f"a receive buffer of {settings.receive_buffer} bytes cannot be offered at all")
+        if settings.mtu < MIN_MTU:
+            raise ValueError(f"an MTU of {settings.mtu} bytes leaves no room beside the options: {MIN_MTU} at least")
         self.settings = settings
         self.state = ESTABLISHED
         self.error: OSError | None = None
