@@ -300,6 +300,15 @@ class HostAfterEvents(Checks):
             if known and UploadReason(crossing.information).mandatory:  # type: ignore[arg-type]
                 self._awaited.setdefault(id(item), (item, crossing, "terminate.on-request"))
 
+    @enter(Kind.INITIATE_COMPLETE)
+    def initiated(self, crossing: Crossing) -> None:
+        """A driver may have asked for a connection on its way down; if that was refused, there is nothing to be had."""
+        operation = crossing.notes
+        if crossing.boundary.top and isinstance(operation, Operation):
+            for item in operation.objects:
+                if item is not None and item.ended:
+                    self._awaited.pop(id(item), None)
+
     @enter(Kind.TERMINATE)
     def terminated(self, crossing: Crossing) -> None:
         operation = crossing.notes
