@@ -184,9 +184,9 @@ UNREACHABLE: tuple[Impossible, ...] = (
     ),
     Impossible(
         "A process has one thread, and a hand-over is one call in it: what the application does comes before it or "
-        "after it. Here, processes die between two calls.",
+        "after it.",
         _ANY_STATE,
-        _APPLICATIONS | {"death"},
+        _APPLICATIONS,
         _MOVING,
     ),
     Impossible(

@@ -21,6 +21,7 @@ from chimney.sim.case import (
     Abort,
     Case,
     Detach,
+    Die,
     Driver,
     Nodelay,
     Offload,
@@ -35,6 +36,7 @@ from chimney.sim.case import (
 from chimney.sim.coverage import cell_of, event_of
 from chimney.sim.door import Door
 from chimney.sim.invariants import Invariants
+from chimney.sim.kernel import ProcessDied
 from chimney.sim.machine import Machine
 from chimney.sim.network import BadNetwork
 from chimney.sim.outcome import Cell, Finding
@@ -253,6 +255,8 @@ class World:
         self._busy[side] = True
         try:
             act()
+        except ProcessDied:
+            assert self.machines[side].dead
         finally:
             self._busy[side] = False
 
@@ -262,8 +266,8 @@ class World:
         """Do a step that is due, if its process is not busy; whether there was one."""
         for index, step in enumerate(self._due):
             side = getattr(step, "side", None)
-            # Drivers and targets have their turns while a hand-over waits for them, too.
-            if side is None or not self._busy[side] or isinstance(step, Driver | Target):
+            # Drivers and targets have their turns while a hand-over waits for them, and death does not wait.
+            if side is None or not self._busy[side] or isinstance(step, Driver | Target | Die):
                 del self._due[index]
                 self._do(step)
                 return True
@@ -276,7 +280,9 @@ class World:
         if self._healed and not isinstance(step, Offload | Upload | _Behave):
             # It comes too late: everybody behaves.
             return
-        if side is None or isinstance(step, Driver | Target):
+        if isinstance(step, Die):
+            self.visit(step.side, event_of(step))
+        if side is None or isinstance(step, Driver | Target | Die):
             assert not isinstance(step, _Behave)
             self.trouble.do(step)
         elif not self.machines[side].dead:
@@ -305,10 +311,7 @@ class World:
             case Upload():
                 self.upload(side)
             case _:
-                # Its last moment: afterwards there is no process whose connection could be looked at.
-                self.visit(side, event_of(step))
-                self.trouble.do(step)
-                return
+                raise TypeError(f"{type(step).__name__} is nothing that a process does")
         machine.flush()
 
     def offload(self, side: Side) -> None:
