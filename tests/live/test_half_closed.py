@@ -99,6 +99,35 @@ def test_our_fin_is_on_its_way(lab, helpers, family, simultaneous):
     assert not lab.tap.resets()
 
 
+@pytest.mark.parametrize("peer_closed", [False, True], ids=["FIN_WAIT1", "LAST_ACK"])
+def test_more_in_flight_before_our_fin_than_a_fresh_congestion_window(lab, helpers, peer_closed):
+    """The peer has everything, and says so as soon as it is heard again: the kernel must know of its own FIN."""
+    ours, theirs = lab.connect()
+    warm = helpers.pattern(4 << 20)
+    sending = helpers.Sending(ours, warm)
+    assert helpers.receive(theirs, len(warm)) == warm
+    sending.join()
+    if peer_closed:
+        theirs.shutdown(socket.SHUT_WR)
+        helpers.wait_until(lambda: helpers.state_of(ours) is TcpState.CLOSE_WAIT, "the peer's FIN")
+    helpers.wait_until(lambda: not so.queue_length(ours.fileno(), so.SIOCOUTQ), "all acknowledgements")
+    deaf = Block(lab.host, ours.getsockname()[1])
+    ours.sendall(helpers.pattern(60_000))
+    ours.shutdown(socket.SHUT_WR)
+    assert helpers.receive(theirs, 60_000) == helpers.pattern(60_000) and theirs.recv(1) == b""
+    placeholder = handover.take(ours, lab.device)
+    state = placeholder.state
+    lab.tap.drain()
+    said = inject.segment(state.remote, state.local, state.rcv_nxt, state.write_seq, inject.ACK, 1000)
+    deaf.remove()
+    placeholder.give_back(
+        dataclasses.replace(state, snd_nxt=state.write_seq),
+        lambda: [ip_packet(state.remote.address, state.local.address, said)],
+    )
+    assert helpers.state_of(ours) is (TcpState.CLOSE if peer_closed else TcpState.FIN_WAIT2)
+    assert not lab.tap.resets()
+
+
 @FAMILIES
 @pytest.mark.parametrize("peer_closed", [False, True], ids=["FIN_WAIT1", "LAST_ACK"])
 def test_the_peer_resets_it_while_our_fin_is_on_its_way_back(lab, helpers, family, peer_closed):
@@ -115,8 +144,7 @@ def test_the_peer_resets_it_while_our_fin_is_on_its_way_back(lab, helpers, famil
     said = inject.segment(state.remote, state.local, state.rcv_nxt, 0, inject.RST)
     placeholder.give_back(state, lambda: [ip_packet(state.remote.address, state.local.address, said)])
     assert helpers.state_of(ours) is TcpState.CLOSE
-    expected = errno.EPIPE if peer_closed else errno.ECONNRESET
-    assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == expected
+    assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
     deaf.remove()
 
 

@@ -65,30 +65,51 @@ def restore(
 
     sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, so.ONLY_INJECTED.program)
     sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, so.NO_QUEUE)
+    shut = not state.reset and _close(sock, state, rcv_nxt, snd_una)
     sock.setsockopt(_TCP, so.TCP_REPAIR, so.REPAIR_OFF)
-    if state.state in (TcpState.CLOSE_WAIT, TcpState.LAST_ACK) and not state.reset:
-        # Before anything leaves: what did would take the acknowledgement of this FIN back.
-        _peer_says(state, rcv_nxt, snd_una, inject.FIN | inject.ACK)
-        _verify(sock, state)
     if meanwhile is not None and not state.reset:
         inject.packets(meanwhile())
     if own_filter is None:
         sock.setsockopt(so.SOL_SOCKET, so.SO_DETACH_FILTER, 0)
     else:
         sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, own_filter.program)
-    # Leaving repair mode once more probes: that tells the peer our window, and its answer tells us the peer's window
-    # and what it has received.
     sock.setsockopt(_TCP, so.TCP_REPAIR, so.REPAIR_ON)
-    sock.setsockopt(_TCP, so.TCP_REPAIR, so.REPAIR_OFF_PROBE)
+    _probe(sock)
 
     if state.reset or state.state is TcpState.CLOSE:
         _verify(sock, state)
         return [], False
     unsent = _send(sock, unsent)
-    if state.state in (TcpState.FIN_WAIT1, TcpState.LAST_ACK) and not unsent:
+    if state.state in (TcpState.FIN_WAIT1, TcpState.LAST_ACK) and not unsent and not shut:
         _shut_sending(sock)
     _verify(sock, state)
     return unsent, bool(unsent) and state.fin_sent
+
+
+def _probe(sock: socket.socket) -> None:
+    """Leave repair mode: by that an established socket tells the peer its window, and the answer tells the peer's, and
+    what it has received.
+    """
+    sock.setsockopt(_TCP, so.TCP_REPAIR, so.REPAIR_OFF_PROBE)
+
+
+def _close(sock: socket.socket, state: KernelState, rcv_nxt: int, snd_una: int) -> bool:
+    """The FINs of a connection that is closing, before anything else leaves or is processed: it would take back the
+    acknowledgement of the peer's FIN, and not understand one of ours. Returns whether ours was sent before.
+    """
+    if state.state in (TcpState.CLOSE_WAIT, TcpState.LAST_ACK):
+        _peer_says(state, rcv_nxt, snd_una, inject.FIN | inject.ACK)
+        _verify(sock, state)
+    sent = state.state in (TcpState.FIN_WAIT1, TcpState.LAST_ACK) and state.snd_nxt == state.write_seq
+    if sent:
+        if state.state is TcpState.FIN_WAIT1:
+            # Only now is it established.
+            _probe(sock)
+            sock.setsockopt(_TCP, so.TCP_REPAIR, so.REPAIR_ON)
+        sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, so.SEND_QUEUE)
+        sock.shutdown(socket.SHUT_WR)
+        sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, so.NO_QUEUE)
+    return sent
 
 
 def _split(state: KernelState) -> tuple[list[memoryview], list[memoryview]]:
