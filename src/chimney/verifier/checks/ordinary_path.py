@@ -11,7 +11,7 @@ from chimney.ndis.state import NeighborConst
 from chimney.verifier.addressing import foreign_address, foreign_vlan, neighbor_of
 from chimney.verifier.books import ObjectBook
 from chimney.verifier.check import Checks, enter, finish, packet, segment_in, segment_out
-from chimney.verifier.packets import ACK, IPV4, IPV6, NO_VLAN, RST, SYN, URG, Packet, parse
+from chimney.verifier.packets import ACK, IPV4, IPV6, NO_VLAN, RST, SYN, URG, Packet, checksums_hold, parse
 from chimney.verifier.streams import Stream
 
 if TYPE_CHECKING:
@@ -92,9 +92,9 @@ class OrdinaryPath(Checks):
                 if not waiting:
                     del self.expected[signature(frame)]
             elif frame.tcp and not frame.ip_options:
-                self._own(crossing, frame)
+                self._own(crossing, frame, checksums_hold(memoryview(data)))
 
-    def _own(self, crossing: Crossing, frame: Packet) -> None:
+    def _own(self, crossing: Crossing, frame: Packet, intact: bool) -> None:
         """A whole TCP segment goes up: it must not be one that the target has to take."""
         flow = (frame.destination, frame.destination_port, frame.source, frame.source_port)
         stream = self.books.streams.get(flow)
@@ -110,7 +110,6 @@ class OrdinaryPath(Checks):
         own = const.dl_source_address if any(const.dl_source_address) else stream.facts.get("ordinary_path: mac", b"")
         end = stream.receive.position(frame.seq) + frame.payload_length
         window = stream.receive.acknowledged < end <= stream.receive.limit
-        intact = crossing.nbls[0].status == 0
         if own and frame.destination_mac == own and frame.payload_length and window and intact:
             self.check("tcp.rx-mac", False, "a segment to the connection's own address was not taken", crossing, book)
 
