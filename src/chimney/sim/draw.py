@@ -78,7 +78,7 @@ _LAYERS = ((2, 1), (2, 2), (1, 3))
 _FAULTY_LAYER = 0.7
 _DELAY, _MERGE, _SPLIT, _OUT_OF_MEMORY, _REFUSE, _ASKS = 0.5, 0.3, 0.3, 0.3, 0.15, 0.2
 _HOLD, _DRIVER_PAUSES, _DRIVER_UPLOADS = 0.6, 0.1, 0.2
-_TARGET_PAUSES, _TARGET_UPLOADS, _SHORT, _FAILURE, _DIE = 0.15, 0.25, 0.25, 0.15, 0.04
+_TARGET_PAUSES, _TARGET_UPLOADS, _SHORT, _FAILURE, _DIE = 0.15, 0.25, 0.25, 0.15, 0.1
 _DRIVER_RATES = (0.05, 0.2, 0.5, 1.0)
 
 _ALLOCATIONS = ("neighbor", "path", "connection", "transmit buffer", "receive buffer", "buffered data", "segment")
