@@ -51,7 +51,7 @@ EVENT_GROUPS = {
     "timers": {
         "retransmits": "data or a FIN leaves again",
         "probes": "a segment asks whether the peer's window is still closed",
-        "delayed acknowledgement": "an acknowledgement leaves that has waited for data to go with",
+        "delayed acknowledgement": "bytes of the peer's are acknowledged after they have waited for data to go with",
     },
     "application": {
         "send": "the application sends",
@@ -217,8 +217,8 @@ UNREACHABLE: tuple[Impossible, ...] = (
         _ANY_PHASE,
     ),
     Impossible(
-        "The peer's FIN is acknowledged at once, and with it all that came before it; what comes again is, too "
-        "(RFC 9293, 3.10.7.4, eighth step; RFC 5681, 4.2).",
+        "There are no bytes behind the peer's FIN whose acknowledgement could wait; the FIN's own, and what of bytes "
+        "waits when it comes, is none of these.",
         _FIN_RECEIVED,
         frozenset({"delayed acknowledgement"}),
         _ANY_PHASE,

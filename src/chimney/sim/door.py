@@ -249,7 +249,7 @@ class Door:
         end = start + length
         event = self._event_of_acknowledgement(acknowledged, window)
         if flags & FIN:
-            # It is acknowledged at once, and what waits with it.
+            # What is acknowledged with it does not count as delayed.
             self._data_at = -1
             heard.fin = end
             end += 1
