@@ -249,8 +249,6 @@ class Door:
         end = start + length
         event = self._event_of_acknowledgement(acknowledged, window)
         if flags & FIN:
-            # What is acknowledged with it does not count as delayed.
-            self._data_at = -1
             heard.fin = end
             end += 1
             event = "FIN"
@@ -261,11 +259,12 @@ class Door:
                 event = "data again"
             else:
                 event = "data"
-                self._data_at = self._world.clock.now
         if end > before and end > start:
             heard.seq_end = end
         if end > self.in_order and end > start:
             self._take_in(start, end)
+            # What is acknowledged with the FIN does not count as delayed.
+            self._data_at = -1 if 0 <= heard.fin < self.in_order else self._world.clock.now
         return event
 
     def _take_true_bytes(self, frame: bytes | bytearray | memoryview) -> None:
