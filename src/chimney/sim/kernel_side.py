@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _MASK = 0xFFFFFFFF
 _FIN, _RST, _ACK = 1, 4, 16
 _HAND_OVER = frozenset(FINS) - {TcpState.TIME_WAIT, TcpState.CLOSE}
+_FIN_SENT = (TcpState.FIN_WAIT1, TcpState.LAST_ACK)
 # How often the dump's SND.NXT counts bytes that have not left, and how often it lacks some that leave before the socket
 # is recycled.
 _COUNTS_UNSENT = 0.2
@@ -214,17 +215,12 @@ class SimKernelSide:
         if machine.down:
             raise UploadFailed(f"the kernel refused to take {sock!r} back: the network is unreachable")
         tcp = self._build(state)
-        machine.gap()
-        # It hears what is injected, and nothing else.
-        sock.tcp, sock.repair, machine.owner = tcp, False, "kernel"
+        # It lives from here on, in repair mode or not, and hears nothing but what is injected.
+        sock.tcp, machine.owner = tcp, "kernel"
         self._note("the socket is restored")
-        rcv_nxt = (state.rcv_nxt - state.fin_received) & _MASK
-        if state.state in (TcpState.CLOSE_WAIT, TcpState.LAST_ACK) and not state.reset:
-            self._peer_says(tcp, state, rcv_nxt, state.snd_una, _FIN | _ACK)
-            # As seen: a FIN alone is acknowledged when the timer says so.
-            tcp.receiver.ack_now = False
-            tcp.receiver.delayed_at = machine.clock() + DELAYED_ACK
-        kernel.output(sock)
+        machine.gap()
+        shut = not state.reset and self._close(tcp, state)
+        sock.repair = False
         if not state.reset:
             packets = meanwhile()
             sock.hears = True
@@ -238,10 +234,25 @@ class SimKernelSide:
         kernel.output(sock)
         if state.reset or state.state is TcpState.CLOSE:
             return
-        if state.state in (TcpState.FIN_WAIT1, TcpState.LAST_ACK) and tcp.state is not TcpState.CLOSE:
+        if state.state in _FIN_SENT and not shut and tcp.state is not TcpState.CLOSE:
             tcp.shutdown(machine.clock())
             kernel.output(sock)
         machine.gap()
+
+    def _close(self, tcp: ModelTcp, state: KernelState) -> bool:
+        """The FINs of a connection that is closing; returns whether ours counts as sent."""
+        machine = self._machine
+        if state.state in (TcpState.CLOSE_WAIT, TcpState.LAST_ACK):
+            self._peer_says(tcp, state, (state.rcv_nxt - 1) & _MASK, state.snd_una, _FIN | _ACK)
+            # As seen: a FIN alone is acknowledged when the timer says so.
+            tcp.receiver.ack_now = False
+            tcp.receiver.delayed_at = machine.clock() + DELAYED_ACK
+        sent = state.state in _FIN_SENT and state.snd_nxt == state.write_seq
+        if sent:
+            tcp.probe_window(machine.clock())
+            machine.kernel.output(self._socket)
+            _shut_silently(tcp, machine.clock())
+        return sent
 
     def _build(self, state: KernelState) -> ModelTcp:
         """The connection as a socket in repair mode has it, what is replayed silently included."""
@@ -419,6 +430,8 @@ def _shut_silently(tcp: ModelTcp, now: int) -> None:
     """A FIN that counts as sent, and does not leave."""
     tcp.shutdown(now)
     sender = tcp.sender
-    sender.nxt = sender.max = sender.write_seq
+    if sender.nxt == sender.max:
+        sender.nxt = sender.write_seq
+    sender.max = sender.write_seq
     if sender.rto_at == NEVER:
         sender.rto_at = now + sender.rto
