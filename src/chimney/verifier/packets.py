@@ -38,10 +38,10 @@ class Segment:
 class Packet:
     """A frame that a target sent (``incoming`` False) or received.
 
-    ``tcp`` tells whether it is a whole TCP segment; its fields are zero otherwise. Addresses as in the header; ``vlan``
-    the tag's control information or -1. ``parts`` is the payload (until all have seen it), ``payload_length`` bytes in
-    all; a super-segment's wire segments come from `segments`. ``book`` is the offloaded connection it belongs to, if
-    there is one; ``stream`` the last one of its addresses and ports.
+    ``tcp`` tells whether it is a whole TCP segment, by lengths that agree; its fields are zero otherwise. Addresses as
+    in the header; ``vlan`` the tag's control information or -1. ``parts`` is the payload (until all have seen it),
+    ``payload_length`` bytes in all; a super-segment's wire segments come from `segments`. ``book`` is the offloaded
+    connection it belongs to, if there is one; ``stream`` the last one of its addresses and ports.
     ``sent`` False: the link had no room, or failed. ``expected`` is the position that was next when it arrived,
     ``interface`` the link's own address. ``acts`` False: a target may not take it. ``timestamps`` are TSval and TSecr
     (RFC 7323), None without the option.
@@ -145,8 +145,8 @@ def parse(packet: Packet, header: memoryview) -> None:
         start, end = _ipv6(packet, header)
     else:
         return
-    if start and packet.protocol == TCP and not packet.fragment:
-        _tcp(packet, header, start, min(end, len(header) + following), following)
+    if start and packet.protocol == TCP and not packet.fragment and end <= len(header) + following:
+        _tcp(packet, header, start, end, following)
 
 
 def _ipv4(packet: Packet, header: memoryview) -> tuple[int, int]:
@@ -181,7 +181,7 @@ def _ipv6(packet: Packet, header: memoryview) -> tuple[int, int]:
 
 
 def _tcp(packet: Packet, header: memoryview, start: int, end: int, following: int) -> None:
-    if len(header) < start + 20:
+    if min(len(header), end) < start + 20:
         return
     (
         packet.source_port,
@@ -193,7 +193,7 @@ def _tcp(packet: Packet, header: memoryview, start: int, end: int, following: in
         packet.window,
     ) = _TCP.unpack_from(header, start)
     size = (offset >> 4) * 4
-    if size < 20 or len(header) < start + size:
+    if size < 20 or min(len(header), end) < start + size:
         return
     packet.tcp = True
     packet.tcp_header_length = size

@@ -115,5 +115,5 @@ def ordinary_packets(crossing: Crossing) -> Iterator[tuple[Packet, NblView]]:
     """The frames of an indication on the ordinary path, taken apart."""
     for view in crossing.nbls:
         packet = Packet(crossing.number, crossing.at, crossing.boundary.miniport.name, True)
-        parse(packet, memoryview(view_bytes((view,), 256)))
+        parse(packet, memoryview(view_bytes((view,), view.length)))
         yield packet, view
