@@ -7,9 +7,7 @@ from typing import get_args, get_type_hints
 import pytest
 from rich.console import Console
 
-from chimney.conformance.handshake import delegated
 from chimney.host.connection import Owner
-from chimney.ndis.status import TcpConnectionState
 from chimney.sim import case, coverage
 from chimney.sim.coverage import EVENTS, PHASES, STATES, UNREACHABLE, unreachable
 from chimney.sim.outcome import Cell
@@ -100,25 +98,11 @@ def test_what_applications_do_counts_where_it_begins():
     ],
 )
 def test_where_a_hand_over_is(owner, speaks, step, phase):
-    machine = SimpleNamespace(
-        owner=speaks, phase=step, dead=False, state="FIN-WAIT-2", sock=SimpleNamespace(tcp="something")
-    )
-    connection = SimpleNamespace(owner=Owner[owner], chimney=None)
+    machine = SimpleNamespace(owner=speaks, phase=step, dead=False, state="FIN-WAIT-2")
+    connection = SimpleNamespace(owner=Owner[owner])
     assert coverage.cell_of(machine, connection, "data") == Cell("FIN-WAIT-2", "data", phase)
     machine.dead, machine.phase = True, ""
     assert coverage.cell_of(machine, connection, "data").phase == "kernel", "whoever had it"
-
-
-def test_the_state_of_a_connection_that_is_nowhere():
-    """Its terminate has completed, and the kernel does not have it yet."""
-    machine = SimpleNamespace(
-        owner=None, phase="restoring", dead=False, state="ESTABLISHED", sock=SimpleNamespace(tcp=None)
-    )
-    chimney = SimpleNamespace(terminated=SimpleNamespace(delegated=delegated(0, state=TcpConnectionState.FIN_WAIT_1)))
-    connection = SimpleNamespace(owner=Owner.UPLOADING, chimney=chimney)
-    assert coverage.cell_of(machine, connection, "RST") == Cell("FIN-WAIT-1", "RST", "restoring")
-    chimney.terminated = None
-    assert coverage.cell_of(machine, connection, "RST") == Cell("ESTABLISHED", "RST", "restoring")
 
 
 def test_totals_and_what_was_missed():

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from chimney.host.connection import Connection, Owner
-from chimney.ndis.state import TcpDelegated
 from chimney.sim import case
 from chimney.sim.outcome import Cell
 
@@ -127,17 +126,7 @@ def cell_of(machine: Machine, connection: Connection, event: str) -> Cell:
     else:
         # What an upload does last, it does when the kernel has the connection again.
         phase = "restoring" if machine.phase or machine.owner == "kernel" else _ON_THE_WAY[owner]
-    return Cell(_state_of(machine, connection), event, phase)
-
-
-def _state_of(machine: Machine, connection: Connection) -> str:
-    chimney = connection.chimney
-    if machine.sock.tcp is None and not machine.dead and chimney is not None and chimney.terminated is not None:
-        delegated = chimney.terminated.delegated
-        # Otherwise only what is below the connection has been given back.
-        if isinstance(delegated, TcpDelegated):
-            return delegated.state.name.replace("_", "-")
-    return machine.state
+    return Cell(machine.state, event, phase)
 
 
 # What cannot be

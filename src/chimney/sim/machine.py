@@ -16,6 +16,7 @@ from chimney.sim.model import ModelTcp, Settings, offered
 from chimney.sim.platform import SimPlatform
 from chimney.sim.tap import TapLink, flow_key
 from chimney.target import SoftTarget
+from chimney.tcp import Connection as Engine
 from chimney.tcp.state import State
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Machine:
         self.down = False
         self.dead = False
         self.taps: list[TapLink] = []
+        self._engine: Engine | None = None
         self._descriptors = 3
         self.kernel = Kernel(self, MACS[index], MACS[1 - index])
         self.flow = Flow(addresses[index], PORTS[index], addresses[1 - index], PORTS[1 - index])
@@ -117,10 +119,14 @@ class Machine:
         """Of its connection, whoever has it: a name of RFC 9293."""
         tcp = self.sock.tcp
         if tcp is not None:
+            self._engine = None
             return _STATES[tcp.state]
         found = self.target.find(self._link_flow) if self.target is not None else None
         if found is not None:
-            return _TARGET_STATES[found.engine.state]
+            self._engine = found.engine
+        if self._engine is not None and not self.dead:
+            # On its way up the connection stays in the state in which it was given back.
+            return _TARGET_STATES[self._engine.state]
         return _STATES[self.sock.last_state]
 
     # What happens next
