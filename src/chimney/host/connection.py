@@ -389,7 +389,8 @@ class Connection:
         delegated = self.chimney.terminated.delegated
         assert isinstance(delegated, TcpDelegated)
         aborted = self._abort_request is not None and self._abort_request.done
-        given = GivenState(delegated, unread=self.chimney.take_buffered(), reset=aborted or self._was_reset(delegated))
+        reset = aborted or self._was_reset(delegated)
+        given = GivenState(delegated, unread=self.chimney.take_buffered(), reset=reset)
         self._info.bytes_sent_target += self.chimney.bytes_sent
         self._info.bytes_received_target += self.chimney.bytes_received
         try:
@@ -409,7 +410,9 @@ class Connection:
         if delegated.state is not TcpConnectionState.CLOSED:
             return self.chimney.reset
         shut = self.shutdown_request is not None and self.shutdown_request.done
-        return self.chimney.reset or not (shut and self.chimney.peer_closed)
+        # The end of the peer's stream is told behind its last byte.
+        peer_closed = self.chimney.peer_closed or delegated.buffered_data is not None
+        return self.chimney.reset or not (shut and peer_closed)
 
     def _terminate(self) -> bool:
         """Have the state given back; False if that fails again and again."""
