@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +30,7 @@ from chimney.verifier.books import (
 from chimney.verifier.check import enter, leave, packet
 from chimney.verifier.layers import relate
 from chimney.verifier.packets import Packet
+from chimney.verifier.segments import parse_ordinary
 from chimney.verifier.streams import ReceiveBook, SendBook, Stream, chain_bytes
 
 _ENDED_STREAMS = 256
@@ -54,6 +54,12 @@ class Bookkeeping(Books):
         """Lists that were indicated come back."""
         book = self.of(crossing)
         crossing.notes = [book.lent.pop(id(view.nbl), None) for view in crossing.nbls]
+
+    @enter(Kind.ORDINARY_RECEIVE)
+    def passed_up(self, crossing: Crossing) -> None:
+        """Frames go up the ordinary path: they are taken apart once for all who look at them."""
+        boundary = crossing.boundary
+        crossing.notes = parse_ordinary(crossing) if boundary.bottom or boundary.top else []
 
     @enter(Kind.SET_OPTIONAL_HANDLERS)
     def registered(self, crossing: Crossing) -> None:
@@ -82,9 +88,13 @@ class Bookkeeping(Books):
         crossing.notes = []
         if item is None:
             return
-        inside = tuple(calls(crossing.parent))
-        numbers = tuple(call.number for call in inside)
-        reentrant = any(_completes(call, crossing.kind, item) for call in inside)
+        numbers: tuple[int, ...] = ()
+        reentrant = False
+        call = crossing.parent
+        while call is not None:
+            numbers += (call.number,)
+            reentrant = reentrant or _completes(call, crossing.kind, item)
+            call = call.parent
         for view in crossing.nbls:
             request = self._request(book, crossing.kind, view, item, crossing)
             request.flags = crossing.value
@@ -493,13 +503,6 @@ class Bookkeeping(Books):
                 stream.segment_in(packet.seq, packet.ack, packet.flags, packet.payload(), packet)
         elif packet.sent:
             stream.packet_out(packet)
-
-
-def calls(crossing: Crossing | None) -> Iterator[Crossing]:
-    """A running call, and those that it runs within, outward."""
-    while crossing is not None:
-        yield crossing
-        crossing = crossing.parent
 
 
 def _completes(call: Crossing, kind: Kind, item: ObjectBook) -> bool:

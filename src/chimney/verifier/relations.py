@@ -9,7 +9,6 @@ from typing import Any
 from chimney.ndis.crossing import BlockView, Crossing, Kind, NblView
 from chimney.ndis.state import values_of
 from chimney.verifier.books import Layer, ObjectBook, Operation
-from chimney.verifier.packets import Packet, parse
 
 
 def has(flags: int, flag: int) -> bool:
@@ -109,11 +108,3 @@ def view_bytes(views: tuple[NblView, ...] | list[NblView], limit: int) -> bytes:
         if limit <= 0:
             break
     return b"".join(parts)
-
-
-def ordinary_packets(crossing: Crossing) -> Iterator[tuple[Packet, NblView]]:
-    """The frames of an indication on the ordinary path, taken apart."""
-    for view in crossing.nbls:
-        packet = Packet(crossing.number, crossing.at, crossing.boundary.miniport.name, True)
-        parse(packet, memoryview(view_bytes((view,), view.length)))
-        yield packet, view

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from chimney.ndis.buffers import NetBufferList
+from chimney.ndis.crossing import Crossing
 from chimney.verifier.packets import Packet, parse
 
 Key = tuple[int, int, int, int, int, int | None]
@@ -30,13 +30,6 @@ class TcpSegment(NamedTuple):
     @property
     def key(self) -> Key:
         return self.seq, self.ack, self.flags, self.window, self.length, self.ts_val
-
-
-class OrdinarySegment(NamedTuple):
-    """A segment in a frame on the ordinary path, and the flow it belongs to, as its receiver sees it."""
-
-    flow: tuple[bytes, int, bytes, int]
-    key: Key
 
 
 def key_of_packet(packet: Packet) -> Key:
@@ -68,12 +61,17 @@ def parse_segment(data: bytes) -> TcpSegment | None:
     return TcpSegment(source, destination, seq, ack, flags, window, size, len(data) - size, stamp)
 
 
-def parse_ordinary(nbl: NetBufferList) -> OrdinarySegment | None:
-    """The whole TCP segment in a frame that is indicated on the ordinary path; None if there is none."""
-    frame = b"".join(nbl.first_net_buffer.views())
-    packet = Packet(0, 0, "", True)
-    parse(packet, memoryview(frame))
-    if not packet.tcp:
-        return None
-    flow = (packet.destination, packet.destination_port, packet.source, packet.source_port)
-    return OrdinarySegment(flow, key_of_packet(packet))
+def parse_ordinary(crossing: Crossing) -> list[Packet]:
+    """The frames of an indication on the ordinary path, taken apart, without their payload."""
+    frames = []
+    for view in crossing.nbls:
+        packet = Packet(crossing.number, crossing.at, crossing.boundary.miniport.name, True)
+        parse(packet, memoryview(b"".join(view.nbl.first_net_buffer.views())))
+        packet.parts.clear()
+        frames.append(packet)
+    return frames
+
+
+def flow_of_packet(packet: Packet) -> tuple[bytes, int, bytes, int]:
+    """The flow that a received frame belongs to, as its receiver sees it."""
+    return packet.destination, packet.destination_port, packet.source, packet.source_port

@@ -12,7 +12,7 @@ from chimney.verifier.books import Completed, Layer, ObjectBook, Operation, Requ
 from chimney.verifier.check import Checks, enter, finish, leave, packet, segment_in
 from chimney.verifier.packets import ACK, RST, SYN, Packet
 from chimney.verifier.recent import Recent
-from chimney.verifier.segments import Key, TcpSegment, key_of_packet, parse_ordinary, parse_segment
+from chimney.verifier.segments import Key, TcpSegment, flow_of_packet, key_of_packet, parse_segment
 from chimney.verifier.streams import Stream, distance
 from chimney.verifier.violation import name
 
@@ -51,12 +51,12 @@ class Forwards(Checks):
     def passed_up(self, crossing: Crossing) -> None:
         if not crossing.boundary.bottom:
             return
-        for view in crossing.nbls:
-            found = parse_ordinary(view.nbl)
-            if found is not None:
+        for frame in crossing.notes:
+            if frame.tcp:
+                flow = flow_of_packet(frame)
                 # Moved to the end: what has been quiet for long is forgotten first.
-                keys = self._ordinary[found.flow] = self._ordinary.get(found.flow) or Recent(_REMEMBERED)
-                keys[found.key] = True
+                keys = self._ordinary[flow] = self._ordinary.get(flow) or Recent(_REMEMBERED)
+                keys[key_of_packet(frame)] = True
 
     @enter(Kind.FORWARD)
     def called(self, crossing: Crossing) -> None:

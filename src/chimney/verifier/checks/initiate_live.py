@@ -9,7 +9,8 @@ from chimney.ndis.state import NeighborCached, NeighborConst
 from chimney.verifier.books import BoundaryBook, Layer, ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, leave, segment_in, segment_out
 from chimney.verifier.packets import ACK, FIN, RST, SYN, URG, Packet
-from chimney.verifier.relations import below, nodes, open_initiate, ordinary_packets
+from chimney.verifier.relations import below, nodes, open_initiate
+from chimney.verifier.segments import flow_of_packet
 from chimney.verifier.streams import Stream
 
 if TYPE_CHECKING:
@@ -85,11 +86,10 @@ class Alive(Checks):
         if not crossing.boundary.bottom:
             return
         book = self.books.of(crossing)
-        for frame, view in ordinary_packets(crossing):
+        for frame, view in zip(crossing.notes, crossing.nbls, strict=True):
             if not frame.tcp:
                 continue
-            flow = (frame.destination, frame.destination_port, frame.source, frame.source_port)
-            stream = self.books.streams.get(flow)
+            stream = self.books.streams.get(flow_of_packet(frame))
             item = None if stream is None else stream.bottom
             if stream is None or item is None or item.boundary is not crossing.boundary:
                 continue

@@ -6,12 +6,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chimney.ndis.crossing import Crossing, Kind
+from chimney.ndis.crossing import Crossing, Kind, NblView
 from chimney.ndis.state import NeighborConst
 from chimney.verifier.addressing import foreign_address, foreign_vlan, neighbor_of
 from chimney.verifier.books import ObjectBook
 from chimney.verifier.check import Checks, enter, finish, packet, segment_in, segment_out
-from chimney.verifier.packets import ACK, IPV4, IPV6, NO_VLAN, RST, SYN, URG, Packet, checksums_hold, parse
+from chimney.verifier.packets import ACK, IPV4, IPV6, NO_VLAN, RST, SYN, URG, Packet, checksums_hold
 from chimney.verifier.streams import Stream
 
 if TYPE_CHECKING:
@@ -81,10 +81,7 @@ class OrdinaryPath(Checks):
     def indicated(self, crossing: Crossing) -> None:
         if not crossing.boundary.bottom:
             return
-        for view in crossing.nbls:
-            data = b"".join(bytes(part) for part in view.nbl.first_net_buffer.views())
-            frame = Packet(crossing.number, crossing.at, "", True)
-            parse(frame, memoryview(data))
+        for frame, view in zip(crossing.notes, crossing.nbls, strict=True):
             waiting = self.expected.get(signature(frame))
             if waiting:
                 self.waiting -= 1
@@ -92,9 +89,9 @@ class OrdinaryPath(Checks):
                 if not waiting:
                     del self.expected[signature(frame)]
             elif frame.tcp and not frame.ip_options:
-                self._own(crossing, frame, checksums_hold(memoryview(data)))
+                self._own(crossing, frame, view)
 
-    def _own(self, crossing: Crossing, frame: Packet, intact: bool) -> None:
+    def _own(self, crossing: Crossing, frame: Packet, view: NblView) -> None:
         """A whole TCP segment goes up: it must not be one that the target has to take."""
         flow = (frame.destination, frame.destination_port, frame.source, frame.source_port)
         stream = self.books.streams.get(flow)
@@ -110,7 +107,10 @@ class OrdinaryPath(Checks):
         own = const.dl_source_address if any(const.dl_source_address) else stream.facts.get("ordinary_path: mac", b"")
         end = stream.receive.position(frame.seq) + frame.payload_length
         window = stream.receive.acknowledged < end <= stream.receive.limit
-        if own and frame.destination_mac == own and frame.payload_length and window and intact:
+        if not own or frame.destination_mac != own or not frame.payload_length or not window:
+            return
+        # What is damaged is not the target's to take.
+        if checksums_hold(memoryview(b"".join(view.nbl.first_net_buffer.views()))):
             self.check("tcp.rx-mac", False, "a segment to the connection's own address was not taken", crossing, book)
 
     @finish

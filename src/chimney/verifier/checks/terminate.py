@@ -11,7 +11,7 @@ from chimney.verifier.books import REQUESTS, Layer, ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, finish, packet
 from chimney.verifier.packets import FIN, RST, Packet
 from chimney.verifier.recent import Recent
-from chimney.verifier.segments import Key, key_of_packet, parse_ordinary, parse_segment
+from chimney.verifier.segments import Key, flow_of_packet, key_of_packet, parse_segment
 from chimney.verifier.streams import Stream
 
 if TYPE_CHECKING:
@@ -202,16 +202,16 @@ class Afterwards(Checks):
     def passed_up(self, crossing: Crossing) -> None:
         if not crossing.boundary.bottom and not crossing.boundary.top:
             return
-        for view in crossing.nbls:
-            found = parse_ordinary(view.nbl)
-            if found is None:
+        for frame in crossing.notes:
+            if not frame.tcp:
                 continue
+            flow, key = flow_of_packet(frame), key_of_packet(frame)
             if crossing.boundary.bottom:
-                self._came((found.flow, found.key))
-            stream = self.books.streams.get(found.flow)
+                self._came((flow, key))
+            stream = self.books.streams.get(flow)
             if crossing.boundary.top and stream is not None:
                 if stream.terminate is not None and stream.terminated is None:
-                    self._kept(found.flow, found.key)
+                    self._kept(flow, key)
 
     def _came(self, key: tuple[Flow, Key]) -> None:
         count, packet = self._expected.pop(key, (0, None))
