@@ -29,7 +29,8 @@ class Manners:
     silence: int = 0
     merge: bool = False
     garbage: float = 0.0
-    until: int = START + 60_000_000
+    # Long before TIME_WAIT ends: who has not heard our last acknowledgement by then is reset.
+    until: int = START + 20_000_000
 
 
 @dataclasses.dataclass

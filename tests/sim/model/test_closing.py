@@ -120,6 +120,13 @@ def test_a_closed_socket_ends_by_itself_in_fin_wait_2():
     assert hand.state == "CLOSE"
 
 
+def test_closing_twice_is_closing_once():
+    hand = Hand()
+    hand.close()
+    assert hand.close() == []
+    assert hand.state == "FIN_WAIT1"
+
+
 def test_closing_in_fin_wait_2_starts_the_wait():
     hand = Hand()
     hand.shutdown()

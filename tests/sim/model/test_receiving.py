@@ -76,6 +76,13 @@ def test_overlaps_are_kept_once():
     assert hand.read() == stream[:1000]
 
 
+def test_reading_into_nothing_reads_nothing():
+    hand = Hand()
+    hand.give(0, b"abc")
+    assert hand.read(0) is None
+    assert hand.read(2) == b"ab"
+
+
 def test_data_beyond_the_window_is_cut_and_answered():
     hand = Hand(receive_buffer=2000)
     (sent,) = hand.give(0, A + A)

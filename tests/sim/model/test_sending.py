@@ -237,6 +237,16 @@ def test_the_send_buffer_is_finite():
     assert hand.tcp.send(memoryview(bytes(3000)), hand.now) == 400
 
 
+def test_what_has_changed_counts_when_it_is_looked_at():
+    hand = Hand(nodelay=False)
+    hand.write(b"a")
+    hand.write(b"b")
+    hand.settings.nodelay = True
+    assert hand.take() == []
+    hand.tcp.look_again()
+    assert said(hand.take()) == ["PA 1+1 ack 0"]
+
+
 def test_leaving_repair_mode_asks_for_the_window():
     hand = Hand()
     hand.give(0, b"abc", window=50_000)

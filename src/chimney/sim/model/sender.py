@@ -73,11 +73,6 @@ class Sender:
         """The end of everything that is to be sent, FIN included."""
         return self.fin_at + 1 if self.fin_at >= 0 else self.una + len(self.queue)
 
-    @property
-    def fin_acked(self) -> bool:
-        """The peer has acknowledged our FIN."""
-        return 0 <= self.fin_at < self.una
-
     def forget(self) -> None:
         """The connection is over: nothing is sent any more."""
         self.queue.clear()
