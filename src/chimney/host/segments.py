@@ -30,12 +30,13 @@ def without_repeats(segments: list[KeptSegment]) -> list[KeptSegment]:
     Processed late, but one by one, both would be answered; to a peer whose FIN was answered once, and that has gone, a
     second answer is a stray segment, which it answers with an RST.
     """
-    seen: set[bytes] = set()
+    seen: set[tuple[bytes, int, int]] = set()
     kept = []
     for segment in segments:
         tcp = segment.tcp()
-        if tcp[13] & _FIN or tcp.nbytes > (tcp[12] >> 4) * 4:
-            said = bytes(tcp[4:12]) + bytes((tcp[13],)) + tcp.nbytes.to_bytes(2, "big")
+        payload = tcp.nbytes - (tcp[12] >> 4) * 4
+        if tcp[13] & _FIN or payload > 0:
+            said = bytes(tcp[4:12]), tcp[13], payload
             if said in seen:
                 continue
             seen.add(said)
