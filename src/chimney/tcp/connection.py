@@ -468,9 +468,12 @@ class Connection:
         return self._complete(segment, now)
 
     def _sequence_without_data(self) -> int:
-        """The peer finds only numbers in its window acceptable, so the highest one sent, or the window's edge."""
+        """The peer finds only numbers in its window acceptable, so the highest one sent, or the window's edge.
+
+        What counts as sent may reach beyond that edge: the owner before could not tell what had left (SND.NXT).
+        """
         sender = self.sender
-        return min(sender.max, max(sender.una + sender.wnd, sender.nxt))
+        return min(sender.max, sender.una + sender.wnd)
 
     def _complete(self, segment: Segment, now: int) -> Segment:
         """Acknowledgement, window and timestamp are filled in when a segment leaves."""

@@ -447,9 +447,13 @@ class Sender:
             segment = self._send(self.nxt, min(data, window, self.mss), now)
             self.tail.sent(self.nxt, False)
         else:
-            start = max(self.una, self.max - self.mss)
-            segment = self._build(start, self.max - start, now)
-            self.tail.sent(self.max, True)
+            # What counts as sent may reach beyond the window: the owner before could not tell what had left.
+            end = min(self.max, self.una + self.wnd)
+            if end <= self.una:
+                return None
+            start = max(self.una, end - self.mss)
+            segment = self._build(start, end - start, now)
+            self.tail.sent(end, True)
         self.statistics.tail_probes += 1
         self.timer.start(now, self.rtt.backed_off(self.timer.count))
         return segment
