@@ -284,7 +284,9 @@ class RoundTripChecks(Checks):
     @segment_in
     def received(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         acked = stream.send.acked
-        if packet.flags & ACK and packet.acts and acked > stream.facts.get("state: acknowledged", 0):
+        # A target takes no acknowledgement from a segment that is not acceptable (RFC 9293, 3.10.7.4).
+        acceptable = stream.receive.position(packet.seq) <= stream.receive.limit
+        if packet.flags & ACK and packet.acts and acceptable and acked > stream.facts.get("state: acknowledged", 0):
             stream.facts["state: acknowledged"] = acked
             self._trips(stream).acknowledged(acked, packet.at)
 
