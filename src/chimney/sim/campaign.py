@@ -56,7 +56,7 @@ class Plan:
     stop_at: int = 0
     limit_s: float = 20.0
     run: str = "chimney.sim.run:run"
-    draw: str = "chimney.sim.draw:case_of"
+    draw: str = "chimney.sim.corners:drawn"
     sweeper: str = "chimney.sim.sweep:sweep"
 
     @property
