@@ -161,6 +161,15 @@ def test_chance_may_take_another_course() -> None:
     assert shrunk == Case(seed=3, network=Network(loss=0.2))
 
 
+def test_no_run_becomes_slow() -> None:
+    """Reads do not get so short that there are thousands of them."""
+    case = Case(steps=(Read(at=0, side="a", size=3000), Send(at=0, side="b", size=8000)))
+    shrunk = shrink(
+        case, lambda case: isinstance(first(case, Read), Read) and first(case, Read) != Read(at=0, side="a")
+    )
+    assert shrunk == Case(steps=(Read(at=0, side="a", size=100),))
+
+
 def test_lists_get_shorter() -> None:
     case = Case(iss=(5, 6), a=Host(chimney=True, layers=(Layer(seed=9, out_of_memory=(3, 4, 5, 6), longest=10),)))
 

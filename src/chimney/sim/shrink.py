@@ -57,6 +57,8 @@ _KEPT = frozenset({"why", "quiet_us", "chimney", "side", "to", "of", "kind", "wh
 _LEAST = {"size": 1, "mss": 100, "longest": 1, "nth": 1, "burst_length": 1, "reorder_us": 1, "lasts_us": 1}
 _LEAST |= dict.fromkeys(("receive_buffer", "send_buffer", "receive_window", "send_flight"), 1000)
 _LARGEST_MSS_IPV6 = 1440
+# With reads of single bytes a run takes seconds.
+_SHORTEST_READ = 100
 # When little is left, a step is taken out together with the events that it has caused, or with another seed.
 _FEW_STEPS = 12
 _EARLIER = (1, 2, 3, 4, 6)
@@ -265,7 +267,9 @@ def _simpler_values(case: Case, path: tuple[str | int, ...]) -> Iterator[Any]:
     if name == "seed":
         yield from (seed for seed in _SEEDS if seed < value)
     elif isinstance(value, int) and not isinstance(value, bool):
-        yield from _simpler(value, _LEAST.get(name, 0))
+        yield from _simpler(
+            value, _SHORTEST_READ if isinstance(owner, Read) and name == "size" else _LEAST.get(name, 0)
+        )
     elif isinstance(value, tuple) and value and isinstance(default, tuple):
         yield from _simpler_tuples(value, default)
 
