@@ -292,7 +292,8 @@ class Stack:
 
     def _upload_all(self, adapter: InterfaceAdapter) -> None:
         for connection in self._connections.values():
-            if connection.owner is Owner.TARGET and connection.adapter is adapter:
+            # One that is on its way down comes back, too, when it has arrived.
+            if connection.owner in (Owner.TARGET, Owner.OFFLOADING) and connection.adapter is adapter:
                 connection.upload_soon(None)
 
     def _arm(self) -> None:

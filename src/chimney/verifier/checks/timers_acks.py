@@ -98,8 +98,8 @@ class _Flight:
     """What is in flight from ``una`` to ``high``, and what the peer says about it.
 
     ``dups`` counts the duplicate acknowledgements that certainly are, ``hints`` all that may be taken for one;
-    ``recover`` is how far all had been sent when something was sent again; ``probed`` how far when a tail loss probe
-    may have been sent, whose fate tells of losses, too (RFC 8985, 7.4).
+    ``recover`` is how far all had been sent when something was sent again, ``told`` when enough duplicates had come for
+    that; ``probed`` how far when a tail loss probe may have been sent, whose fate tells of losses, too (RFC 8985, 7.4).
     """
 
     debt: Debt
@@ -108,6 +108,7 @@ class _Flight:
     dups: int = 0
     hints: int = 0
     recover: int = 0
+    told: int = 0
     recoveries: int = 0
     progress_at: int = 0
     heard_at: int = 0
@@ -180,7 +181,12 @@ class FastRetransmissions(Checks):
                 flight.recover = 0
         elif acked == flight.una < flight.high:
             flight.hints += 1
+            parameters = parameters_of(self.books, stream)
+            if parameters is not None and flight.hints >= parameters.tcp_duplicate_ack_threshold:
+                flight.told = flight.high
             same = packet.window == flight.window and not packet.payload_length and not packet.flags & FIN
+            # A segment that is not acceptable counts for nothing (RFC 9293, 3.10.7.4).
+            same = same and stream.receive.acknowledged <= stream.receive.position(packet.seq) <= stream.receive.limit
             repeats = any(distance(end, packet.ack) <= 0 for _, end in blocks)
             if same and not old and not repeats and (blocks - flight.blocks or not _has_sack(stream)):
                 flight.dups += 1
@@ -234,6 +240,9 @@ class FastRetransmissions(Checks):
         if _has_sack(stream):
             return
         threshold = parameters.tcp_duplicate_ack_threshold
+        if flight.hints < threshold and flight.una < flight.told:
+            # A target that has read a batch may be in the middle of a recovery when it first sends.
+            return
         self.check(
             "timer.dupack",
             flight.hints >= threshold,
