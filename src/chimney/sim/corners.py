@@ -121,8 +121,8 @@ class _Corner:
         shortage = tuple(range(first, first + chance.randint(1, 5))) if chance.random() < _FORGETFUL else ()
         return Host(
             chimney=True,
-            # A driver that can keep things back.
-            layers=(Layer(seed=1, out_of_memory=shortage),),
+            # One that can keep things back, that it has not got memory for something among them.
+            layers=(Layer(seed=1), Layer(seed=2, out_of_memory=shortage)) if shortage else (Layer(seed=1),),
             gap_us=chance.choice(_LONG_GAPS_US if self.at_a_timer else _GAPS_US),
             latency_us=chance.choice(_LONG_LATENCIES_US if self.at_a_timer else _LATENCIES_US),
             receive_buffer=chance.choice((65536, 65536, 4000)),
