@@ -13,6 +13,7 @@ cdef class ChimneyPath:
     cdef public long long bytes_sent
     cdef public long long bytes_received
     cdef public long long unread_below
+    cdef long long _first
     cdef public long long backlog
     cdef public long long outstanding
     cdef public bint peer_closed

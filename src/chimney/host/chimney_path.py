@@ -31,6 +31,7 @@ _DISCONNECT = int(TcpOffloadEvent.INDICATE_DISCONNECT)
 _ABORT = int(TcpOffloadEvent.INDICATE_ABORT)
 _RETRIEVE = int(TcpOffloadEvent.INDICATE_RETRIEVE)
 _BACKLOG = int(TcpOffloadEvent.INDICATE_SEND_BACKLOG_CHANGE)
+_MASK = 0xFFFFFFFF
 
 
 class ChimneyPath:
@@ -54,6 +55,7 @@ class ChimneyPath:
         self.bytes_sent = 0
         self.bytes_received = 0
         self.unread_below = 0
+        self._first = 0
         self.backlog = 0
         self.outstanding = 0
         self.peer_closed = False
@@ -69,6 +71,7 @@ class ChimneyPath:
     def initiate(self, taken: TakenState, chained: list[SendRequest]) -> None:
         """NdisInitiateOffload; ``chained`` carries the send data that came out of the kernel."""
         delegated = taken.delegated
+        self._first = delegated.rcv_nxt
         lists = [self._wrap(request) for request in chained]
         self.outstanding = sum(nbl.data_length() for nbl in lists)
         chain = link(lists)
@@ -139,6 +142,13 @@ class ChimneyPath:
         self.edge.binding.offload_tcp_receive_return(delegated.buffered_data)
         delegated.buffered_data = None
         return copies
+
+    def has_all(self, delegated: TcpDelegated) -> bool:
+        """Whether the peer's FIN has been received, and all before it, when the target has given back ``delegated`` and
+        its buffered data has been taken: what the application has not read yet has kept the target from telling.
+        """
+        received = (delegated.rcv_nxt - self._first) & _MASK
+        return self.peer_closed or received == (self.bytes_received + 1) & _MASK
 
     # Requests
 

@@ -389,8 +389,7 @@ class Connection:
         delegated = self.chimney.terminated.delegated
         assert isinstance(delegated, TcpDelegated)
         aborted = self._abort_request is not None and self._abort_request.done
-        reset = aborted or self._was_reset(delegated)
-        given = GivenState(delegated, unread=self.chimney.take_buffered(), reset=reset)
+        given = GivenState(delegated, unread=self.chimney.take_buffered(), reset=aborted or self._was_reset(delegated))
         self._info.bytes_sent_target += self.chimney.bytes_sent
         self._info.bytes_received_target += self.chimney.bytes_received
         try:
@@ -405,14 +404,14 @@ class Connection:
         self._info.upload_seconds.append((self._services.clock() - started) / 1e6)
 
     def _was_reset(self, delegated: TcpDelegated) -> bool:
-        """Whether the connection has ended without both of its streams having come to their ends."""
+        """Whether the connection has ended without both of its streams having come to their ends; asked when the
+        target's buffered data has been taken.
+        """
         assert self.chimney is not None
         if delegated.state is not TcpConnectionState.CLOSED:
             return self.chimney.reset
         shut = self.shutdown_request is not None and self.shutdown_request.done
-        # The end of the peer's stream is told behind its last byte.
-        peer_closed = self.chimney.peer_closed or delegated.buffered_data is not None
-        return self.chimney.reset or not (shut and peer_closed)
+        return self.chimney.reset or not (shut and self.chimney.has_all(delegated))
 
     def _terminate(self) -> bool:
         """Have the state given back; False if that fails again and again."""
