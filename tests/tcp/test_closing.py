@@ -59,6 +59,16 @@ def test_time_wait_is_not_given_up_because_nobody_answers():
     assert len(peer.take()) == 1 and peer.conn.poll_at() == NEVER
 
 
+def test_time_wait_is_not_given_up_for_a_reset_either():
+    """The peer has forgotten the connection, or a segment of an earlier one has met it (RFC 1337)."""
+    peer = in_state(State.FIN_WAIT_2)
+    peer.give(0, flags=F)
+    peer.take()
+    peer.conn.events.clear()
+    peer.give(1, flags=RST)
+    assert peer.conn.state == State.TIME_WAIT and peer.conn.events == [] and peer.take() == []
+
+
 def test_the_passive_side_closes():
     peer = Peer(PLAIN)
     peer.give(0, flags=F)

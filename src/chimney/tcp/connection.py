@@ -257,7 +257,9 @@ class Connection:
         exact = start == self.receiver.window.nxt
         if segment.flags & _RST:
             if exact:
-                self._finish(State.CLOSED, Event.RESET)
+                # A peer that has forgotten a connection that is over: no request may fail for that (RFC 1337).
+                if self.state != _TIME_WAIT:
+                    self._finish(State.CLOSED, Event.RESET)
             elif not self._reset_challenged:
                 self._reset_challenged = True
                 self._challenge(now)
