@@ -43,11 +43,12 @@ _TIMER_US = 200_000
 # How likely things are.
 _DOWN_AT_FIRST = 0.6  # that the target has the connection when the hand-over begins: then it is an upload
 _SLOW_PEER = 0.35  # that the peer does not read at first, and has a small buffer
-_AT_A_TIMER = 0.25
+_AT_A_TIMER = 0.3
+_SLOW_PEER_AT_A_TIMER = 0.7  # so that there are probes to be sent
 _HELD_EARLY, _HELD_LATE = 0.4, 0.5  # that a driver keeps completions back from the start, or from the hand-over on
-_CUT_OFF = 0.25  # that the peer cannot be heard for a while
+_CUT_OFF, _CUT_OFF_AT_A_TIMER = 0.25, 0.6  # that one side, or both, cannot be heard for a while
 _BROKEN_BY_GARBAGE = 0.12  # that somebody's RST with the right number ends the connection, unknown to the peer
-_FORGETFUL = 0.3  # that the driver has no memory at some moments
+_FORGETFUL = 0.4  # that a driver has no memory at some moments
 _UPLOAD_AFTERWARDS = 0.3
 _READS_AT_LAST = 0.6  # that a slow peer begins to read in the hand-over
 
@@ -85,8 +86,8 @@ class _Corner:
         self.delay = chance.choice(_DELAYS_US)
         self.round_trip = 2 * self.delay + 10
         self.down = chance.random() < _DOWN_AT_FIRST
-        self.slow_peer = chance.random() < _SLOW_PEER
         self.at_a_timer = chance.random() < _AT_A_TIMER
+        self.slow_peer = chance.random() < (_SLOW_PEER_AT_A_TIMER if self.at_a_timer else _SLOW_PEER)
         self.now = 0
         self.steps: list[Step] = []
 
@@ -117,7 +118,7 @@ class _Corner:
 
     def _host(self) -> Host:
         chance = self.chance
-        first = chance.randint(3, 14)
+        first = chance.randint(2, 10)
         shortage = tuple(range(first, first + chance.randint(1, 5))) if chance.random() < _FORGETFUL else ()
         return Host(
             chimney=True,
@@ -152,7 +153,7 @@ class _Corner:
         for side in chance.choice(_ENDINGS):
             self.steps.append(Shutdown(at=self.now, side=side))
             self.now += chance.choice((0, self.delay // 2, self.round_trip, 3 * self.round_trip))
-        if self.at_a_timer or chance.random() < _CUT_OFF:
+        if chance.random() < (_CUT_OFF_AT_A_TIMER if self.at_a_timer else _CUT_OFF):
             begins = chance.randint(max(0, self.now - 2 * self.round_trip), self.now)
             self.steps.append(Partition(at=begins, of=chance.choice(_CUT_SIDES), lasts_us=chance.choice(_CUTS_US)))
         if chance.random() < _BROKEN_BY_GARBAGE:
