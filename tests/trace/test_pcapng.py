@@ -13,6 +13,8 @@ import pytest
 from chimney.conformance.handshake import IPV4, MACS
 from chimney.conformance.wire import ETHER_IPV4, ethernet, ip_packet
 from chimney.link.memory import Clock, MemoryNetwork
+from chimney.sim.case import Case, Offload, Read, Send, Upload
+from chimney.sim.run import run
 from chimney.trace import Capture, PcapngWriter
 
 
@@ -123,6 +125,21 @@ def test_a_network_is_captured_at_both_ends():
         (0, 1_000_000_500, frame, b""),
         (1, 1_000_000_200, frame, b""),
     ]
+
+
+def test_a_simulated_run_is_captured():
+    """Every segment that leaves a machine, every one that reaches one, and what the log says in between."""
+    file = io.BytesIO()
+    capture = Capture(file)
+    steps = (Read(at=0, side="b"), Send(at=0, side="a", size=5000), Offload(at=300), Upload(at=700))
+    outcome = run(Case(steps=steps), log=capture.remark, tap=capture.tap)
+    assert outcome.findings == []
+    _, packets = read(file.getvalue())
+    directions = [dict(options)[2] for *_, options in packets]
+    assert directions.count(b"\2\0\0\0") == directions.count(b"\1\0\0\0") == outcome.segments
+    assert [at for _, at, _, _ in packets] == sorted(at for _, at, _, _ in packets)
+    remarks = [value.decode() for *_, options in packets for code, value in options if code == 1]
+    assert any("the target has it" in remark for remark in remarks)
 
 
 def test_what_everybody_uses_reads_it(tmp_path):
