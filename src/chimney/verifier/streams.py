@@ -45,8 +45,8 @@ class SendBook:
 
     ``origin`` is SND.UNA at the initiate. ``posted`` bytes have been posted; ``sent`` is the highest position that has
     been on the wire by host or target, ``sent_by_target`` by the target; ``acked`` the highest that an acknowledgement
-    covered which reached the target. A FIN takes the position behind the last byte; ``fin_posted`` once it is asked
-    for.
+    covered which reached the target, ``acked_surely`` one that it must have taken. A FIN takes the position behind the
+    last byte; ``fin_posted`` once it is asked for.
     """
 
     def __init__(self, snd_una: int, snd_nxt: int, snd_max: int) -> None:
@@ -57,6 +57,7 @@ class SendBook:
         self.sent_by_target = 0
         self.posted = 0
         self.acked = 0
+        self.acked_surely = 0
         self.fin_posted = False
         self.requests: list[Request] = []
 
@@ -127,6 +128,13 @@ class ReceiveBook:
         """The position of RCV.NXT: behind what is in sequence, and behind the FIN if that is."""
         available = self.delivered + len(self.content)
         return available + (self.fin is not None and available >= self.fin)
+
+    def touches(self, position: int, length: int) -> bool:
+        """Whether a segment has to be taken: it begins in the window, or reaches into it."""
+        following = self.next
+        if position < following:
+            return position + length > following
+        return position < self.limit or position == following
 
     @property
     def exact(self) -> bool:
@@ -242,6 +250,9 @@ class Stream:
             covered = send.position(ack)
             if send.acked < covered <= send.posted + 1 + send.fin_posted:
                 send.acked = covered
+            # A segment that lies beside the window is dropped, with its acknowledgement (RFC 9293, 3.10.7.4).
+            if send.acked_surely < covered <= send.acked and receive.touches(position, len(data)):
+                send.acked_surely = covered
         if self.terminated is not None:
             return
         if -len(data) <= position - receive.available and position <= receive.limit + _FAR_BEYOND:

@@ -154,11 +154,11 @@ def _ending(stream: Stream) -> bool:
 def acked_for_sure(stream: Stream) -> int:
     """How far the acknowledgements go that the target must have processed.
 
-    All that are there; but from an end on those that came in batches before it: the verifier sees the frames of one
-    batch before the target looks at the first.
+    All that are there and not beside the window; but from an end on those that came in batches before it: the verifier
+    sees the frames of one batch before the target looks at the first.
     """
-    sure: int = stream.facts.get("send_completion: acked for sure", 0) if _ending(stream) else stream.send.acked
-    return sure
+    before: int = stream.facts.get("send_completion: acked for sure", 0)
+    return before if _ending(stream) else stream.send.acked_surely
 
 
 def _share(position: int, request: Request) -> int:
@@ -208,7 +208,7 @@ class SendFailure(Checks):
             facts["send_completion: batch"] = self._batch
             if not _ending(stream):
                 facts["send_completion: acked for sure"] = facts.get("send_completion: acked before", 0)
-        facts["send_completion: acked before"] = stream.send.acked
+        facts["send_completion: acked before"] = stream.send.acked_surely
 
     @enter(Kind.DISCONNECT, stage=Stage.HANDLER)
     def aborted(self, crossing: Crossing) -> None:
