@@ -50,6 +50,9 @@ class Attacks(Checks):
                 stream.facts.setdefault("attacks: urgent", (position, packet))
             elif packet.flags & URG:
                 self.exercise("tcp.urgent")
+                if position == receive.limit and not packet.payload_length:
+                    # Without data it may stand at the right edge: the window is full of what is still under way.
+                    stream.facts["attacks: urgent at the edge"] = True
             if packet.flags & ACK and within:
                 stream.facts.pop("attacks: challenged", None)
 
@@ -111,10 +114,8 @@ class Attacks(Checks):
             self.check("tcp.rst.validation", cause, "aborted without an RST with the next sequence number", crossing)
         elif crossing.value == TcpOffloadEvent.INDICATE_RETRIEVE:
             if crossing.information == UploadReason.RECEIVED_URGENT_DATA:
-                forwarded = "attacks: urgent forwarded" in stream.facts
-                self.check(
-                    "tcp.urgent", "attacks: urgent" in stream.facts or forwarded, "no valid segment had URG", crossing
-                )
+                valid = any(f"attacks: urgent{how}" in stream.facts for how in ("", " forwarded", " at the edge"))
+                self.check("tcp.urgent", valid, "no valid segment had URG", crossing)
                 stream.facts["attacks: urgent told"] = True
             elif crossing.information == UploadReason.UPLOAD_REQUESTED and "attacks: syn" in stream.facts:
                 stream.facts["attacks: syn told"] = True
