@@ -286,7 +286,7 @@ class Uploads(Checks):
         if at_work and send.sent_by_target > una and delegated.state not in (State.CLOSED, State.TIME_WAIT):
             ok = not wrong and retransmit != TIMER_NOT_RUNNING
             self.check("terminate.timer-deltas", ok, message + "and data is in flight", crossing, stream)
-        elif at_work and open_ and una == highest == send.posted:
+        elif at_work and open_ and una == highest == send.posted and not send.fin_posted:
             ok = not wrong and retransmit == TIMER_NOT_RUNNING
             self.check("terminate.timer-deltas", ok, message + "and nothing is in flight", crossing, stream)
         cached = item.cached
