@@ -40,6 +40,7 @@ from chimney.sim.kernel import ProcessDied
 from chimney.sim.machine import Machine
 from chimney.sim.network import BadNetwork
 from chimney.sim.outcome import Cell, Finding
+from chimney.sim.promptness import Promptness
 from chimney.sim.trouble import Trouble, make_layers
 from chimney.stack import Stack, StackConfig
 from chimney.verifier import Mode, Verifier
@@ -96,7 +97,8 @@ class World:
         self.applications: dict[Side, Application] = {side: self._application(side) for side in SIDES}
         self.trouble = Trouble(self)
         self.invariants = Invariants(self)
-        self._busy: dict[Side, bool] = {"a": False, "b": False}
+        self.promptness = Promptness(self)
+        self._busy: dict[Side, int] = {"a": NEVER, "b": NEVER}
         self._wake: dict[Side, int] = {"a": NEVER, "b": NEVER}
         # Steps of the same moment keep their order.
         self._timed = deque(sorted((step for step in case.steps if step.at >= 0), key=lambda step: step.at))
@@ -142,6 +144,10 @@ class World:
         connection = self.connections.get(side)
         if connection is not None:
             self.cells[cell_of(self.machines[side], connection, event)] += 1
+
+    def busy_since(self, side: Side) -> int:
+        """Since when the process of a side has been doing something; NEVER if it has nothing to do."""
+        return self._busy[side]
 
     # Time
 
@@ -214,7 +220,7 @@ class World:
 
     def _process_at(self, side: Side) -> int:
         """When the process of a side runs next: some time after there is something for it to do."""
-        if self._busy[side]:
+        if self._busy[side] < NEVER:
             return NEVER
         machine = self.machines[side]
         application = self.applications[side]
@@ -237,6 +243,7 @@ class World:
             raise EndlessRun(f"after {self.number} events it is not over")
         act()
         self.invariants.after_event()
+        self.promptness.after_event()
         while self._numbered and self._numbered[0].event <= self.number + 1:
             self._due.append(self._numbered.popleft())
 
@@ -252,13 +259,15 @@ class World:
 
     def _busily(self, side: Side, act: Callable[[], None]) -> None:
         """Have a process do something; it does nothing else until that is done."""
-        self._busy[side] = True
+        self._busy[side] = began = self.clock.now
         try:
             act()
         except ProcessDied:
             assert self.machines[side].dead
         finally:
-            self._busy[side] = False
+            self._busy[side] = NEVER
+            if self.clock.now > began:
+                self.promptness.was_busy(side)
 
     # The script
 
@@ -267,7 +276,7 @@ class World:
         for index, step in enumerate(self._due):
             side = getattr(step, "side", None)
             # Drivers and targets have their turns while a hand-over waits for them, and death does not wait.
-            if side is None or not self._busy[side] or isinstance(step, Driver | Target | Die):
+            if side is None or self._busy[side] == NEVER or isinstance(step, Driver | Target | Die):
                 del self._due[index]
                 self._do(step)
                 return True
