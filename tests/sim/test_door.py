@@ -35,7 +35,7 @@ class Rig:
         self.case = Case(iss=(0xFFFFFF00, 0x7FFFFF00), scale=SCALE, **case)
         self.clock = Clock(1_000_000_000)
         self.broken_off = []
-        self.machines = {"a": SimpleNamespace(owner="kernel", state="ESTABLISHED")}
+        self.machines = {"a": SimpleNamespace(owner="kernel", state="ESTABLISHED", phase="")}
         self.note_to = None
         self.lines = []
         self.findings = []
