@@ -140,5 +140,7 @@ def read_packet(frame: bytes) -> Packet | None:
         )
     if ether_type == ETHER_IPV6 and len(ip) >= 40:
         length = int.from_bytes(ip[4:6], "big")
-        return None if ip[6] == _V6_FRAGMENT else Packet(ip[8:24], ip[24:40], ip[6], ip[40 : 40 + length])
+        if ip[6] == _V6_FRAGMENT or 40 + length > len(ip):
+            return None
+        return Packet(ip[8:24], ip[24:40], ip[6], ip[40 : 40 + length])
     return None
