@@ -41,6 +41,7 @@ class Rig:
         self.findings = []
         self.visits = Counter()
         self.stamp = 1000
+        self.promptness = SimpleNamespace(arrives=lambda *segment: None, leaves=lambda *segment: None)
         self.door = Door("a", self)
 
     def note(self, side, kind, text):
