@@ -49,7 +49,7 @@ _HELD_EARLY, _HELD_LATE = 0.4, 0.5  # that a driver keeps completions back from 
 _CUT_OFF, _CUT_OFF_AT_A_TIMER = 0.25, 0.6  # that one side, or both, cannot be heard for a while
 _BROKEN_BY_GARBAGE = 0.12  # that somebody's RST with the right number ends the connection, unknown to the peer
 _FORGETFUL = 0.4  # that a driver has no memory at some moments
-_UPLOAD_AFTERWARDS = 0.3
+_UPLOAD_AFTERWARDS = 0.5
 _READS_AT_LAST = 0.6  # that a slow peer begins to read in the hand-over
 
 _DELAYS_US = (20, 200, 1000)
@@ -179,7 +179,7 @@ class _Corner:
         if self.slow_peer and chance.random() < _READS_AT_LAST:
             self.steps.append(Read(at=self._soon(), side="b", depth=2, size=chance.choice((100, 4096))))
         if chance.random() < _UPLOAD_AFTERWARDS:
-            self.steps.append(Upload(at=self.now + chance.randint(0, 5 * self.round_trip)))
+            self.steps.append(Upload(at=self._soon()))
 
     def _soon(self) -> int:
         """Some time in the hand-over, or soon after it."""
