@@ -154,14 +154,14 @@ class World:
     def play(self) -> None:
         """Let everything happen, to the end."""
         while not self._healed:
-            self._next(NEVER)
+            self.step(NEVER)
         self._finish()
         self.invariants.at_end()
 
     def elapse(self, machine: Machine, microseconds: int) -> None:
         """Time passes while a process is at work: everything else goes on."""
         until = self.clock.now + microseconds
-        while self._next(until):
+        while self.step(until):
             pass
         self.clock.advance_to(max(until, self.clock.now))
 
@@ -169,14 +169,16 @@ class World:
         """A process waits, until one of its descriptors is ready or its timer has expired, or until ``until``."""
         assert machine.platform is not None
         while not machine.platform.ready():
-            if not self._next(until):
+            if not self.step(until):
                 if until >= NEVER:
                     raise EndlessRun(f"{machine.side} waits for something that never happens")
                 self.clock.advance_to(max(until, self.clock.now))
                 return
 
-    def _next(self, until: int) -> bool:
-        """Do what is next, unless that is later than ``until``; False: nothing is."""
+    def step(self, until: int) -> bool:
+        """Do what is next, unless that is later than ``until`` on the clock; False: nothing is. For `play`, and for who
+        drives a world from outside, one event at a time.
+        """
         if self._do_steps():
             return True
         at, act = self._earliest()
@@ -252,13 +254,13 @@ class World:
         self._wake[side] = NEVER
         application = self.applications[side]
         if isinstance(application, KernelApplication):
-            self._busily(side, application.run)
+            self.busily(side, application.run)
             self.machines[side].flush()
             return
-        self._busily(side, lambda: self.stacks[side].poll(0.0))
+        self.busily(side, lambda: self.stacks[side].poll(0.0))
 
-    def _busily(self, side: Side, act: Callable[[], None]) -> None:
-        """Have a process do something; it does nothing else until that is done."""
+    def busily(self, side: Side, act: Callable[[], None]) -> None:
+        """Have the process of a side do something, which may take its time; it does nothing else until that is done."""
         self._busy[side] = began = self.clock.now
         try:
             act()
@@ -295,7 +297,7 @@ class World:
             assert not isinstance(step, _Behave)
             self.trouble.do(step)
         elif not self.machines[side].dead:
-            self._busily(side, lambda: self._act(side, step))
+            self.busily(side, lambda: self._act(side, step))
 
     def _act(self, side: Side, step: Step | _Behave) -> None:
         """A step that the process of a side does."""
@@ -377,7 +379,7 @@ class World:
     def _finish(self) -> None:
         """Everything must come to its end; then the connections go back to their kernels, and the stacks close."""
         limit = self.clock.now + self.case.quiet_us
-        while not self._finished() and self._next(limit):
+        while not self._finished() and self.step(limit):
             pass
         for side, application in self.applications.items():
             # Who has broken off may have done so with an RST that was lost: the other side then waits for ever.
@@ -387,7 +389,7 @@ class World:
         self.elapse(self.machines["a"], _LAST_WORDS_US)
         for side, stack in self.stacks.items():
             if not self.machines[side].dead:
-                self._busily(side, stack.close)
+                self.busily(side, stack.close)
         self.elapse(self.machines["a"], _LAST_WORDS_US)
 
     def _finished(self) -> bool:
