@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from chimney.sim import coverage
-from chimney.sim.case import dump, load
+from chimney.sim.case import Case, Driver, Host, Layer, Network, Offload, Read, Send, Shutdown, Upload, dump, load
 from chimney.sim.corners import EVERY, corner, drawn
 from chimney.sim.draw import case_of
 from chimney.sim.outcome import Cell
@@ -40,3 +40,39 @@ def test_corners_reach_most_cells():
     for state in ("TIME-WAIT", "CLOSED"):
         assert len({cell.phase for cell in seen if cell.state == state}) >= 4
     assert len({cell.phase for cell in seen if cell.event == "death"}) >= 4
+
+
+# The rarest cells of all: probes of a closed window while a connection is on its way up.
+
+ENDINGS = {"CLOSE-WAIT": "b", "FIN-WAIT-1": "a", "CLOSING": "ab", "LAST-ACK": "ba"}
+
+
+def probes(ending, a, moves, grace_us):
+    """The cells of probes, if b does not read what a sends, and the streams end in this order."""
+    steps = [Read(at=0, side="a"), Read(at=0, side="b", depth=0), Send(at=0, side="a", size=8000)]
+    steps += [Shutdown(at=5000 + 1000 * number, side=side) for number, side in enumerate(ending)]
+    network = Network(delay_us=200)
+    case = Case(a=a, b=Host(receive_buffer=2500), network=network, steps=(*steps, *moves), seed=1, grace_us=grace_us)
+    outcome = run(case)
+    assert outcome.findings == []
+    return {(cell.state, cell.phase) for cell in outcome.cells if cell.event == "probes"}
+
+
+@pytest.mark.parametrize("state", ENDINGS)
+def test_a_probe_while_a_terminate_has_failed(state):
+    """The lower driver has no memory for it (one of these times), and the upper one keeps that to itself."""
+    moves = (Offload(at=10_000), Driver(at=1_500_000, layer=0, what="hold"), Upload(at=1_600_000))
+    seen = set()
+    for number in range(4, 9):
+        layers = (Layer(seed=1), Layer(seed=2, out_of_memory=(number,)))
+        seen |= probes(ENDINGS[state], Host(chimney=True, layers=layers), moves, 8_000_000)
+    assert {(state, "target"), (state, "terminating")} <= seen
+
+
+@pytest.mark.parametrize("state", ENDINGS)
+def test_a_probe_in_a_kernel_that_takes_its_time(state):
+    seen = set()
+    for gap_us in (3_000_000, 5_000_000, 6_000_000, 7_000_000):
+        a = Host(chimney=True, gap_us=gap_us)
+        seen |= probes(ENDINGS[state], a, (Offload(at=10_000), Upload(at=20_000)), 80_000_000)
+    assert {(state, "cut"), (state, "restoring")} <= seen

@@ -58,6 +58,7 @@ _LONG_GAPS_US = (0, 20_000, 400_000, 1_000_000, 5_000_000)
 _LATENCIES_US = (0, 0, 200, 50_000)
 _LONG_LATENCIES_US = (0, 50_000, 100_000)
 _GRACES_US = (2_000, 20_000, 100_000, 600_000)
+_LONG_GRACES_US = (100_000, 600_000, 3_000_000, 80_000_000)
 _REORDERS_US = (1000, 50_000, 300_000)
 _CUTS_US = (2_000, 50_000, 300_000, 1_000_000, 2_000_000)
 _SIZES = (10, 500, 1460, 4000)
@@ -113,7 +114,7 @@ class _Corner:
             ),
             timestamps=chance.random() < 0.8,
             steps=tuple(_sensible(sorted(self.steps, key=lambda step: step.at))),
-            grace_us=chance.choice(_GRACES_US),
+            grace_us=chance.choice(_LONG_GRACES_US if self.at_a_timer else _GRACES_US),
         )
 
     def _host(self) -> Host:
@@ -170,6 +171,7 @@ class _Corner:
             self.now += chance.choice((0, self.delay, self.round_trip, 45_000, _TIMER_US, 2 * _TIMER_US, 3 * _TIMER_US))
         self.now = max(0, self.now + chance.randint(-self.delay, self.delay))
         if not held and chance.random() < _HELD_LATE:
+            held = True
             self._hold(self.now)
         for _ in range(chance.choice((0, 0, 1, 2))):
             self.steps.append(self._something(self.now))
@@ -179,16 +181,16 @@ class _Corner:
         if self.slow_peer and chance.random() < _READS_AT_LAST:
             self.steps.append(Read(at=self._soon(), side="b", depth=2, size=chance.choice((100, 4096))))
         if chance.random() < _UPLOAD_AFTERWARDS:
-            self.steps.append(Upload(at=self._soon()))
+            at = self._soon()
+            if not held and chance.random() < _HELD_LATE:
+                self._hold(at)
+            self.steps.append(Upload(at=at))
 
     def _soon(self) -> int:
         """Some time in the hand-over, or soon after it."""
         chance, trip = self.chance, self.round_trip
-        return (
-            self.now
-            + chance.choice((0, trip // 2, trip, 2 * trip, 5 * trip, 45_000, _TIMER_US))
-            + chance.randint(0, trip)
-        )
+        later = (0, trip // 2, trip, 2 * trip, 5 * trip, 45_000, _TIMER_US, 5 * _TIMER_US)
+        return self.now + chance.choice(later) + chance.randint(0, trip)
 
     def _hold(self, at: int) -> None:
         self.steps.append(Driver(at=at, layer=0, what="hold"))
