@@ -2,7 +2,7 @@
 
 import pytest
 
-from chimney.sim.model import RST, SYN, Settings
+from chimney.sim.model import FIN, RST, SYN, Settings
 from tests.sim.model.hand import MSS, Hand, said
 
 A, B, C, D = (bytes([65 + n]) * MSS for n in range(4))
@@ -90,6 +90,26 @@ def test_data_beyond_the_window_is_cut_and_answered():
     (sent,) = hand.give(2000, b"x")
     assert (sent.ack, sent.window) == (2000, 0)
     assert hand.read() == (A + A)[:2000]
+
+
+def test_a_fin_behind_what_does_not_fit_has_not_come():
+    hand = Hand(receive_buffer=1000)
+    hand.give(0, bytes(2000), flags=FIN)
+    assert hand.state == "ESTABLISHED"
+    assert len(hand.read()) == 1000
+    hand.take()
+    hand.give(1000, bytes(1000), flags=FIN)
+    assert hand.state == "CLOSE_WAIT"
+    assert len(hand.read()) == 1000
+    assert hand.read() == b""
+
+
+def test_an_acknowledgement_does_not_tell_of_a_little_room():
+    hand = Hand(receive_buffer=10_000)
+    hand.give(0, bytes(10_000))
+    hand.read(1000)
+    (sent,) = hand.write(b"x")
+    assert sent.window == 0
 
 
 def test_the_window_reopens_only_for_what_is_worth_it():

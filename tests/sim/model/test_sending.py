@@ -83,6 +83,10 @@ def test_a_closed_window_is_probed_with_growing_patience():
     assert times[1:] == [2 * t for t in times[:-1]]
     assert 200_000 <= times[0] < 210_000
     assert said(hand.give(ack=MSS)) == [f"PA {MSS}+{MSS} ack 0"]
+    hand.give(ack=2 * MSS, window=0)
+    hand.write(b"x")
+    hand.wait()
+    assert hand.tcp.poll_at() - hand.now < 420_000, "patience is forgotten"
 
 
 def test_probes_that_are_answered_go_on_for_ever_and_others_do_not():
@@ -178,6 +182,26 @@ def test_three_duplicates_bring_a_retransmission():
     assert said(hand.give(ack=2 * MSS)) == [f"A {2 * MSS}+{MSS} ack 0"], "a partial acknowledgement: the next hole"
     assert hand.give(ack=6 * MSS) == []
     assert hand.tcp.snapshot(hand.now).total_retrans == 2
+
+
+def test_a_fast_retransmission_is_not_measured():
+    hand = Hand(sack=False, srtt_us=0)
+    hand.write(bytes(6 * MSS))
+    for _ in range(3):
+        hand.give()
+    hand.now += 5_000
+    hand.give(ack=6 * MSS)
+    assert hand.tcp.snapshot(hand.now).srtt_us == 0
+
+
+def test_duplicates_of_what_a_time_out_sends_again_bring_no_retransmission():
+    hand = Hand(sack=False)
+    hand.write(bytes(6 * MSS))
+    hand.wait()
+    hand.give(ack=MSS)
+    for _ in range(5):
+        assert hand.give(ack=MSS) == []
+    assert hand.tcp.snapshot(hand.now).total_retrans == 3
 
 
 def test_what_is_no_duplicate_brings_none():

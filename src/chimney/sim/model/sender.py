@@ -217,8 +217,6 @@ class Sender:
             # A partial acknowledgement: the next hole begins here (RFC 6582).
             self.cwnd = max(self.cwnd - acked, 0) + mss
             self._resend = True
-            if not self.use_sack:
-                self._hole = ack
 
     def _duplicate(self) -> None:
         self.dup_acks += 1
