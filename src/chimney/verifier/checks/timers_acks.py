@@ -188,7 +188,7 @@ class FastRetransmissions(Checks):
             # A segment that is not acceptable counts for nothing (RFC 9293, 3.10.7.4).
             same = same and stream.receive.acknowledged <= stream.receive.position(packet.seq) <= stream.receive.limit
             repeats = any(distance(end, packet.ack) <= 0 for _, end in blocks)
-            if same and not old and not repeats and (blocks - flight.blocks or not _has_sack(stream)):
+            if same and not old and not repeats and (_has_news(blocks, flight.blocks) or not _has_sack(stream)):
                 flight.dups += 1
                 self._counted(packet, stream, flight)
         flight.window = packet.window
@@ -259,6 +259,19 @@ class FastRetransmissions(Checks):
     def _overdue(self, debt: Debt) -> None:
         if is_at_work(debt.stream) and self._is_steady(debt.stream):
             self.check("timer.dupack", False, debt.what, debt.stream.bottom, debt.stream)
+
+
+def _has_news(blocks: frozenset[tuple[int, int]], known: frozenset[tuple[int, int]]) -> bool:
+    """Whether SACK blocks tell of bytes that ``known`` ones do not have (RFC 6675, 2). What lies within another one of
+    the same segment has come twice (RFC 2883).
+    """
+    return any(
+        not any(
+            other != (start, end) and distance(start, other[0]) >= 0 and distance(other[1], end) >= 0
+            for other in blocks | known
+        )
+        for start, end in blocks - known
+    )
 
 
 def _has_sack(stream: Stream) -> bool:
