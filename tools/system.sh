@@ -22,6 +22,7 @@ look() {
     has nft || need nftables
     has ip || need iproute2
     has ethtool || need ethtool
+    has tcpdump || need tcpdump
 }
 
 look

@@ -1,4 +1,4 @@
-"""The file format, read back by a reader that is written from the format's description alone, and by tshark or tcpdump
+"""The file format, read back by a reader that is written from the format's description alone, and by tcpdump
 where there is one.
 """
 
@@ -142,15 +142,13 @@ def test_a_simulated_run_is_captured():
     assert any("the target has it" in remark for remark in remarks)
 
 
-def test_what_everybody_uses_reads_it(tmp_path):
-    """Where it is installed; the reader above has checked the file in any case."""
+def test_tcpdump_reads_it(tmp_path):
+    program = shutil.which("tcpdump") or shutil.which("tcpdump", path="/usr/sbin:/sbin")
+    if program is None:
+        pytest.skip("tcpdump is not installed; the reader above has checked the file in any case")
     path = tmp_path / "run.pcapng"
     path.write_bytes(captured()[0])
     # Root's tcpdump would go on as a user of its own.
     tcpdump = ["-nn", *(["-Z", "root"] if os.geteuid() == 0 else []), "-r"]
-    tools = {"tshark": ["-T", "fields", "-e", "udp.dstport", "-r"], "tcpdump": tcpdump}
-    for tool, arguments in tools.items():
-        program = shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/sbin")
-        if program is not None:
-            said = subprocess.run([program, *arguments, str(path)], capture_output=True, text=True, check=True).stdout
-            assert said.count("2000") == 3
+    said = subprocess.run([program, *tcpdump, str(path)], capture_output=True, text=True, check=True).stdout
+    assert said.count("2000") == 3
