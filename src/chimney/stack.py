@@ -101,6 +101,8 @@ class Stack:
         self._failures: list[BaseException] = []
         self._polling = False
         self._handing_over = False
+        self._closed = False
+        self.callbacks = 0
 
     def __enter__(self) -> Stack:
         return self
@@ -115,8 +117,10 @@ class Stack:
     def connection(self, sock: socket.socket) -> Connection:
         """Take over the I/O of a connected TCP socket; it stays in the kernel until `Connection.offload`.
 
-        Raises ChimneyError if ``sock`` is no connected TCP socket, or is with this stack already.
+        Raises ChimneyError if ``sock`` is no connected TCP socket, or is with this stack already, or if the stack has
+        been closed.
         """
+        self._check_open("connection")
         if sock in self._descriptors:
             raise ChimneyError(f"{sock!r} is with this stack already; use the connection that you have, or detach it")
         kernel = self._platform.kernel_side(sock, self.config.receive_window, self._platform.interest)
@@ -133,16 +137,29 @@ class Stack:
         """Run everything that is due once, waiting at most ``timeout`` seconds (None: for ever) for something to be
         due.
 
-        Raises ChimneyError if called from within a request's callback, and what callbacks have raised (in a
-        BaseExceptionGroup if there are several), when everything else is done.
+        Raises ChimneyError if called from within a request's callback or after `close`, and what callbacks have raised
+        (in a BaseExceptionGroup if there are several), when everything else is done.
         """
-        if self._polling or self._handing_over:
+        self.check_may_wait()
+        self._check_open("poll")
+        self.turn(timeout)
+        self._raise_failures()
+
+    @property
+    def _busy(self) -> bool:
+        """Whether who calls is called by us."""
+        return bool(self.callbacks) or self._polling or self._handing_over
+
+    def check_may_wait(self) -> None:
+        if self._busy:
             raise ChimneyError(
                 "poll (or a blocking call such as recv) inside a request's callback: post the request with a callback "
                 "of its own instead"
             )
-        self.turn(timeout)
-        self._raise_failures()
+
+    def _check_open(self, call: str) -> None:
+        if self._closed:
+            raise ChimneyError(f"{call} on a stack that has been closed; make a new one")
 
     def turn(self, timeout: float | None) -> None:
         """`poll`, for a hand-over that waits for its completion."""
@@ -173,20 +190,28 @@ class Stack:
         self._arm()
 
     def close(self) -> None:
-        """Upload every connection, detach it, and give all descriptors back.
+        """Upload every connection, detach it, and give all descriptors back. Harmless when repeated.
 
-        Raises UploadFailed (in an ExceptionGroup if there are several) for connections that the kernel did not take.
+        Raises UploadFailed for connections that the kernel did not take, and what callbacks have raised (in an
+        ExceptionGroup if there are several), when everything else is done; ChimneyError if called from within a
+        request's callback.
         """
+        if self._busy:
+            raise ChimneyError("Stack.close inside a request's callback: close it when the poll under way is over")
+        if self._closed:
+            return
+        self._closed = True
         for connection in list(self._connections.values()):
             try:
                 connection.release()
-            except Exception as error:
+            except BaseException as error:
+                # Of a callback's, too: the others come back all the same.
                 self._failures.append(error)
         self._adapters.clear()
         for assembly in self._assemblies:
             try:
                 assembly.close()
-            except Exception as error:
+            except BaseException as error:
                 self._failures.append(error)
         self._assemblies.clear()
         self._platform.close()
@@ -244,13 +269,16 @@ class Stack:
             self._platform.arm(0)
 
     def flush_soon(self, adapter: Adapter) -> None:
-        if not self._polling:
+        if self.callbacks and not self._polling:
+            # Whoever completes requests may be in the middle of flushing: the next poll does it.
+            self._platform.arm(0)
+        elif not self._polling:
             adapter.flush()
             self._arm()
 
     def hand_over(self, connection: Connection, action: Callable[[], None]) -> None:
-        if self._polling or self._handing_over:
-            self._hand_overs.append((connection, action))
+        if self._busy:
+            self.hand_over_soon(connection, action)
             return
         self._handing_over = True
         try:

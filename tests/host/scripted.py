@@ -283,6 +283,7 @@ class ScriptedStack:
         self.failed: list[BaseException] = []
         self.now = 0
         self.polling = False
+        self.callbacks = 0
         self.during_poll: list[Callable[[], None]] = []
 
     def clock(self) -> int:
@@ -315,6 +316,9 @@ class ScriptedStack:
         self.ready.append(run)
 
     def flush_soon(self, adapter: object) -> None:
+        pass
+
+    def check_may_wait(self) -> None:
         pass
 
     def hand_over(self, connection: Connection, action: Callable[[], None]) -> None:

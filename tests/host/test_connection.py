@@ -509,12 +509,11 @@ def test_an_abort_ends_sends_that_waited_for_the_target(stack, connection):
     connection.offload()
     prefer(stack, 1)
     sends = [connection.post_send(data) for data in (b"posted", b"waits", b"waits, too")]
+    stack.target.final = {"state": TcpConnectionState.CLOSED}
     stack.during_poll += [
-        connection.abort,
         lambda: stack.target.complete_send(Status.REQUEST_ABORTED, 0),
         stack.target.complete_disconnect,
     ]
-    for _ in range(4):
-        stack.poll()
+    connection.abort()
     assert all(send.done and send.error is not None for send in sends)
     assert not stack.target.sends and not stack.kernel.outgoing

@@ -205,7 +205,7 @@ class ChimneyPath:
         elif status in _GIVEN_BACK:
             self._given_back(nbl)
         else:
-            self.connection.send_done(request, ConnectionResetError("the connection was reset while it was offloaded"))
+            self.connection.send_done(request, self.connection.reset_error())
 
     def receive_complete(self, request: ReceiveRequest, nbl: NetBufferList) -> None:
         """A receive request came back; what bytes it holds are the application's, whatever the status."""
@@ -220,9 +220,7 @@ class ChimneyPath:
         elif status in _GIVEN_BACK:
             self._given_back(nbl)
         else:
-            self.connection.receive_done(
-                request, ConnectionResetError("the connection was reset while it was offloaded")
-            )
+            self.connection.receive_done(request, self.connection.reset_error())
 
     def disconnect_complete(self, request: Request, nbl: NetBufferList) -> None:
         """The disconnect came back: done, or to be gone on with by the kernel."""
@@ -232,9 +230,7 @@ class ChimneyPath:
         elif nbl.status in _GIVEN_BACK:
             self._given_back(nbl)
         else:
-            self.connection.shutdown_done(
-                request, ConnectionResetError("the connection was reset before its end was acknowledged")
-            )
+            self.connection.shutdown_done(request, self.connection.reset_error())
 
     def _given_back(self, nbl: NetBufferList) -> None:
         """The request is the kernel's to go on with; some driver may have had no memory for it, and wants it there."""

@@ -76,7 +76,7 @@ class Connection:
         self.fin_queued = False
         self.hand_over_error: ChimneyError | None = None
         self.chimney: ChimneyPath | None = None
-        self._services = services
+        self.services = services
         self._kernel = kernel
         self._kernel_path = KernelPath(self, kernel)
         self._adapter: Adapter | None = None
@@ -115,19 +115,18 @@ class Connection:
         if self.shutdown_request is not None:
             raise BrokenPipeError(f"post_send after shutdown on {self!r}: the sending half has been closed")
         request = SendRequest(self, view, callback)
-        if self.error is not None:
-            self._services.wake(lambda: self._complete_later(request))
-            return request
         self.sends.append(request)
-        if self.owner is Owner.TARGET:
+        if self.error is not None:
+            self._fail_soon()
+        elif self.owner is Owner.TARGET:
             assert self.chimney is not None and self._adapter is not None
             if self._later or self.chimney.has_enough:
                 self._later.append(request)
             else:
                 self.chimney.post_send(request)
-                self._services.flush_soon(self._adapter)
+                self.services.flush_soon(self._adapter)
         elif self.owner is Owner.KERNEL:
-            self._services.wake(self._kernel_path.run)
+            self.services.wake(self._kernel_path.run)
         return request
 
     def post_receive(
@@ -143,16 +142,15 @@ class Connection:
             raise ValueError("post_receive needs a writable buffer, for example a bytearray")
         self._check_open("post_receive")
         request = ReceiveRequest(self, view, callback, push)
-        if self.error is not None:
-            self._services.wake(lambda: self._complete_later(request))
-            return request
         self.receives.append(request)
-        if self.owner is Owner.TARGET:
+        if self.error is not None:
+            self._fail_soon()
+        elif self.owner is Owner.TARGET:
             assert self.chimney is not None and self._adapter is not None
             self.chimney.post_receive(request)
-            self._services.flush_soon(self._adapter)
+            self.services.flush_soon(self._adapter)
         elif self.owner is Owner.KERNEL:
-            self._services.wake(self._kernel_path.run)
+            self.services.wake(self._kernel_path.run)
         return request
 
     def shutdown(self, callback: Callback | None = None) -> Request:
@@ -162,27 +160,33 @@ class Connection:
             raise ChimneyError(f"shutdown on {self!r}, whose sending half has been closed already")
         request = self.shutdown_request = ShutdownRequest(self, memoryview(b""), callback)
         if self.error is not None:
-            self._services.wake(lambda: self._complete_later(request))
+            self._fail_soon()
         elif self.owner is Owner.TARGET:
             assert self.chimney is not None and self._adapter is not None
             if self._later:
                 self._shutdown_waits = True
             else:
                 self.chimney.post_disconnect(request, DisconnectFlags.GRACEFUL_CLOSE)
-                self._services.flush_soon(self._adapter)
+                self.services.flush_soon(self._adapter)
         elif self.owner is Owner.KERNEL:
-            self._services.wake(self._kernel_path.run)
+            self.services.wake(self._kernel_path.run)
         return request
 
     def abort(self) -> None:
-        """Reset the connection (an RST); every request ends with ConnectionAbortedError."""
+        """Reset the connection (an RST); every request ends with ConnectionAbortedError.
+
+        Called from a request's callback, it is carried out at the end of the poll under way.
+        """
         self._check_open("abort")
+        self.services.hand_over(self, self._abort)
+
+    def _abort(self) -> None:
         if self.owner is Owner.TARGET:
             assert self.chimney is not None
             self._abort_request = ShutdownRequest(self, memoryview(b""), None)
             self.chimney.post_disconnect(self._abort_request, DisconnectFlags.ABORTIVE_CLOSE)
-            self._services.hand_over(self, self._upload)
-        else:
+            self._upload()
+        elif self.owner is Owner.KERNEL:
             self._kernel.abort()
         self.fail(_aborted())
 
@@ -190,11 +194,12 @@ class Connection:
         if self.owner is Owner.APPLICATION:
             raise ChimneyError(f"{call} on {self!r}: it was detached; use its socket, or make a new connection of it")
 
-    def _complete_later(self, request: Request) -> bool:
-        # An upload that brings a failed connection back may have been quicker.
-        if not request.done:
-            request.complete(self.error)
-        return False
+    def _fail_soon(self) -> None:
+        """A request was posted on a connection that has failed: it ends behind those before it."""
+        if self.owner is Owner.TARGET:
+            self.upload_soon(None)
+        else:
+            self.services.wake(self._kernel_path.run)
 
     # Completions, from either path
 
@@ -219,9 +224,11 @@ class Connection:
         if not request.done:
             request.complete(error)
 
-    def callback_failed(self, failure: BaseException) -> None:
-        """A request's callback raised."""
-        self._services.callback_failed(failure)
+    def reset_error(self) -> OSError:
+        """What requests end with whose connection was reset in the chimney."""
+        if self._abort_request is not None:
+            return _aborted()
+        return ConnectionResetError("the peer reset the connection while it was offloaded")
 
     def fail(self, error: OSError) -> None:
         """End every request with ``error``, in order."""
@@ -231,7 +238,7 @@ class Connection:
             self.send_done(self.sends[0], error)
         while self.receives and self.receives[0].net_buffer_list is None:
             self.receive_done(self.receives[0], error)
-        if self.shutdown_request is not None and self.shutdown_request.net_buffer_list is None:
+        if self.shutdown_request is not None and self.shutdown_request.net_buffer_list is None and not self.sends:
             self.shutdown_done(self.shutdown_request, error)
 
     # Hand-over
@@ -243,7 +250,7 @@ class Connection:
         out at the end of the poll under way, and a refusal is kept in ``hand_over_error``.
         """
         self._check_open("offload")
-        self._services.hand_over(self, self._offload)
+        self.services.hand_over(self, self._offload)
 
     def upload(self) -> None:
         """Move the connection back into the kernel, with everything posted. No-op if it is there already.
@@ -252,11 +259,11 @@ class Connection:
         callback, it is carried out at the end of the poll under way, and a failure is kept in ``hand_over_error``.
         """
         self._check_open("upload")
-        self._services.hand_over(self, self._upload)
+        self.services.hand_over(self, self._upload)
 
     def upload_soon(self, reason: UploadReason | None) -> None:
         """The target asked for the upload (None: because the peer has reset the connection)."""
-        self._services.hand_over_soon(self, self._upload)
+        self.services.hand_over_soon(self, self._upload)
 
     def keep(self, segment: KeptSegment) -> None:
         """A segment that reached the host while a hand-over is under way."""
@@ -270,9 +277,9 @@ class Connection:
             raise NotOffloadable(f"{self!r} has failed ({self.error}): there is nothing left to offload")
         self._kernel_path.finish_sends()
         plan = self._kernel.prepare()
-        adapter = self._services.adapter(plan.device)
+        adapter = self.services.adapter(plan.device)
         adapter.watch(plan.flow)
-        started = self._services.clock()
+        started = self.services.clock()
         self._kernel_path.stop()
         try:
             taken = self._kernel.take(plan)
@@ -290,7 +297,7 @@ class Connection:
             self._undo(taken, chained, status)
         self._enter_target()
         self._info.offloads += 1
-        self._info.offload_seconds.append((self._services.clock() - started) / 1e6)
+        self._info.offload_seconds.append((self.services.clock() - started) / 1e6)
         adapter.flush()
 
     def _initiate(self, taken: TakenState, chained: list[SendRequest]) -> Status:
@@ -302,7 +309,7 @@ class Connection:
         self.chimney.initiate(taken, chained)
         self._adapter.flush()
         while self.chimney.initiated is None:
-            self._services.turn(None)
+            self.services.turn(None)
         return self.chimney.initiated
 
     def _enter_target(self) -> None:
@@ -348,7 +355,7 @@ class Connection:
         """
         if self._later and not self._feeding:
             self._feeding = True
-            self._services.wake(self._feed)
+            self.services.wake(self._feed)
 
     def _feed(self) -> bool:
         self._feeding = False
@@ -358,7 +365,7 @@ class Connection:
             if self._shutdown_waits and not self._later and self.shutdown_request is not None:
                 self._shutdown_waits = False
                 self.chimney.post_disconnect(self.shutdown_request, DisconnectFlags.GRACEFUL_CLOSE)
-            self._services.flush_soon(self._adapter)
+            self.services.flush_soon(self._adapter)
         return False
 
     def _post_later(self) -> None:
@@ -374,7 +381,7 @@ class Connection:
             return
         assert self.chimney is not None and self._adapter is not None and self._plan is not None
         self._adapter.drain()
-        started = self._services.clock()
+        started = self.services.clock()
         retransmits = self._adapter.retransmitted(self._plan.flow)
         self.owner = Owner.UPLOADING
         self._later.clear()
@@ -382,7 +389,7 @@ class Connection:
         self._adapter.edge.keepers[self._plan.flow] = self.keep
         if not self._terminate():
             self._enter_target()
-            self._services.flush_soon(self._adapter)
+            self.services.flush_soon(self._adapter)
             raise UploadFailed(f"the drivers below do not give {self!r} back: it goes on there; try again later")
         self._info.retransmits += retransmits
         assert self.chimney.terminated is not None
@@ -401,7 +408,7 @@ class Connection:
             # The target had no time for its RST (disconnect.host.no-reissue): the kernel sends it.
             self._kernel.abort()
         self._info.uploads += 1
-        self._info.upload_seconds.append((self._services.clock() - started) / 1e6)
+        self._info.upload_seconds.append((self.services.clock() - started) / 1e6)
 
     def _was_reset(self, delegated: TcpDelegated) -> bool:
         """Whether the connection has ended without both of its streams having come to their ends; asked when the
@@ -420,12 +427,12 @@ class Connection:
             self.chimney.terminate()
             self._adapter.flush()
             while self.chimney.terminating:
-                self._services.turn(None)
+                self.services.turn(None)
             if self.chimney.terminated is not None:
                 return True
             # A driver that lacks memory has passed nothing down (A24); a target whose hardware has failed keeps the
             # requests until it is asked once more (A6).
-            self._services.turn(0.0)
+            self.services.turn(0.0)
         return False
 
     def _give_back(self, given: GivenState) -> None:
@@ -443,11 +450,8 @@ class Connection:
         self._leave_adapter()
         if last:
             self._kernel.inject(last)
-        if given.reset and self._abort_request is None:
-            self.fail(ConnectionResetError("the peer reset the connection while it was offloaded"))
-        elif given.reset:
-            # What had not been posted yet ends as the rest has.
-            self.fail(_aborted())
+        if given.reset:
+            self.fail(self.reset_error())
         self._resume_kernel_path()
 
     def _leave_adapter(self) -> None:
@@ -472,7 +476,7 @@ class Connection:
             self._lost(error)
             return
         self._enter_target()
-        self._services.flush_soon(self._adapter)
+        self.services.flush_soon(self._adapter)
 
     def _lost(self, error: UploadFailed) -> None:
         """Neither side has the connection any more."""
@@ -513,12 +517,12 @@ class Connection:
     def kernel_ready(self) -> None:
         """The kernel's socket can be read or written again."""
         if self.owner is Owner.KERNEL:
-            self._services.wake(self._kernel_path.run)
+            self.services.wake(self._kernel_path.run)
 
     def _resume_kernel_path(self) -> None:
         self.owner = Owner.KERNEL
         self._kernel_path = KernelPath(self, self._kernel)
-        self._services.wake(self._kernel_path.run)
+        self.services.wake(self._kernel_path.run)
 
     def detach(self) -> None:
         """Give the socket back to the application alone: upload, and stop routing requests.
@@ -527,23 +531,23 @@ class Connection:
         ConnectionAbortedError, and their data stays in the socket.
         """
         self._check_open("detach")
-        self._services.hand_over(self, self._detach)
+        self.services.hand_over(self, self._detach)
 
     def close(self) -> None:
         """End the connection as the kernel does when its socket is closed; whatever is pending is given up."""
         if self.owner is not Owner.APPLICATION:
-            self._services.hand_over(self, self._close)
+            self.services.hand_over(self, self._close)
         else:
             self.socket.close()
 
     def release(self) -> None:
         """Upload, end every pending request with ConnectionAbortedError, and stop routing. Raises UploadFailed."""
         if self.owner is not Owner.APPLICATION:
-            self._services.hand_over(self, self._release)
+            self.services.hand_over(self, self._release)
 
     def _detach(self) -> None:
         self._upload()
-        if self.sends:
+        if self.sends and self.error is None:
             raise ChimneyError(f"detach on {self!r} with {len(self.sends)} sends pending: wait until they are done")
         self._release()
 
@@ -563,7 +567,7 @@ class Connection:
             self.owner = Owner.APPLICATION
             self.fail(ConnectionAbortedError("the connection was detached"))
             self._kernel.release()
-            self._services.forget(self)
+            self.services.forget(self)
 
     # Figures, and conveniences that drive the stack until their request is done
 
@@ -589,11 +593,13 @@ class Connection:
 
     def sendall(self, data: bytes | bytearray | memoryview) -> None:
         """Send ``data`` and wait until it is done. Raises the OSError that ended it."""
+        self.services.check_may_wait()
         if len(data):
             self._wait(self.post_send(data))
 
     def recv_into(self, buffer: bytearray | memoryview) -> int:
         """Wait for received bytes; returns how many, 0 at the end of the stream. Raises OSError."""
+        self.services.check_may_wait()
         request = self.post_receive(buffer)
         self._wait(request)
         return request.bytes_transferred
@@ -605,7 +611,7 @@ class Connection:
 
     def _wait(self, request: Request) -> None:
         while not request.done:
-            self._services.poll(None)
+            self.services.poll(None)
         if request.error is not None:
             raise request.error
 

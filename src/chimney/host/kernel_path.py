@@ -22,6 +22,11 @@ class KernelPath:
         """Do what can be done now; True if there is more to do at once. Otherwise a wake-up has been asked for."""
         if not self.active:
             return False
+        if self.connection.error is not None:
+            # What was posted since ends as what was there has.
+            self.connection.fail(self.connection.error)
+            self.kernel.wait_for(readable=False, writable=False)
+            return False
         writable = self._send()
         readable = self._receive()
         if not self.active:

@@ -42,11 +42,15 @@ class Request:
         if callback is None:
             return
         self.callback = None
+        services = self.connection.services
+        services.callbacks += 1
         try:
             callback(self)
         except BaseException as failure:
             # Other requests are being completed around us: none of them may be lost for it.
-            self.connection.callback_failed(failure)
+            services.callback_failed(failure)
+        finally:
+            services.callbacks -= 1
 
     def remaining(self) -> memoryview:
         """The bytes not yet transferred."""

@@ -37,7 +37,12 @@ class Adapter(Protocol):
 
 
 class Services(Protocol):
-    """The stack, as a connection sees it."""
+    """The stack, as a connection sees it.
+
+    ``callbacks`` counts the requests' callbacks that are running, one within the other.
+    """
+
+    callbacks: int
 
     def clock(self) -> int:
         """Now, in microseconds."""
@@ -52,7 +57,8 @@ class Services(Protocol):
         """Let the adapter send what was posted: at the end of the poll under way, or now."""
 
     def hand_over(self, connection: Connection, action: Callable[[], None]) -> None:
-        """Carry a hand-over out when no completion is under way: now, or at the end of the poll under way.
+        """Carry a hand-over out when no completion is under way: now, or, from within a callback, at the end of the
+        poll under way or in the next one.
 
         What it raises then is kept in ``connection.hand_over_error``.
         """
@@ -62,6 +68,9 @@ class Services(Protocol):
 
     def poll(self, timeout: float | None) -> None:
         """Run everything that is due, waiting at most ``timeout`` seconds for work; refused inside a callback."""
+
+    def check_may_wait(self) -> None:
+        """Raises ChimneyError inside a callback."""
 
     def turn(self, timeout: float | None) -> None:
         """The same, for a hand-over that waits for its completion."""

@@ -8,6 +8,7 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from chimney.host.errors import ChimneyError
+from chimney.host.linux.dump import TcpState
 from chimney.host.linux.kernel_side import WaitFor
 from chimney.link.base import NEVER, Link, LinkError
 from chimney.sim.kernel import ProcessDied, SimSocket
@@ -47,7 +48,7 @@ class SimPlatform:
         return link
 
     def kernel_side(self, sock: Any, receive_window: int, wait_for: WaitFor) -> SimKernelSide:
-        if not isinstance(sock, SimSocket) or sock.tcp is None:
+        if not isinstance(sock, SimSocket) or sock.fileno() < 0 or sock.tcp is None or sock.tcp.state is TcpState.CLOSE:
             raise ChimneyError(f"{sock!r} is no connected socket of a simulated machine")
         side = SimKernelSide(self._machine, sock, receive_window, wait_for)
         self._sides[side.fileno()] = side
