@@ -284,6 +284,15 @@ def test_a_connection_goes_on_from_any_state(state, restored):
     assert hand.state == ("CLOSE" if state in ("CLOSE_WAIT", "LAST_ACK") else "TIME_WAIT")
 
 
+def test_the_largest_window_is_remembered():
+    hand = Hand()
+    hand.give(1, b"x", window=100)
+    assert hand.write(bytes(500)) == []
+    hand.restore()
+    assert hand.take() == []
+    assert len(hand.wait()[0].data) == 100
+
+
 def test_the_timestamp_clock_goes_on():
     hand = Hand(timestamps=True, ts_offset=12345)
     first = hand.write(b"a")[0].segment.ts_val

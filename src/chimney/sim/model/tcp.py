@@ -273,13 +273,11 @@ class ModelTcp:
             return
         if stamped:
             receiver.note_timestamp(seq, segment.ts_val)
-        if self.state is not TIME_WAIT:
-            window = segment.window << receiver.scale
-            sender.acknowledge(ack, seq, window, segment.sack, end == seq, now)
-            if 0 <= sender.fin_at < sender.una and self.state in _FIN_UNACKED:
-                self._fin_acked(now)
-                if self.state is CLOSE:
-                    return
+        sender.acknowledge(ack, seq, segment.window << receiver.scale, segment.sack, end == seq, now)
+        if 0 <= sender.fin_at < sender.una and self.state in _FIN_UNACKED:
+            self._fin_acked(now)
+            if self.state is CLOSE:
+                return
         if end == seq:
             return
         if self.orphaned and seq + size > receiver.nxt and not receiver.fin_received:
@@ -310,8 +308,6 @@ class ModelTcp:
             self.receiver.duplicate(seq, seq + size)
         else:
             self._challenge(now)
-        if self.state is TIME_WAIT and fin:
-            self._ending_at = now + TIME_WAIT_US
 
     def _challenge(self, now: int) -> None:
         if now - self._challenged_at >= CHALLENGE_US:
