@@ -43,9 +43,13 @@ def run(case, *, log=None, tap=None, verify=True):
         os._exit(3)
     elif what in ("hang", "hang-hard"):
         if what == "hang-hard":
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPROF])
         while True:
             pass
+    elif what == "wait":
+        signal.pause()
+    elif what == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
     elif what == "raise":
         raise ZeroDivisionError("by nothing")
     elif what == "memory":

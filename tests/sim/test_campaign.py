@@ -10,11 +10,12 @@ from dataclasses import replace
 
 import pytest
 
+from chimney.sim import campaign as campaigns
 from chimney.sim import minder
 from chimney.sim.campaign import PARTS, CampaignError, Chunk, Figures, campaign
 from chimney.sim.case import Case
 from chimney.sim.minder import LocalCrew, Minder
-from chimney.sim.outcome import Cell
+from chimney.sim.outcome import Cell, Finding, Outcome
 from chimney.sim.worker import Single
 from tests.sim.campaign_fakes import BAD, PLAN
 
@@ -90,20 +91,40 @@ def test_it_stops_at_the_first_failures(scripts):
     ("what", "kind", "said"),
     [
         ("exit", "killed", "exit status 3"),
-        ("hang", "hang", "no end after 0.5 s, in run:"),
-        ("hang-hard", "hang", "no end after 0.6 s, but that of its process"),
+        ("hang", "hang", "no end after 0.5 s of CPU time, in run:"),
+        ("hang-hard", "hang", "no end after 0.75 s of CPU time, but that of its process"),
         ("raise", "crash: ZeroDivisionError", "by nothing"),
         ("memory", "crash: MemoryError", ""),
     ],
 )
-def test_whatever_a_run_does_to_its_process_is_named_and_costs_no_result(scripts, monkeypatch, what, kind, said):
-    monkeypatch.setattr(minder, "_GRACE_S", 0.1)
+def test_whatever_a_run_does_to_its_process_is_named_and_costs_no_result(scripts, what, kind, said):
     scripts(11, what)
     scripts(12, "broken")
     figures = all_of(PLAN, range(40))
     assert found(figures) == [(11, 0, kind), (12, 0, "broken")]
     assert said in figures.failures[0].findings[0].message
     assert figures.runs == figures.parts == 40
+
+
+def test_a_run_that_waits_for_ever_is_named(minded):
+    outcome = minded.single(Single(replace(PLAN, patience_s=0.1), Case(why="wait")))
+    assert [str(finding) for finding in outcome.findings] == [
+        "hang (event 0, 0.000 ms): nothing happens in it: 0.1 s, but no end"
+    ]
+
+
+def test_a_run_on_a_machine_that_has_other_things_to_do_does_not_hang(minded):
+    """Its process stands still for longer than it may run."""
+
+    def go_on_later(line):
+        if line == "another":
+            os.waitpid(minded.pid, os.WUNTRACED)
+            with pytest.raises(subprocess.TimeoutExpired):
+                minded._process.wait(0.2)
+            os.kill(minded.pid, signal.SIGCONT)
+
+    outcome = minded.single(Single(replace(PLAN, limit_s=0.1), Case(why="stop"), log=True), go_on_later)
+    assert outcome.findings == []
 
 
 def test_several_runs_that_kill_are_all_named(scripts):
@@ -141,6 +162,7 @@ def test_a_sweep_of_a_case_that_fails_without_hand_overs(scripts):
     scripts(0, "exit")
     figures = all_of(replace(PLAN, sweep=True), range(1))
     assert found(figures) == [(0, 0, "killed"), (0, 40, "broken")]
+    assert figures.runs == 41 and figures.findings["killed"] == 1
 
 
 def test_a_case_that_cannot_be_made_ends_the_campaign():
@@ -209,6 +231,36 @@ class Lossy:
         else:
             future.set_result(Figures(parts=chunk.count, runs=chunk.count))
         return future
+
+
+class Bad:
+    """A crew whose runs all fail."""
+
+    lost = ()
+
+    def slots(self):
+        return 1
+
+    def submit(self, chunk):
+        figures, future = Figures(), Future()
+        for index in range(chunk.first, chunk.first + chunk.count):
+            figures.add(index, 0, Outcome(Case(), [Finding("bad", "", 0, 0)]))
+        future.set_result(figures)
+        return future
+
+
+def test_of_many_failures_those_of_the_lowest_numbers_are_kept_whoever_is_done_first(monkeypatch):
+    monkeypatch.setattr(campaigns, "FAILURES_KEPT", 20)
+    total = Figures()
+    for first in (32, 8, 24, 0, 16):
+        total.merge(Bad().submit(Chunk(PLAN, first, 8)).result())
+    assert total.failed == 40 and [failure.index for failure in total.failures] == list(range(20))
+
+
+def test_it_stops_at_more_failures_than_are_kept(monkeypatch):
+    monkeypatch.setattr(campaigns, "FAILURES_KEPT", 20)
+    *_, figures = campaign(PLAN, range(10**9), Bad(), stop_at=100)
+    assert 100 <= figures.failed < 200 and len(figures.failures) == 20
 
 
 def test_a_chunk_that_is_lost_is_run_again_but_not_for_ever():

@@ -21,7 +21,7 @@ from chimney.trace import Capture
 _KINDS = 10
 # Shrinking ends after so long, small enough or not; and does not wait for every hang as long as a campaign does.
 _PATIENCE_S = 120.0
-_HANGS_AFTER_S = 2.0
+_HANGS_AFTER_S, _WAITS_AFTER_S = 2.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,9 @@ def examine(plan: Plan, failures: Iterable[Failure], folder: Path, shrink: bool)
 
 
 def _small(minder: Minder, plan: Plan, failure: Failure) -> tuple[Case, int]:
-    impatient = replace(plan, limit_s=min(plan.limit_s, _HANGS_AFTER_S))
+    impatient = replace(
+        plan, limit_s=min(plan.limit_s, _HANGS_AFTER_S), patience_s=min(plan.patience_s, _WAITS_AFTER_S)
+    )
     until = monotonic() + _PATIENCE_S
     runs = 0
 

@@ -23,7 +23,7 @@ FINDINGS_KEPT = 5
 """So many findings of a run are kept: the first ones tell, what follows is mostly their consequence."""
 
 FAILURES_KEPT = 1000
-"""So many failing runs of a campaign are kept with their cases; all are counted."""
+"""So many failing runs of a campaign, those of the lowest numbers, are kept with their cases; all are counted."""
 
 PARTS = 16
 """A sweep of one case is hundreds of runs: it is dealt out in so many parts."""
@@ -45,8 +45,10 @@ class Plan:
     cases     the cases themselves, number 0 first, and their ``names`` for people.
     sweep     run each case with hand-overs between any two of its events (`chimney.sim.sweep`).
     stop_at   a chunk ends early after so many failures; 0: it does not.
-    limit_s   a run that takes longer, by the clock on the wall, hangs.
+    limit_s   a run that takes more CPU time hangs.
     run       the names, as `pkgutil.resolve_name` takes them, of what runs a case, draws one, and sweeps one.
+    patience_s  a run that takes longer, by the clock on the wall, hangs, too: it waits for something. Far more than
+                ``limit_s``, for the machine may have other things to do.
     """
 
     seed: int = 0
@@ -58,6 +60,7 @@ class Plan:
     run: str = "chimney.sim.run:run"
     draw: str = "chimney.sim.corners:drawn"
     sweeper: str = "chimney.sim.sweep:sweep"
+    patience_s: float = 600.0
 
     @property
     def parts(self) -> int:
@@ -104,6 +107,10 @@ class Failure:
     variant: int
     case: Case
     findings: tuple[Finding, ...]
+
+    def number(self) -> tuple[int, int]:
+        """What failures are in the order of."""
+        return self.index, self.variant
 
     @property
     def kind(self) -> str:
@@ -155,7 +162,9 @@ class Figures:
         self.cells.update(other.cells)
         self.rules.update(other.rules)
         self.findings.update(other.findings)
-        self.failures += other.failures[: max(0, FAILURES_KEPT - len(self.failures))]
+        if other.failures:
+            # Those of the lowest numbers, whoever is done first.
+            self.failures = sorted(self.failures + other.failures, key=Failure.number)[:FAILURES_KEPT]
 
 
 _ADDED = ("parts", "runs", "events", "segments", "simulated_us", "hand_overs", "bytes_delivered", "failed", "seconds")
@@ -192,7 +201,7 @@ def campaign(plan: Plan, cases: range, crew: Crew, stop_at: int = 0) -> Iterator
     following, end = cases.start * plan.parts, cases.stop * plan.parts
     while True:
         slots = max(crew.slots(), 1)
-        enough = 0 < stop_at <= len(total.failures)
+        enough = 0 < stop_at <= total.failed
         # Twice as many as run at once: nobody waits for its next chunk.
         while not enough and following < end and len(pending) < 2 * slots:
             count = _size(total, end - following, slots)
@@ -212,9 +221,7 @@ def campaign(plan: Plan, cases: range, crew: Crew, stop_at: int = 0) -> Iterator
             except CancelledError as error:
                 raise CampaignError(f"{_said(chunk)} were cancelled: the workers are gone") from error
         yield total
-    # What is run to learn what there is to vary may have failed in several parts.
-    failures = {(failure.index, failure.variant): failure for failure in total.failures}
-    total.failures = [failures[number] for number in sorted(failures)][: stop_at or None]
+    total.failures = total.failures[: stop_at or None]
     yield total
 
 

@@ -21,21 +21,20 @@ import msgspec
 from chimney.sim.campaign import CampaignError, Chunk, Figures
 from chimney.sim.case import Case
 from chimney.sim.outcome import Finding, Outcome
-from chimney.sim.worker import NoAnswer, Single
+from chimney.sim.worker import PROCESS_ENDS_AFTER, Begun, NoAnswer, Single
 
-# What a worker's own alarm cannot end (a loop in compiled code) is ended so many seconds later, with the process.
-_GRACE_S = 10.0
+# A process that is to begin its first run, on a machine that has other things to do, may take so long.
+_START_S = 600.0
 # A process that dies may be another's victim; the run at which two have died is to blame.
 _DEATHS = 2
 
 Line = Callable[[str], None]
-_Begun = tuple[int, int, bytes]
 
 
 class _Died(Exception):
     """The worker's process has ended, or was ended because it hung, at ``run``."""
 
-    def __init__(self, run: _Begun, finding: Finding) -> None:
+    def __init__(self, run: Begun, finding: Finding) -> None:
         super().__init__(finding.message)
         self.run, self.finding = run, finding
 
@@ -88,12 +87,13 @@ class Minder:
             try:
                 figures = self._ask(chunk)
             except _Died as death:
-                index, variant, case = death.run
+                index, variant, counted, case = death.run
                 deaths[index, variant] += 1
                 if deaths[index, variant] == _DEATHS:
                     chunk = replace(chunk, skip=chunk.skip | {(index, variant)})
-                    outcome = Outcome(msgspec.msgpack.decode(case, type=Case), [death.finding])
-                    blamed.add(index, variant, outcome)
+                    if counted:
+                        outcome = Outcome(msgspec.msgpack.decode(case, type=Case), [death.finding])
+                        blamed.add(index, variant, outcome)
             else:
                 assert isinstance(figures, Figures)
                 figures.merge(blamed)
@@ -122,15 +122,15 @@ class Minder:
                 raise CampaignError(f"a worker cannot work here: {death}") from death
 
     def _attempt(self, what: Chunk | Single, line: Line) -> object:
-        patience = what.plan.limit_s + _GRACE_S
-        run: _Begun | None = None
+        run: Begun | None = None
+        patience = _START_S
         connection = self._started()
         try:
             connection.send(what)
             while connection.poll(patience):
                 match connection.recv():
                     case tuple() as begun:
-                        run = begun
+                        run, patience = begun, what.plan.patience_s
                     case str() as text:
                         line(text)
                     case NoAnswer(reason):
@@ -138,12 +138,17 @@ class Minder:
                     case result:
                         return result
         except (EOFError, OSError, pickle.UnpicklingError):
-            finding = Finding("killed", f"the process that ran it died ({self._ended()})", 0, 0)
+            ended = self._ended()
+            if ended == signal.SIGVTALRM.name:
+                cpu = PROCESS_ENDS_AFTER * what.plan.limit_s
+                finding = Finding("hang", f"no end after {cpu:g} s of CPU time, but that of its process", 0, 0)
+            else:
+                finding = Finding("killed", f"the process that ran it died ({ended})", 0, 0)
         else:
             assert self._process is not None
             self._process.kill()
             self._ended()
-            finding = Finding("hang", f"no end after {patience:g} s, but that of its process", 0, 0)
+            finding = Finding("hang", f"nothing happens in it: {patience:g} s, but no end", 0, 0)
         if self._closed:
             raise CampaignError("the campaign is over")
         if run is None:

@@ -1,8 +1,8 @@
 """A worker: a process that runs cases, and does not survive everything (`chimney.sim.minder` minds it).
 
 It sits on the other end of a socket pair. Sent a `Chunk` or a `Single`, it says of every run that it begins which one
-it is, a tuple (index, variant, encoded case), and at last sends one result: `Figures` or an `Outcome`. Whoever minds it
-knows at any time what it is at.
+it is, a `Begun`, and at last sends one result: `Figures` or an `Outcome`. Whoever minds it knows at any time what it is
+at.
 """
 
 from __future__ import annotations
@@ -31,8 +31,14 @@ _IDLE_S = 60.0
 _MEMORY = 4 << 30
 _FRAMES_SHOWN = 4
 
-Begin = Callable[[int, int, Case], None]
-"""Called before each run with its case's number, its own among the variants, and the case."""
+PROCESS_ENDS_AFTER = 1.5
+"""What a worker's own alarm cannot end (a loop in compiled code) ends with its process, at so many times the limit."""
+
+Begun = tuple[int, int, bool, bytes]
+"""Number and variant of a run, whether this chunk counts it (`_Runs._base`), and the case, encoded."""
+
+Begin = Callable[[int, int, bool, Case], None]
+"""Called before each run with what makes a `Begun`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +62,37 @@ class _Hang(BaseException):
 
 
 class Alarm:
-    """Ends a run that takes too long. For a process's main thread."""
+    """Ends a run that takes too long, by the CPU time of this process: how long a machine that has other things to do
+    takes for a run says nothing about it. For a process's main thread.
+    """
 
     def __init__(self) -> None:
-        signal.signal(signal.SIGALRM, self._ring)
+        self._armed = False
+        signal.signal(signal.SIGPROF, self._ring)
+        # This one ends the process.
+        signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
-        raise _Hang
+        if self._armed:
+            raise _Hang
 
     def run(self, run: Run, case: Case, seconds: float, **options: Any) -> Outcome:
         """Run ``case`` with ``options``; never raises for what happens in it."""
         try:
+            self._armed = True
             # Again every second: the first may come within a callback whose exceptions are ignored.
-            signal.setitimer(signal.ITIMER_REAL, seconds, 1)
+            signal.setitimer(signal.ITIMER_PROF, seconds, 1)
+            signal.setitimer(signal.ITIMER_VIRTUAL, PROCESS_ENDS_AFTER * seconds)
             try:
                 return run(case, **options)
             finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                self._armed = False
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
         except _Hang as hang:
-            signal.setitimer(signal.ITIMER_REAL, 0)
             frames = traceback.extract_tb(hang.__traceback__)[-_FRAMES_SHOWN - 1 : -1]
             where = ", called in ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
-            return Outcome(case, [Finding("hang", f"no end after {seconds:g} s, in {where}", 0, 0)])
+            return Outcome(case, [Finding("hang", f"no end after {seconds:g} s of CPU time, in {where}", 0, 0)])
         except Exception as error:
             return Outcome(case, [Finding(f"crash: {type(error).__name__}", str(error), 0, 0)])
 
@@ -109,7 +124,7 @@ class _Runs:
         self._variants += 1
         if not wanted or number in self._chunk.skip:
             return Outcome(case)
-        self._begin(*number, case)
+        self._begin(*number, counted, case)
         outcome = self._alarm.run(self._run, case, self._chunk.plan.limit_s)
         if counted:
             self._figures.add(*number, outcome)
@@ -144,13 +159,13 @@ def main(descriptor: int) -> None:
 
 
 def _do(what: Chunk | Single, connection: Connection[Any, Any], alarm: Alarm) -> Figures | Outcome | NoAnswer:
-    def begin(index: int, variant: int, case: Case) -> None:
-        connection.send((index, variant, msgspec.msgpack.encode(case)))
+    def begin(index: int, variant: int, counted: bool, case: Case) -> None:
+        connection.send((index, variant, counted, msgspec.msgpack.encode(case)))
 
     try:
         if isinstance(what, Chunk):
             return run_chunk(what, begin, alarm)
-        begin(0, 0, what.case)
+        begin(0, 0, True, what.case)
         options = {"log": connection.send} if what.log else {}
         return alarm.run(what.plan.runner(), what.case, what.plan.limit_s, **options)
     except Exception:
