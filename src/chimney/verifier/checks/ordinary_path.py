@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from chimney.ndis.crossing import Crossing, Kind, NblView
 from chimney.ndis.state import NeighborConst
+from chimney.ndis.status import TcpConnectionState
 from chimney.verifier.addressing import foreign_address, foreign_vlan, neighbor_of
 from chimney.verifier.books import ObjectBook
 from chimney.verifier.check import Checks, enter, finish, packet, segment_in, segment_out
 from chimney.verifier.packets import ACK, IPV4, IPV6, NO_VLAN, RST, SYN, URG, Packet, checksums_hold
-from chimney.verifier.streams import Stream
+from chimney.verifier.streams import PEER_CLOSED, Stream
 
 if TYPE_CHECKING:
     from chimney.verifier.verifier import Verifier
@@ -70,7 +71,7 @@ class OrdinaryPath(Checks):
         if stream.abort_event is not None and stream.reset is not None:
             return True
         ended = stream.send.fin_posted and stream.send.acked > stream.send.posted
-        return ended and stream.disconnect_event is not None and bool(stream.retrieves)
+        return ended and stream.disconnect_event is not None and bool(stream.retrieves) and _closed_second(stream)
 
     def _expect(self, rule: str, packet: Packet, why: str) -> None:
         if self.waiting < _LIMIT:
@@ -185,3 +186,11 @@ class Vlan(Checks):
                     f"tagged frames up to byte {tagged} were not taken, {stream.receive.acknowledged} are acknowledged"
                 )
                 self.check("vlan.receive", stream.receive.acknowledged >= tagged, text, crossing, stream)
+
+
+def _closed_second(stream: Stream) -> bool:
+    """Whether our FIN came behind the peer's: else the connection is in TIME-WAIT when both are acknowledged."""
+    if stream.delegated.state in PEER_CLOSED:
+        return stream.delegated.state is not TcpConnectionState.CLOSING
+    sent, fin = stream.fin_sent, stream.receive.fin
+    return isinstance(sent, Packet) and fin is not None and stream.receive.position(sent.ack) > fin
