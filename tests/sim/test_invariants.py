@@ -141,6 +141,16 @@ def test_snd_una_is_ahead_of_what_the_peer_has_said(with_target):
     assert seen(with_target) == [("ack truth", "a: SND.UNA is 3001, and the peer has acknowledged 3000 only")]
 
 
+@pytest.mark.parametrize(("beyond", "kinds"), [(0, []), (127, []), (128, ["window truth"])])
+def test_a_window_that_the_peer_has_not_been_told_of(with_kernel, with_target, beyond, kinds):
+    """The scale of 7 tells units of 128 bytes."""
+    with_kernel.machines["a"].sock.tcp.receiver.edge = with_kernel.doors["a"].facts.edge + (1 << 32) + beyond
+    with_kernel.machines["a"].sock.tcp.receiver.edge += with_kernel.case.iss[1]
+    assert [kind for kind, _ in seen(with_kernel)] == kinds
+    with_target.doors["a"].facts.edge -= beyond
+    assert [kind for kind, _ in seen(with_target)] == kinds
+
+
 @pytest.mark.parametrize("disturb", ["phase", "dead"])
 def test_nothing_is_asked_of_a_connection_between_two_owners(with_kernel, disturb):
     machine = with_kernel.machines["a"]

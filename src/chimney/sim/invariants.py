@@ -13,6 +13,7 @@ from chimney.sim.application import ChimneyApplication
 from chimney.sim.case import OTHER, Side
 from chimney.sim.coverage import unreachable
 from chimney.sim.log import unwrapped
+from chimney.sim.promptness import loses_unseen
 
 if TYPE_CHECKING:
     from chimney.sim.machine import Machine
@@ -46,6 +47,7 @@ class Invariants:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._knows_what_it_says = not loses_unseen(world.case)
         self._watched = {
             side: _Watched(world.machines[side], application)
             for side, application in world.applications.items()
@@ -76,6 +78,7 @@ class Invariants:
         if state == "CLOSED" or watched.application.connection.owner is not Owner.KERNEL:
             return
         nxt = self._compare(side, watched, model.sender.una, model.receiver.nxt)
+        self._check_window(side, nxt + model.receiver.window)
         filled = sum(request.bytes_transferred for request in watched.application.connection.receives)
         held = watched.application.received + filled + len(model.receiver.unread)
         if held != nxt - (state in _FIN_RECEIVED):
@@ -84,6 +87,7 @@ class Invariants:
     def _look_into_target(self, side: Side, watched: _Watched, tcp: TcpObject) -> None:
         engine: Engine = tcp.engine
         nxt = self._compare(side, watched, engine.snd_una, engine.rcv_nxt)
+        self._check_window(side, nxt + engine.rcv_wnd)
         held = nxt - engine.fin_received - tcp.delivery.delivered - tcp.delivery.buffered_bytes
         if watched.tcp is not tcp:
             watched.tcp, watched.held = tcp, held
@@ -113,6 +117,16 @@ class Invariants:
             self._broken("ack truth", f"{side}: RCV.NXT is {nxt}, and {door.facts.ack} have been acknowledged")
         watched.una, watched.nxt = una, nxt
         return nxt
+
+    def _check_window(self, side: Side, edge: int) -> None:
+        """Who believes to have offered more than the peer has heard of does not tell when there is really more, and the
+        peer may wait for ever. What the scale cannot tell is forgiven.
+        """
+        world = self._world
+        told = world.doors[side].facts.edge
+        peer_goes_on = world.doors[side].heard.fin < 0
+        if edge - told >= 1 << max(world.case.scale, 0) and told >= 0 and peer_goes_on and self._knows_what_it_says:
+            self._broken("window truth", f"{side}: the window's right edge is {edge}, and the peer was told {told}")
 
     def at_end(self) -> None:
         """The run is over: every stack has been closed."""

@@ -77,7 +77,7 @@ class Promptness:
         self._world = world
         case = world.case
         self._mss = case.mss - (_OPTIONS if case.timestamps else 0)
-        self._expects = not _loses_unseen(case)
+        self._expects = not loses_unseen(case)
         self._watched: dict[Side, _Watched] = {}
         for side in _SIDES:
             host = case.host(side)
@@ -238,7 +238,8 @@ class Promptness:
         self._world.broken("promptness", f"{side} {what}")
 
 
-def _loses_unseen(case: Case) -> bool:
+def loses_unseen(case: Case) -> bool:
+    """Whether segments may be lost before they reach the door: an engine believes to have said what nobody hears."""
     networks = [case.network, *(step.network for step in case.steps if isinstance(step, Change))]
     return any(network.bandwidth for network in networks) or any(isinstance(step, Mtu) for step in case.steps)
 
