@@ -11,12 +11,13 @@ from distributed import LocalCluster
 from typer.testing import CliRunner
 
 import chimney.sim.campaign
+import chimney.sim.cluster
 from chimney import _build
 from chimney.cli import simulate_failures
 from chimney.cli.app import app
 from chimney.sim.campaign import Plan
 from chimney.sim.case import Case, dump, load
-from tests.sim.campaign_fakes import PLAN
+from tests.sim.campaign_fakes import PLAN, digest
 
 CHIMNEY = [sys.executable, "-m", "chimney.cli"]
 
@@ -201,9 +202,12 @@ def test_without_distributed_there_is_a_remedy(monkeypatch):
     assert done.exit_code == 2 and "pip install tcp-chimney[cluster]" in done.stdout
 
 
-def test_a_cluster_does_the_work(fake):
+@pytest.mark.timeout(600)
+def test_a_cluster_does_the_work(fake, monkeypatch):
     fake(7, "broken")
-    with LocalCluster(n_workers=1, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster:
+    monkeypatch.setattr(chimney.sim.cluster, "digest", digest)
+    options = {"processes": True, "dashboard_address": ":0", "preload": ["tests.sim.campaign_fakes"]}
+    with LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster:
         found = figures("--scheduler", cluster.scheduler_address, "--runs", 50, "--no-shrink", code=1)
     assert found["runs"] == 50 and [failure["index"] for failure in found["failures"]] == [7]
 

@@ -5,19 +5,30 @@ import signal
 from dataclasses import replace
 
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 
 from chimney.sim import cluster
 from chimney.sim.campaign import CampaignError, campaign
 from chimney.sim.cluster import Cluster
-from tests.sim.campaign_fakes import PLAN
+from tests.sim.campaign_fakes import PLAN, digest
+
+# A cluster is a handful of processes that start, and one starts again, on a machine that may have other things to do.
+pytestmark = pytest.mark.timeout(600)
+
+real_digest = cluster.digest
 
 
 @pytest.fixture(scope="module")
 def address():
     """Of the scheduler of two workers, each a process with one thread."""
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as made:
+    options = {"processes": True, "dashboard_address": ":0", "preload": ["tests.sim.campaign_fakes"]}
+    with LocalCluster(n_workers=2, threads_per_worker=1, **options) as made:
         yield made.scheduler_address
+
+
+@pytest.fixture(autouse=True)
+def same_sources(monkeypatch):
+    monkeypatch.setattr(cluster, "digest", digest)
 
 
 def test_a_campaign_on_a_cluster(address):
@@ -32,12 +43,12 @@ def test_a_worker_that_dies_costs_no_result(address):
         victim = next(iter(crew._client.run(os.getpid).values()))
         plan = replace(PLAN, seed=1, draw="tests.sim.campaign_fakes:draw_work")
         seen = []
-        for figures in campaign(plan, range(300), crew):
+        for figures in campaign(plan, range(60), crew):
             if not seen:
                 os.kill(victim, signal.SIGKILL)
             seen.append(figures.runs)
-    assert seen[0] < 300 and figures.runs == figures.parts == 300
-    assert [(failure.index, failure.kind) for failure in figures.failures] == [(299, "killed")]
+    assert seen[0] < 60 and figures.runs == figures.parts == 60
+    assert [(failure.index, failure.kind) for failure in figures.failures] == [(59, "killed")]
 
 
 def test_it_needs_a_scheduler_and_the_same_sources(address, monkeypatch):
@@ -48,7 +59,18 @@ def test_it_needs_a_scheduler_and_the_same_sources(address, monkeypatch):
         list(campaign(PLAN, range(10), crew))
 
 
-def test_it_needs_workers():
+def test_sources_are_the_same_if_all_their_files_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "_PACKAGE", tmp_path)
+    digests = []
+    for name, text in (("a.py", "x"), ("a.py", "y"), ("a.pxd", "y"), ("a.txt", "y"), ("a.py", "x")):
+        (tmp_path / name).write_text(text)
+        digests.append(real_digest.__wrapped__())
+    assert digests[3] == digests[2] and len(set(digests)) == 4
+
+
+def test_it_needs_workers(monkeypatch):
+    # It is to be impatient with workers, not with the scheduler.
+    monkeypatch.setattr(cluster, "Client", lambda address, timeout, **options: Client(address, **options))
     with LocalCluster(n_workers=0, dashboard_address=":0") as made:
         with pytest.raises(CampaignError, match="has no workers"):
             Cluster(made.scheduler_address, patience_s=0.2)
