@@ -180,11 +180,37 @@ def test_a_campaign_can_be_left_at_any_time(scripts):
     for index in range(1000):
         scripts(index, "hang")
     with LocalCrew(2) as crew:
-        crew.submit(Chunk(replace(PLAN, limit_s=100), 0, 10))
-        pids = [minder.pid for minder in crew._minders if minder.pid]
+        for _ in range(6):
+            crew.submit(Chunk(replace(PLAN, limit_s=100), 0, 10))
+        while not all(minder.pid for minder in crew._minders):
+            pass
+        pids = [minder.pid for minder in crew._minders]
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_who_leaves_without_patience_leaves_no_process_behind(scripts, monkeypatch):
+    """Ctrl-C, and once more while it waits for those whom it has ended."""
+    for index in range(1000):
+        scripts(index, "hang")
+    crew = LocalCrew(2)
+    for _ in range(6):
+        crew.submit(Chunk(replace(PLAN, limit_s=100), 0, 10))
+    while not all(minder.pid for minder in crew._minders):
+        pass
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(minder.subprocess.Popen, "wait", interrupted)
+        patched.setattr(crew._threads, "shutdown", interrupted)
+        crew.__exit__()
+    # They end, or this does not.
+    for made in crew._minders:
+        made._process.wait()
+    crew._threads.shutdown()
+
+
+def interrupted(*arguments, **options):
+    raise KeyboardInterrupt
 
 
 def test_a_single_case_with_its_log(minded):
@@ -206,7 +232,7 @@ def test_a_worker_ends_when_nobody_minds_it():
         "from tests.sim.test_campaign import *; made = Minder(); made.single(Single(PLAN, Case()));"
         "print(made.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.returncode == -signal.SIGKILL
     # The worker has inherited the pipes to this process: they have ended because the worker has.
     assert int(done.stdout)

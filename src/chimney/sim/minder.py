@@ -50,7 +50,7 @@ def _ignore(line: str) -> None:
 class Minder:
     """Minds one worker: has a process made when one is needed, and another one when it has died.
 
-    One thread at a time may use it; any may call `close`.
+    One thread at a time may use it; any may call `end` and `close`.
     """
 
     def __init__(self) -> None:
@@ -69,11 +69,16 @@ class Minder:
         """Of the worker's process, 0 if there is none."""
         return self._process.pid if self._process is not None else 0
 
-    def close(self) -> None:
-        """End the process; who waits for its result gets a CampaignError."""
+    def end(self) -> None:
+        """End the process, now or soon; who waits for its result gets a CampaignError."""
         self._closed = True
         if self._process is not None:
             self._process.kill()
+
+    def close(self) -> None:
+        """End the process, and wait until it has ended."""
+        self.end()
+        if self._process is not None:
             self._process.wait()
 
     def chunk(self, chunk: Chunk) -> Figures:
@@ -205,9 +210,12 @@ class LocalCrew:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        # All are told before any is waited for: whoever has no patience with this (Ctrl-C once more) has done enough.
+        for minder in self._minders:
+            minder.end()
+        self._threads.shutdown(cancel_futures=True)
         for minder in self._minders:
             minder.close()
-        self._threads.shutdown(cancel_futures=True)
 
     def slots(self) -> int:
         """How many chunks run at once."""
