@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 import chimney.sim.campaign
 import chimney.sim.cluster
 from chimney import _build
+from chimney.cli import simulate as command
 from chimney.cli import simulate_failures
 from chimney.cli.app import app
 from chimney.sim.campaign import Plan
@@ -160,6 +162,11 @@ def test_step_by_step():
     assert done.exit_code == 130 and "interrupted" in done.stdout
 
 
+def test_how_long_it_took_until_it_was_interrupted(monkeypatch):
+    monkeypatch.setattr(command, "monotonic", iter([1.0, 3.0]).__next__)
+    assert figures("--step", code=130)["seconds"] == 2
+
+
 def test_packets_of_one_run(tmp_path):
     assert run("--pcapng", tmp_path / "x.pcapng").exit_code == 0
     assert (tmp_path / "x.pcapng").read_bytes()[:4] == b"\x0a\x0d\x0d\x0a"
@@ -169,6 +176,25 @@ def test_packets_of_one_run(tmp_path):
 def test_a_heat_map(tmp_path, name, begins):
     assert run("--runs", 5, "--heatmap", tmp_path / name).exit_code == 0
     assert (tmp_path / name).read_text().lower().startswith(begins)
+
+
+def test_a_heat_map_that_cannot_be_written(fake):
+    fake(3, "broken")
+    for options in ([], ["--no-shrink", "--runs", 5]):
+        found = figures("--runs", 3, "--heatmap", "missing/x.svg", *options, code=2)
+        assert "missing/x.svg" in found["problems"][0] and not found["ok"]
+
+
+@pytest.mark.parametrize(("options", "still_json"), [([], False), (["--json"], True)])
+def test_how_far_it_is_stands_on_standard_error_if_that_is_no_terminal(fake, monkeypatch, options, still_json):
+    monkeypatch.setattr(command, "_TOLD_EVERY_S", 0)
+    fake(3, "broken")
+    done = run("--runs", 40, "--no-shrink", *options)
+    first, *_, last, kept = done.stderr.splitlines()
+    assert re.fullmatch(r"\d s, [\d.]+%: \d+ runs, [01] with findings, .*", first)
+    assert ", 100.0%: 40 runs, 1 with findings, " in last
+    assert kept == "broken: findings/seed1-run3-broken.yaml"
+    assert not still_json or json.loads(done.stdout)["runs"] == 40
 
 
 @pytest.mark.parametrize(
@@ -235,7 +261,7 @@ def test_ctrl_c_ends_every_process():
             assert process.poll() is None
         workers = children(process.pid)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=100)
     assert process.returncode == 130 and json.loads(output)["problems"] == ["interrupted"]
     for worker in workers:
         with pytest.raises(ProcessLookupError):

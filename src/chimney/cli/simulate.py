@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _RUNS = 1000
 _INTERRUPTED, _CANNOT = 130, 2
+# Where no bar can be shown, a line says so often how far it has come.
+_TOLD_EVERY_S = 30.0
 _PICTURES = (".svg", ".html")
 
 
@@ -80,10 +82,12 @@ def simulate(
     report, started, code = Report(plan, cases), monotonic(), 0
     try:
         if looking:
-            _look(report, log or step, step, pcapng, as_json)
-            report.seconds = monotonic() - started
+            try:
+                _look(report, log or step, step, pcapng, as_json)
+            finally:
+                report.seconds = monotonic() - started
         else:
-            console = Console(stderr=True, quiet=as_json)
+            console = Console(stderr=True)
             _campaign(report, jobs or len(os.sched_getaffinity(0)), scheduler, stop_at, console)
             _examine(report, save, shrink, console)
     except KeyboardInterrupt:
@@ -92,13 +96,13 @@ def simulate(
     except (CampaignError, OSError) as error:
         report.problems.append(str(error))
         code = _CANNOT
-    if heatmap is not None:
-        _paint(report, heatmap)
+    if heatmap is not None and not _paint(report, heatmap):
+        code = code or _CANNOT
     if as_json:
         report.print_json()
     else:
         report.print(with_coverage=not looking if coverage is None else coverage)
-    raise typer.Exit(code or (1 if report.figures.failed or report.problems else 0))
+    raise typer.Exit(code or (1 if report.figures.failed else 0))
 
 
 def _plan(files: list[Path], seed: int, sweep: bool, stop_at: int) -> Plan:
@@ -150,13 +154,24 @@ def _campaign(report: Report, jobs: int, scheduler: str, stop_at: int, console: 
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_interactive,
     )
     with _crew(jobs, scheduler) as crew, bar:
-        task = bar.add_task("simulating", total=len(report.cases) * report.plan.parts, figures="")
-        started = monotonic()
+        total = len(report.cases) * report.plan.parts
+        task = bar.add_task("simulating", total=total, figures="")
+        started = told = monotonic()
         for figures in campaign(report.plan, report.cases, crew, stop_at):
             report.figures = figures
-            bar.update(task, completed=report.figures.parts, figures=report.progress(monotonic() - started))
+            now = monotonic()
+            words = report.progress(now - started)
+            bar.update(task, completed=figures.parts, figures=words)
+            if bar.disable and now - told >= _TOLD_EVERY_S:
+                told = now
+                _tell(f"{now - started:,.0f} s, {figures.parts / total:.1%}: {words}")
+
+
+def _tell(words: str) -> None:
+    typer.echo(words, err=True)
 
 
 def _crew(jobs: int, scheduler: str) -> Crew:
@@ -178,17 +193,22 @@ def _examine(report: Report, folder: Path, shrink: bool, console: Console) -> No
     """The failing runs, one of each kind, made small and written to files."""
     from chimney.cli.simulate_failures import examine
 
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_interactive) as progress:
         task = progress.add_task("making failing cases small", total=None)
         for example in examine(report.plan, report.figures.failures, folder, shrink):
             report.examples.append(example)
             progress.advance(task)
+            if progress.disable:
+                _tell(f"{example.kind}: {example.path}")
 
 
-def _paint(report: Report, path: Path) -> None:
+def _paint(report: Report, path: Path) -> bool:
+    """Whether the heat map could be written."""
     from chimney.sim import heatmap
 
     try:
         heatmap.write(path, report.figures.cells, report.title(), report.in_words())
     except OSError as error:
         report.problems.append(f"{path}: {error}")
+        return False
+    return True
