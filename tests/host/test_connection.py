@@ -175,7 +175,7 @@ def test_up_everything_comes_along(stack, connection):
     buffered = net_buffer_list(b"buffered")
     stack.target.final = {"snd_una": ISS, "snd_nxt": ISS + 6, "snd_max": (ISS + 6), "buffered_data": buffered}
     connection.upload()
-    assert done == sends[:1] and receives[0].bytes_transferred == 3
+    assert done == sends[:2] and receives[0].bytes_transferred == 3
     given = stack.kernel.given[0]
     assert b"".join(given.sent) == b"-acked" and b"".join(given.unread) == b"buffered"
     assert stack.target.returned == [buffered]

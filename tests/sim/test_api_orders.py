@@ -13,8 +13,8 @@ from tests.sim.api_model import CallbackFailure, any_world
 class Orders:
     """Side a's application, its connection, and its peer."""
 
-    def __init__(self) -> None:
-        self.world, self.application = any_world(Case(a=Host(chimney=True), grace_us=1 << 61))
+    def __init__(self, seed: int = 0) -> None:
+        self.world, self.application = any_world(Case(seed=seed, a=Host(chimney=True), grace_us=1 << 61))
         self.connection, self.stack = self.application.connection, self.application.stack
         self.peer = self.world.applications["b"]
         self.peer.read(5000, 1, True)
@@ -134,6 +134,35 @@ def test_what_is_posted_on_a_failed_connection_is_done_when_it_has_been_given_ba
     else:
         getattr(connection, end)()
     assert all(isinstance(request.error, ConnectionAbortedError) for request in requests)
+
+
+def test_sends_that_are_done_keep_nobody_from_detaching(orders):
+    connection = orders.connection
+    send = connection.post_send(b"x")
+    orders.poll()
+    assert send.done
+    connection.offload()
+    connection.detach()
+    assert connection.owner is Owner.APPLICATION
+
+
+@pytest.mark.parametrize("end", ["detach", "the stack's"])
+@pytest.mark.parametrize("seed", range(4))
+def test_sends_that_are_done_are_sent_whoever_ends_the_connection(seed, end):
+    orders = Orders(seed)
+    connection = orders.connection
+    orders.peer_does(lambda: orders.peer.read(5000, 0, True))
+    sends = [connection.post_send(orders.application.next_bytes(60_000)) for _ in range(2)]
+    orders.time(5)
+    assert all(send.done for send in sends), "they are in the kernel's queue, and the peer's window is full"
+    connection.offload()
+    if end == "detach":
+        connection.detach()
+    else:
+        orders.stack.close()
+    orders.peer_does(lambda: orders.peer.read(5000, 1, True))
+    orders.time(2000)
+    assert orders.peer.received == 120_000
 
 
 def test_a_stack_whose_callbacks_raise_while_it_closes_is_closed_all_the_same(orders):

@@ -522,6 +522,8 @@ class Connection:
     def _resume_kernel_path(self) -> None:
         self.owner = Owner.KERNEL
         self._kernel_path = KernelPath(self, self._kernel)
+        # What the kernel has, nobody has to wait for: a detach comes next, maybe.
+        self._kernel_path.finish_sends()
         self.services.wake(self._kernel_path.run)
 
     def detach(self) -> None:
