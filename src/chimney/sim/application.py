@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from chimney.host.connection import Connection
 from chimney.host.errors import ChimneyError
 from chimney.host.requests import Request
-from chimney.sim.case import OTHER, Side
+from chimney.sim.case import LONGEST, OTHER, Side
 
 if TYPE_CHECKING:
     from chimney.sim.model import ModelTcp
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 # Prime, so that data which is moved by any likely number of bytes does not look right.
 _PERIOD = 65_521
-_LONGEST = 1 << 18
 _READ = 4096
 
 
@@ -26,15 +25,15 @@ def _table(side: Side) -> bytes:
     for _ in range(_PERIOD):
         state = (state * 1_664_525 + 1_013_904_223) & 0xFFFFFFFF
         made.append(state >> 24)
-    return bytes(made) * (_LONGEST // _PERIOD + 2)
+    return bytes(made) * (LONGEST // _PERIOD + 2)
 
 
 _STREAMS: dict[Side, bytes] = {"a": _table("a"), "b": _table("b")}
 
 
 def pattern(side: Side, start: int, size: int) -> bytes:
-    """The bytes from ``start`` on of the stream that ``side`` sends; ``size`` of them, at most 256 KiB."""
-    assert size <= _LONGEST, "a piece of the stream is at most 256 KiB"
+    """The bytes from ``start`` on of the stream that ``side`` sends; ``size`` of them, at most `LONGEST`."""
+    assert size <= LONGEST
     start %= _PERIOD
     return _STREAMS[side][start : start + size]
 

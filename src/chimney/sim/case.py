@@ -6,15 +6,28 @@ Cases are drawn from seeds (`chimney.sim.draw`), shrunk, kept in files that peop
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
 
+from chimney.ndis.status import UploadReason
+
 Side = Literal["a", "b"]
 """Side "a" always has a chimney; "b" is its peer, which has one if `Case.b` says so."""
 
+SIDES: tuple[Side, Side] = ("a", "b")
 OTHER: dict[Side, Side] = {"a": "b", "b": "a"}
+
+LONGEST = 1 << 18
+"""The longest piece of a stream that is sent or read at once, in bytes."""
+
+# What a file may say; what the program makes itself is not looked at.
+_Amount = Annotated[int, msgspec.Meta(ge=0)]
+_Number = Annotated[int, msgspec.Meta(ge=1)]
+_Piece = Annotated[int, msgspec.Meta(ge=1, le=LONGEST)]
+_Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Sequence = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -23,17 +36,17 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     burst  probability that a wire segment begins a burst of losses, ``burst_length`` of them on average.
     """
 
-    delay_us: int = 200
-    jitter_us: int = 0
-    loss: float = 0.0
-    burst: float = 0.0
-    burst_length: int = 4
-    reorder: float = 0.0
-    reorder_us: int = 1000
-    duplicate: float = 0.0
-    corrupt: float = 0.0
-    bandwidth: int = 0
-    queue_bytes: int = 0
+    delay_us: _Amount = 200
+    jitter_us: _Amount = 0
+    loss: _Probability = 0.0
+    burst: _Probability = 0.0
+    burst_length: _Number = 4
+    reorder: _Probability = 0.0
+    reorder_us: _Number = 1000
+    duplicate: _Probability = 0.0
+    corrupt: _Probability = 0.0
+    bandwidth: _Amount = 0
+    queue_bytes: _Amount = 0
     gro: bool = False
 
 
@@ -44,13 +57,13 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     """
 
     seed: int = 0
-    delay: float = 0.0
-    longest: int = 3
-    merge: float = 0.0
-    split: float = 0.0
-    out_of_memory: tuple[int, ...] = ()
-    refuse: tuple[int, ...] = ()
-    upload: float = 0.0
+    delay: _Probability = 0.0
+    longest: _Number = 3
+    merge: _Probability = 0.0
+    split: _Probability = 0.0
+    out_of_memory: tuple[_Number, ...] = ()
+    refuse: tuple[_Number, ...] = ()
+    upload: _Probability = 0.0
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -66,12 +79,12 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
     chimney: bool = False
     layers: tuple[Layer, ...] = ()
-    latency_us: int = 0
-    gap_us: int = 0
-    receive_buffer: int = 65536
-    send_buffer: int = 65536
-    receive_window: int = 65536
-    send_flight: int = 65536
+    latency_us: _Amount = 0
+    gap_us: _Amount = 0
+    receive_buffer: _Number = 65536
+    send_buffer: _Number = 65536
+    receive_window: _Number = 65536
+    send_flight: _Number = 65536
     nodelay: bool = True
 
 
@@ -100,18 +113,18 @@ class _Step(
 
 
 class Send(_Step, frozen=True):
-    """Post a send of the next ``size`` bytes of this side's stream."""
+    """Post a send of the next ``size`` bytes of this side's stream, at most `LONGEST`."""
 
     side: Side
-    size: int
+    size: _Piece
 
 
 class Read(_Step, frozen=True):
     """From now on, always have ``depth`` receives of ``size`` bytes posted; depth 0: stop reading."""
 
     side: Side
-    size: int = 4096
-    depth: int = 1
+    size: _Piece = 4096
+    depth: _Amount = 1
     push: bool = True
 
 
@@ -168,13 +181,13 @@ class Partition(_Step, frozen=True):
     """For ``lasts_us``, nothing that ``of`` sends gets through ("both": nothing at all)."""
 
     of: Literal["a", "b", "both"] = "both"
-    lasts_us: int = 10_000
+    lasts_us: _Number = 10_000
 
 
 class Mtu(_Step, frozen=True):
     """The path's MTU changes: both ends' links take no larger packets from now on, and know it."""
 
-    mtu: int = 1500
+    mtu: Annotated[int, msgspec.Meta(ge=576, le=1500)] = 1500
 
 
 class Garbage(_Step, frozen=True):
@@ -201,10 +214,18 @@ class Garbage(_Step, frozen=True):
         "random",  # bytes behind the IP header
     ]
     offset: int = 0
-    amount: int = 100
+    amount: _Amount = 100
 
 
 # Drivers and the target
+
+ALLOCATIONS = ("neighbor", "path", "connection", "transmit buffer", "receive buffer", "buffered data", "segment")
+"""What a target allocates: the names that `chimney.target.SoftTarget.allocate` is called with."""
+
+
+def _check_reason(reason: str) -> None:
+    if reason not in UploadReason.__members__:
+        raise ValueError(f"{reason}: the reasons are {', '.join(UploadReason.__members__)}")
 
 
 class Driver(_Step, frozen=True):
@@ -213,15 +234,19 @@ class Driver(_Step, frozen=True):
     """
 
     side: Side = "a"
-    layer: int = 0
+    layer: _Amount = 0
     what: Literal["hold", "release", "upload", "pause", "resume", "upload-all"] = "hold"
     reason: str = "UPLOAD_REQUESTED"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_reason(self.reason)
 
 
 class Target(_Step, frozen=True):
     """The target of ``side``: see `chimney.target.SoftTarget`.
 
-    "short": allocations of ``of`` (`SoftTarget.allocate`'s names) fail from the ``nth`` on, until "enough".
+    "short": allocations of ``of`` (one of `ALLOCATIONS`) fail from the ``nth`` on, until "enough".
     "hardware-failure": the state of its connection is lost, and it finds out when the host wants it; "reset": it knows
     at once. "upload" does nothing for a reason that needs a cause (urgent data, a timeout, an invalid state).
     """
@@ -232,7 +257,13 @@ class Target(_Step, frozen=True):
     ] = "pause"
     reason: str = "UPLOAD_REQUESTED"
     of: str = ""
-    nth: int = 1
+    nth: _Number = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_reason(self.reason)
+        if self.of and self.of not in ALLOCATIONS:
+            raise ValueError(f"target: of is one of {', '.join(ALLOCATIONS)}")
 
 
 class Die(_Step, frozen=True):
@@ -277,12 +308,12 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     ipv6: bool = False
     timestamps: bool = True
     sack: bool = True
-    scale: int = 7
-    mss: int = 1460
-    iss: tuple[int, int] = (0xFFFFF000, 0x7FFFF000)
+    scale: Annotated[int, msgspec.Meta(ge=-1, le=14)] = 7
+    mss: Annotated[int, msgspec.Meta(ge=88, le=1460)] = 1460
+    iss: tuple[_Sequence, _Sequence] = (0xFFFFF000, 0x7FFFF000)
     steps: tuple[Step, ...] = ()
-    grace_us: int = 20_000
-    quiet_us: int = 120_000_000
+    grace_us: _Amount = 20_000
+    quiet_us: _Number = 120_000_000
 
     def host(self, side: Side) -> Host:
         """The machine of a side."""
@@ -294,7 +325,26 @@ def load(path: Path) -> list[Case]:
     and OSError.
     """
     content = msgspec.yaml.decode(path.read_bytes())
-    return msgspec.convert(content if isinstance(content, list) else [content], list[Case])
+    cases = msgspec.convert(content, list[Case]) if isinstance(content, list) else [msgspec.convert(content, Case)]
+    for case in cases:
+        _check(case)
+    return cases
+
+
+def _check(case: Case) -> None:
+    """What no field can say alone. Raises msgspec.ValidationError."""
+    if not case.a.chimney:
+        raise msgspec.ValidationError("a: it always has a chimney: true")
+    if min(case.a.receive_buffer, case.b.receive_buffer) >> max(case.scale, 0) == 0:
+        raise msgspec.ValidationError(f"scale: {case.scale} is too much for the window of so small a receive_buffer")
+    for number, step in enumerate(case.steps):
+        if not isinstance(step, Offload | Upload | Driver | Target):
+            continue
+        host = case.host(step.side)
+        if not host.chimney:
+            raise msgspec.ValidationError(f"{step.side} has no chimney - at `$.steps[{number}]`")
+        if isinstance(step, Driver) and step.layer >= len(host.layers):
+            raise msgspec.ValidationError(f"{step.side} has no layer {step.layer} - at `$.steps[{number}]`")
 
 
 def dump(case: Case) -> str:

@@ -23,7 +23,9 @@ def read(paths: Iterable[Path]) -> dict[str, Case]:
         for path in sorted(given.glob("*.yaml")) if given.is_dir() else [given]:
             try:
                 cases = load(path)
-            except (OSError, msgspec.MsgspecError) as error:
+            except OSError as error:
+                raise ValueError(f"{path}: {error.strerror}") from error
+            except msgspec.MsgspecError as error:
                 raise ValueError(f"{path}: {error}") from error
             for number, case in enumerate(cases, 1):
                 found[path.stem if len(cases) == 1 else f"{path.stem}-{number}"] = case
