@@ -142,6 +142,14 @@ def test_somebody_else_speaks(rig, owner, says):
     assert says in rig.findings[0][1]
 
 
+@pytest.mark.parametrize(("repair", "found"), [(True, []), (False, ["monotone acknowledgement"])])
+def test_a_timer_may_speak_before_the_kernel_knows_of_the_fin_again(rig, repair, found):
+    rig.arrive(0, 100, flags=ACK | FIN)
+    assert rig.out(0, 0, 101) == []
+    rig.machines["a"].phase, rig.machines["a"].sock = "restoring", SimpleNamespace(repair=repair)
+    assert rig.out(0, 0, 100) == found
+
+
 def test_an_acknowledgement_goes_back(rig):
     rig.arrive(0, 100)
     assert rig.out(0, 0, 100) == []

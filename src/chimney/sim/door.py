@@ -163,8 +163,9 @@ class Door:
         if ack < facts.ack:
             # A process that is kept from running for longer than a time-out, between the calls that restore a socket
             # and tell it of the peer's FIN, lets that time-out speak: to the peer, an old acknowledgement.
-            early = self._world.machines[self.side].phase == "restoring" and ack == self.heard.fin == facts.ack - 1
-            if not early:
+            machine = self._world.machines[self.side]
+            in_repair = machine.phase == "restoring" and machine.sock.repair
+            if not (in_repair and ack == self.heard.fin == facts.ack - 1):
                 self._broken("monotone acknowledgement", f"acknowledges {ack}, after {facts.ack}")
         else:
             facts.ack = ack
