@@ -10,13 +10,12 @@ from chimney.conformance.handshake import MACS
 from chimney.link.base import NEVER, Flow, Link
 from chimney.link.checksum import pseudo_header_sum
 from chimney.link.memory import Clock
-from chimney.sim.case import Case, Host, Side
+from chimney.sim.case import SIDES, Case, Host, Side
 from chimney.sim.machine import Machine
 from chimney.sim.model import ACK, Segment, build
 from chimney.sim.network import BadNetwork
 
 START = 1_000_000_000
-SIDES: tuple[Side, Side] = ("a", "b")
 
 
 class RecordingDoor:

@@ -151,7 +151,7 @@ def test_every_kind_of_trouble_comes(cases: list[Case]) -> None:
     assert set(garbage) == set(get_args(get_type_hints(Garbage)["kind"]))
     assert {step.what for step in steps if isinstance(step, Driver)} == set(get_args(get_type_hints(Driver)["what"]))
     assert {step.what for step in steps if isinstance(step, Target)} == set(get_args(get_type_hints(Target)["what"]))
-    assert {step.of for step in steps if isinstance(step, Target) and step.what == "short"} == ALLOCATIONS
+    assert {step.of for step in steps if isinstance(step, Target) and step.what == "short"} == set(ALLOCATIONS)
     asked = {
         kind: {step.reason for step in steps if isinstance(step, kind) and step.what == "upload"}
         for kind in (Driver, Target)

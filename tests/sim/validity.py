@@ -6,6 +6,8 @@ from typing import get_args, get_type_hints
 
 from chimney.ndis.status import UploadReason
 from chimney.sim.case import (
+    ALLOCATIONS,
+    SIDES,
     Abort,
     Case,
     Change,
@@ -23,15 +25,12 @@ from chimney.sim.case import (
     Read,
     Send,
     Shutdown,
-    Side,
     Step,
     Target,
     Upload,
 )
 
-ALLOCATIONS = {"neighbor", "path", "connection", "transmit buffer", "receive buffer", "buffered data", "segment"}
 SMALLEST_MTU = {False: 576, True: 1280}
-SIDES: tuple[Side, Side] = ("a", "b")
 
 
 def check(case: Case) -> None:

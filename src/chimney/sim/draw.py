@@ -16,6 +16,8 @@ import msgspec
 
 from chimney.ndis.status import UploadReason
 from chimney.sim.case import (
+    ALLOCATIONS,
+    SIDES,
     Case,
     Change,
     Die,
@@ -32,7 +34,7 @@ from chimney.sim.case import (
     Target,
     Upload,
 )
-from chimney.sim.scripts import SIDES, SMALL_BUFFER, Script, pick, script_of
+from chimney.sim.scripts import SMALL_BUFFER, Script, pick, script_of
 
 _64_BITS = (1 << 64) - 1
 
@@ -81,7 +83,6 @@ _HOLD, _DRIVER_PAUSES, _DRIVER_UPLOADS = 0.6, 0.1, 0.2
 _TARGET_PAUSES, _TARGET_UPLOADS, _SHORT, _FAILURE, _DIE = 0.15, 0.25, 0.25, 0.15, 0.1
 _DRIVER_RATES = (0.05, 0.2, 0.5, 1.0)
 
-_ALLOCATIONS = ("neighbor", "path", "connection", "transmit buffer", "receive buffer", "buffered data", "segment")
 _REASONS = tuple(UploadReason.__members__)
 # What a target must have met before it may say so.
 _CAUSED = ("RECEIVED_URGENT_DATA", "TIMEOUT_EXPIRATION", "INVALID_STATE")
@@ -448,7 +449,7 @@ def _bad_target(draft: _Draft, side: Side) -> None:
     if chance.random() < _SHORT:
         start = draft.around()
         stop = _later(chance, start)
-        of, nth = chance.choice(_ALLOCATIONS), chance.choice((1, 1, 2, 5))
+        of, nth = chance.choice(ALLOCATIONS), chance.choice((1, 1, 2, 5))
         steps.append(Target(at=start.at, event=start.event, side=side, what="short", of=of, nth=nth))
         steps.append(Target(at=stop.at, event=stop.event, side=side, what="enough"))
     if chance.random() < _FAILURE:

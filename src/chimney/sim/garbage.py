@@ -17,11 +17,10 @@ from chimney.conformance.handshake import IPV4, IPV6, MACS
 from chimney.sim import case
 from chimney.sim.application import pattern
 from chimney.sim.case import OTHER
+from chimney.sim.machine import PORTS
 
 if TYPE_CHECKING:
     from chimney.sim.world import World
-
-PORTS: dict[case.Side, int] = {"a": 40000, "b": 80}
 
 _MASK = 0xFFFFFFFF
 # No run sends so much, and no window is so large.
@@ -92,8 +91,7 @@ def craft(world: World, step: case.Garbage) -> bytes | None:
     options += bytes(-len(options) % 4)
     header = struct.pack(
         "!HHIIBBHHH",
-        PORTS[by],
-        PORTS[to],
+        *(PORTS if by == "a" else PORTS[::-1]),
         (sender_iss + sequence) & _MASK,
         (receiver_iss + acknowledged) & _MASK if flags & wire.ACK else 0,
         (20 + len(options)) // 4 << 4,

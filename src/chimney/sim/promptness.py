@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from chimney.host.connection import Owner
 from chimney.link.base import NEVER
-from chimney.sim.case import OTHER, Case, Change, Driver, Layer, Mtu, Side
+from chimney.sim.case import OTHER, SIDES, Case, Change, Driver, Layer, Mtu, Side
 from chimney.sim.log import unwrapped
 from chimney.sim.model import ModelTcp
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from chimney.sim.world import World
     from chimney.target.objects import TcpObject
 
-_SIDES: tuple[Side, Side] = ("a", "b")
 # Within which all that costs no waiting is done, besides the time that a process takes to wake up.
 _SLACK_US = 1_000
 # Nobody delays an acknowledgement by more than 40 ms here, and no retransmission comes in less than 200 ms.
@@ -79,13 +78,13 @@ class Promptness:
         self._mss = case.mss - (_OPTIONS if case.timestamps else 0)
         self._expects = not loses_unseen(case)
         self._watched: dict[Side, _Watched] = {}
-        for side in _SIDES:
+        for side in SIDES:
             host = case.host(side)
             buffer = min(host.receive_buffer, host.receive_window) if host.chimney else host.receive_buffer
             offered = case.host(OTHER[side]).receive_buffer
             self._watched[side] = _Watched(host.latency_us + _SLACK_US, buffer, min(offered, 0xFFFF))
         # What a driver refuses or keeps back may be what is to be sent.
-        self._sends_freely = {side: _lets_sends_pass(case, side) for side in _SIDES}
+        self._sends_freely = {side: _lets_sends_pass(case, side) for side in SIDES}
 
     def _is_unsettled(self, side: Side, watched: _Watched) -> bool:
         """Whether a hand-over is under way, or asked for, or has just been: then what is out of order may be lost."""

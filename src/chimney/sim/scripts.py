@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import TypeVar
 
-from chimney.sim.case import OTHER, Abort, Detach, Nodelay, Read, Send, Shutdown, Side, Step
+from chimney.sim.case import OTHER, SIDES, Abort, Detach, Nodelay, Read, Send, Shutdown, Side, Step
 
 _Choice = TypeVar("_Choice")
 
-SIDES: tuple[Side, Side] = ("a", "b")
 SMALL_BUFFER = 2500
 """A receive buffer (bytes) that a script can fill."""
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from chimney.sim.case import (
+    SIDES,
     Abort,
     Case,
     Change,
@@ -38,7 +39,6 @@ from chimney.sim.case import (
 LIMIT = 400
 """How many runs are spent on a case."""
 
-_SIDES: tuple[Side, Side] = ("a", "b")
 _NETWORK = (Change, Partition, Mtu, Garbage)
 _KINDS: tuple[tuple[type, ...], ...] = (
     _NETWORK,
@@ -142,7 +142,7 @@ def _drop_parts(search: _Search) -> None:
     search.tries(msgspec.structs.replace(search.best, network=Network()))
     search.tries(_without_second_chimney(search.best, Host()))
     search.tries(_without_second_chimney(search.best, msgspec.structs.replace(search.best.b, chimney=False, layers=())))
-    for side in _SIDES:
+    for side in SIDES:
         host = search.best.host(side)
         search.tries(_with_host(search.best, side, Host(chimney=host.chimney, layers=host.layers)))
         for layer in reversed(range(len(host.layers))):

@@ -37,8 +37,6 @@ TROUBLE = (case.Change, case.Partition, case.Mtu, case.Garbage, case.Driver, cas
 # A target asks for an upload for these when that has happened, and a verifier knows whether it has.
 _NEED_A_CAUSE = (UploadReason.RECEIVED_URGENT_DATA, UploadReason.TIMEOUT_EXPIRATION, UploadReason.INVALID_STATE)
 
-_SIDES: tuple[case.Side, case.Side] = ("a", "b")
-
 
 class _Driver(FaultyDriver):
     """A driver that says what it does, and waits in silence while it holds everything back: its stack need not come
@@ -121,7 +119,7 @@ class Trouble:
         self.world = world
         # Drivers that have asked for a pause, or for everything back.
         self._paused: list[IntermediateDriver] = []
-        self._mtu = {side: world.machines[side].nic.mtu for side in _SIDES}
+        self._mtu = {side: world.machines[side].nic.mtu for side in case.SIDES}
         if world.note_to is not None:
             world.network.happened = lambda side, what: world.note(side, "net", what)
 
@@ -132,10 +130,10 @@ class Trouble:
                 self.world.network.change(step.network)
             case case.Partition():
                 until = self.world.clock.now + step.lasts_us
-                for side in _SIDES if step.of == "both" else (step.of,):
+                for side in case.SIDES if step.of == "both" else (step.of,):
                     self.world.network.partition(self.world.machines[side].nic, until)
             case case.Mtu():
-                for side in _SIDES:
+                for side in case.SIDES:
                     self._set_mtu(side, step.mtu)
             case case.Garbage():
                 self._inject(step)
@@ -151,7 +149,7 @@ class Trouble:
     def behave(self) -> None:
         """Everybody behaves from now on: the network, the drivers, the targets."""
         self.world.network.behave()
-        for side in _SIDES:
+        for side in case.SIDES:
             if self.world.machines[side].nic.mtu < self._mtu[side]:
                 self._set_mtu(side, self._mtu[side])
             # Trouble may be on its way to a process that has been busy for long, and come before this.

@@ -18,6 +18,7 @@ from chimney.link.base import NEVER
 from chimney.link.memory import Clock, Tap
 from chimney.sim.application import Application, ChimneyApplication, KernelApplication
 from chimney.sim.case import (
+    SIDES,
     Abort,
     Case,
     Detach,
@@ -45,7 +46,6 @@ from chimney.sim.trouble import Trouble, make_layers
 from chimney.stack import Stack, StackConfig
 from chimney.verifier import Mode, Verifier
 
-SIDES: tuple[Side, Side] = ("a", "b")
 START = 1_000_000_000
 """When a run begins, in microseconds."""
 
