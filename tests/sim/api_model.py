@@ -90,6 +90,7 @@ class AnyApplication(ChimneyApplication):
     raised    what callbacks have raised, and what has not come out yet.
     in_callback  whether one is running.
     well      whether nobody below has reasons to refuse an offload.
+    promised  bytes of sends that are done.
     """
 
     def __init__(self, world: World) -> None:
@@ -102,6 +103,7 @@ class AnyApplication(ChimneyApplication):
         self.in_callback = False
         self.stack_closed = False
         self.well = True
+        self.promised = 0
 
     # Calls, and what they must raise
 
@@ -256,6 +258,8 @@ class AnyApplication(ChimneyApplication):
             self.world.broken("completion", f"a send of {len(posted.buffer)} bytes ended well with {count}")
         if error is not None:
             self._check_error(attachment, posted, error)
+        elif posted.kind == "send":
+            self.promised += count
 
     def _check_error(self, attachment: Attachment, posted: Posted, error: OSError) -> None:
         self.world.note("a", "app", f"a {posted.kind} has failed: {error!r}")
@@ -269,6 +273,11 @@ class AnyApplication(ChimneyApplication):
             allowed += (BrokenPipeError,)
         if not isinstance(error, allowed):
             self.world.broken("completion", f"a {posted.kind} has failed, and should not, or not so: {error!r}")
+
+    @property
+    def aborted(self) -> bool:
+        """Whether `abort` has been called."""
+        return any(attachment.aborted for attachment in (*self.former, self.now))
 
     @property
     def peer_is_there(self) -> bool:
