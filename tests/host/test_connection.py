@@ -403,6 +403,79 @@ def test_connections_share_path_and_neighbor(stack, connection):
         assert stack.target.terminated[1].dependent_block_list.dependent_block_list is not None
 
 
+def leave_behind(stack):
+    """From now on the target has no room for connections, but takes their neighbors and paths."""
+    target = stack.target
+
+    def initiate(tree):
+        target.initiated.append(tree)
+        for block in walk(tree):
+            block.status = Status.OFFLOAD_PARTIAL_SUCCESS
+            if block.miniport_offload_context is None:
+                block.miniport_offload_context = object()
+        target._tcp(tree).status = Status.RESOURCES
+        target._tcp(tree).miniport_offload_context = None
+        target.handle.initiate_offload_complete(tree)
+
+    def terminate(tree):
+        target.terminated.append(tree)
+        status = Status.FAILURE if target.failing_terminates else Status.SUCCESS
+        target.failing_terminates -= status == Status.FAILURE
+        for block in walk(tree):
+            block.status = status
+        target.handle.terminate_offload_complete(tree)
+
+    target.initiate_offload, target.terminate_offload = initiate, terminate
+
+
+def behave(stack):
+    del stack.target.initiate_offload, stack.target.terminate_offload
+
+
+def test_what_a_refused_initiate_leaves_behind_is_taken_back(stack, connection):
+    leave_behind(stack)
+    stack.target.failing_terminates = 3
+    with pytest.raises(NotOffloadable, match="RESOURCES"):
+        connection.offload()
+    assert [block.dependent_block_list.dependent_block_list for block in stack.target.terminated] == [None] * 4
+    behave(stack)
+    connection.offload()
+    assert stack.target.initiated[1].const is not None
+    connection.upload()
+
+
+def test_what_cannot_be_taken_back_is_there_for_the_next_one(stack, connection):
+    leave_behind(stack)
+    stack.target.failing_terminates = 1 << 20
+    with pytest.raises(NotOffloadable, match="RESOURCES"):
+        connection.offload()
+    assert connection.owner is Owner.KERNEL
+    behave(stack)
+    stack.target.failing_terminates = 0
+    connection.offload()
+    assert stack.target.initiated[1].const is None and stack.target.initiated[1].dependent_block_list.const is None
+    connection.upload()
+    assert stack.target.terminated[-1].dependent_block_list.dependent_block_list is not None
+    connection.offload()
+    assert stack.target.initiated[2].const is not None
+
+
+def test_a_second_refusal_on_the_way_back_leaves_nothing_behind(stack, connection):
+    connection.offload()
+    stack.target.final = {"snd_una": ISS, "snd_max": ISS}
+
+    def refuse(state, meanwhile):
+        leave_behind(stack)
+        raise UploadFailed("no memory")
+
+    stack.kernel.give_back = refuse
+    with pytest.raises(UploadFailed, match="no memory"):
+        connection.upload()
+    back, left = stack.target.terminated
+    assert left.dependent_block_list.dependent_block_list is None
+    assert isinstance(connection.error, ConnectionAbortedError)
+
+
 def test_detach_gives_the_socket_back_alone(stack, connection):
     connection.offload()
     receive = connection.post_receive(bytearray(4))

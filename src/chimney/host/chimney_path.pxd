@@ -7,7 +7,7 @@ cdef class ChimneyPath:
     cdef public HostEdge edge
     cdef public object record
     cdef public object initiated
-    cdef public object refused
+    cdef public bint left_over
     cdef public bint terminating
     cdef public object terminated
     cdef public long long bytes_sent

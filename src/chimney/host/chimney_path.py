@@ -9,9 +9,9 @@ from chimney.host.kernel import TakenState
 from chimney.host.objects import (
     PathRecord,
     TcpRecord,
-    drop_reference,
     initiate_tree,
-    take_reference,
+    note_initiated,
+    note_terminated,
     tcp_block_of,
     terminate_tree,
     unused_tree,
@@ -37,9 +37,9 @@ _MASK = 0xFFFFFFFF
 class ChimneyPath:
     """The switch's way through NDIS for one connection.
 
-    ``initiated`` is the status of the TCP node once the initiate has completed (None before); ``refused`` is the tree
-    of one that failed, if something of it was offloaded all the same. ``terminating`` tells whether a terminate is
-    under way, ``terminated`` is the last block of the one that succeeded. ``unread_below`` counts
+    ``initiated`` is the status of the TCP node once the initiate has completed (None before); ``left_over`` tells
+    whether one that failed has offloaded the neighbor or the path all the same. ``terminating`` tells whether a
+    terminate is under way, ``terminated`` is the last block of the one that succeeded. ``unread_below`` counts
     handed-over receive bytes that the application has not taken yet. ``outstanding`` send bytes are with the target,
     which prefers ``backlog`` (0: it has not said).
     """
@@ -49,7 +49,7 @@ class ChimneyPath:
         self.edge = edge
         self.record = TcpRecord(self, path)
         self.initiated: Status | None = None
-        self.refused: ProtocolOffloadBlockList | None = None
+        self.left_over = False
         self.terminating = False
         self.terminated: ProtocolOffloadBlockList | None = None
         self.bytes_sent = 0
@@ -95,18 +95,16 @@ class ChimneyPath:
     def initiate_complete(self, tree: ProtocolOffloadBlockList) -> None:
         """The edge's call: the initiate of this connection has completed."""
         self.initiated = tcp_block_of(tree).status
-        if self.initiated == Status.SUCCESS:
-            take_reference(self.record)
-        elif unused_tree(tree) is not None:
-            self.refused = tree
-        else:
+        note_initiated(self.record, tree)
+        if self.initiated != Status.SUCCESS:
+            self.left_over = unused_tree(self.record) is not None
             self.edge.objects.forget_unused()
 
     def terminate(self) -> None:
         """NdisTerminateOffload, of the connection or of what is left of a refused initiate; once more if it has failed.
         """
         self.terminating = True
-        left = None if self.refused is None else unused_tree(self.refused)
+        left = unused_tree(self.record) if self.left_over else None
         tree = left or terminate_tree(self.record, blank_delegated())
         tree.protocol_reserved = self
         self.edge.binding.terminate_offload(tree)
@@ -119,8 +117,7 @@ class ChimneyPath:
         block = tcp_block_of(tree)
         if block.status != _SUCCESS:
             return
-        if self.refused is None:
-            drop_reference(self.record)
+        note_terminated(self.record, tree)
         self.edge.objects.forget_unused()
         for nbl in iterate(block.net_buffer_list_chain):
             nbl.next = None

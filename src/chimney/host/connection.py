@@ -310,6 +310,9 @@ class Connection:
         self._adapter.flush()
         while self.chimney.initiated is None:
             self.services.turn(None)
+        if self.chimney.left_over:
+            # It stays below if this fails, too, and the next connection that needs it finds it there.
+            self._terminate()
         return self.chimney.initiated
 
     def _enter_target(self) -> None:
@@ -323,12 +326,8 @@ class Connection:
 
     def _undo(self, taken: TakenState, chained: list[SendRequest], status: Status) -> None:
         """The target refused: nothing has moved (9.2, step 13)."""
-        assert self.chimney is not None
         for request in chained:
             request.net_buffer_list = None
-        if self.chimney.refused is not None:
-            # The target has the neighbor or the path all the same.
-            self._terminate()
         try:
             self._give_back(GivenState(taken.delegated, unread=taken.unread))
         except UploadFailed as error:

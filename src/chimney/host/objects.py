@@ -21,6 +21,7 @@ from chimney.ndis.state import (
     TcpCached,
     TcpConst,
     TcpDelegated,
+    walk,
 )
 from chimney.ndis.status import OffloadStateType, Status
 
@@ -32,23 +33,27 @@ _OFFLOADED = frozenset({Status.SUCCESS, Status.OFFLOAD_PARTIAL_SUCCESS})
 
 
 class NeighborRecord:
-    """One next hop. ``users``: paths that depend on it."""
+    """One next hop. ``offloaded``: a target has it; ``users``: offloaded paths that depend on it."""
 
     def __init__(self, const: NeighborConst, cached: NeighborCached) -> None:
         self.handle = OffloadHandle(self)
         self.const = const
         self.cached = cached
+        self.offloaded = False
         self.users = 0
 
 
 class PathRecord:
-    """One pair of addresses with a path MTU, over a neighbor. ``users``: connections that depend on it."""
+    """One pair of addresses with a path MTU, over a neighbor. ``offloaded``: a target has it; ``users``: offloaded
+    connections that depend on it.
+    """
 
     def __init__(self, neighbor: NeighborRecord, const: PathConst, cached: PathCached) -> None:
         self.handle = OffloadHandle(self)
         self.neighbor = neighbor
         self.const = const
         self.cached = cached
+        self.offloaded = False
         self.users = 0
 
     @property
@@ -76,7 +81,7 @@ class ObjectTable:
     def path(
         self, neighbor_const: NeighborConst, neighbor_mac: bytes, path_const: PathConst, path_mtu: int
     ) -> PathRecord:
-        """The record for these values, made if there is none; it counts as offloaded once a tree with it succeeded."""
+        """The record for these values, made if there is none."""
         neighbor_key = (neighbor_const.dl_source_address, neighbor_mac, neighbor_const.vlan_id)
         neighbor = self._neighbors.get(neighbor_key)
         if neighbor is None:
@@ -90,9 +95,9 @@ class ObjectTable:
         return path
 
     def forget_unused(self) -> None:
-        """Drop the records that no offloaded object stands behind."""
-        self._paths = {k: p for k, p in self._paths.items() if p.users}
-        self._neighbors = {k: n for k, n in self._neighbors.items() if n.users}
+        """Drop the records of what no target has."""
+        self._paths = {k: p for k, p in self._paths.items() if p.offloaded}
+        self._neighbors = {k: n for k, n in self._neighbors.items() if n.offloaded}
 
 
 def initiate_tree(
@@ -109,12 +114,12 @@ def initiate_tree(
         offload_handle=record.handle,
     )
     path_block = ProtocolOffloadBlockList(type=path.type, offload_handle=path.handle, dependent_block_list=tcp_block)
-    if not path.users:
+    if not path.offloaded:
         path_block.const, path_block.cached, path_block.delegated = path.const, path.cached, PathDelegated()
     neighbor_block = ProtocolOffloadBlockList(
         type=OffloadStateType.NEIGHBOR, offload_handle=path.neighbor.handle, dependent_block_list=path_block
     )
-    if not path.neighbor.users:
+    if not path.neighbor.offloaded:
         neighbor_block.const = path.neighbor.const
         neighbor_block.cached = path.neighbor.cached
         neighbor_block.delegated = NeighborDelegated(path.neighbor.cached.host_reachability_delta)
@@ -129,49 +134,56 @@ def tcp_block_of(tree: ProtocolOffloadBlockList) -> ProtocolOffloadBlockList:
     return block
 
 
-def take_reference(record: TcpRecord) -> None:
-    """Count an offloaded connection on its path and neighbor."""
-    path = record.path
-    if not path.users:
+def note_initiated(record: TcpRecord, tree: ProtocolOffloadBlockList) -> None:
+    """What a completed initiate has offloaded: maybe the neighbor, or both it and the path, without the connection."""
+    path, path_block = record.path, tree.dependent_block_list
+    assert path_block is not None
+    if tree.const is not None and tree.status in _OFFLOADED:
+        path.neighbor.offloaded = True
+    if path_block.const is not None and path_block.status in _OFFLOADED:
+        path.offloaded = True
         path.neighbor.users += 1
-    path.users += 1
+    if tcp_block_of(tree).status == Status.SUCCESS:
+        path.users += 1
 
 
-def drop_reference(record: TcpRecord) -> None:
-    """Count a connection that is back on its path and neighbor no longer."""
+def note_terminated(record: TcpRecord, tree: ProtocolOffloadBlockList) -> None:
+    """What a terminate that succeeded has brought back."""
     path = record.path
-    path.users -= 1
-    if not path.users:
-        path.neighbor.users -= 1
+    for block in walk(tree):
+        if block.offload_handle is record.handle:
+            path.users -= 1
+        elif block.offload_handle is path.handle:
+            path.offloaded = False
+            path.neighbor.users -= 1
+        elif block.offload_handle is path.neighbor.handle:
+            path.neighbor.offloaded = False
 
 
-def unused_tree(initiated: ProtocolOffloadBlockList) -> ProtocolOffloadBlockList | None:
-    """The tree that takes back what a refused initiate has offloaded all the same: the neighbor, or both it and the
-    path, which nothing uses yet. None if there is nothing.
+def unused_tree(record: TcpRecord) -> ProtocolOffloadBlockList | None:
+    """The tree that takes back what nothing uses after a refused initiate: the path, the neighbor, or both. None if
+    there is nothing.
     """
+    path = record.path
     tree: ProtocolOffloadBlockList | None = None
-    path = initiated.dependent_block_list
-    assert path is not None
-    if path.const is not None and path.status in _OFFLOADED:
+    if path.offloaded and not path.users:
         tree = ProtocolOffloadBlockList(
             type=_RETURNED[path.type],
             delegated=PathDelegated(),
-            offload_handle=path.offload_handle,
+            offload_handle=path.handle,
         )
-    if initiated.const is not None and initiated.status in _OFFLOADED:
+    if path.neighbor.offloaded and path.neighbor.users == (0 if tree is None else 1):
         tree = ProtocolOffloadBlockList(
             type=OffloadStateType.NEIGHBOR_DELEGATED,
             delegated=NeighborDelegated(),
-            offload_handle=initiated.offload_handle,
+            offload_handle=path.neighbor.handle,
             dependent_block_list=tree,
         )
     return tree
 
 
 def terminate_tree(record: TcpRecord, delegated: TcpDelegated) -> ProtocolOffloadBlockList:
-    """The tree that takes ``record`` back, together with its path and neighbor where it is their last user;
-    `drop_reference` when that has succeeded.
-    """
+    """The tree that takes ``record`` back, together with its path and neighbor where it is their last user."""
     path = record.path
     tree = ProtocolOffloadBlockList(
         type=OffloadStateType.TCP_DELEGATED, delegated=delegated, offload_handle=record.handle
