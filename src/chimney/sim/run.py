@@ -26,8 +26,10 @@ def run(
     verify  whether the verifier runs along.
     """
     world = World(case, None if log is None else Log(log).note, tap, verify)
+    came_to_its_end = False
     try:
         world.play()
+        came_to_its_end = True
     except EndlessRun as reason:
         world.broken("endless", str(reason))
     except Exception as error:
@@ -37,8 +39,8 @@ def run(
     if world.verifier is not None:
         broken = world.verifier.violations[:]
         world.verifier.finish()
-        if not any(machine.dead for machine in world.machines.values()):
-            # What a process that has died leaves open is nobody's fault.
+        if came_to_its_end and not any(machine.dead for machine in world.machines.values()):
+            # What is left open by a process that has died, or by a run that was given up, is nobody's fault.
             broken = world.verifier.violations
         findings += [
             Finding(f"rule: {violation.rule.id}", f"{violation.culprit}: {violation.message}", world.number, world.now)
