@@ -258,7 +258,7 @@ def test_ctrl_c_ends_every_process():
     command = [*CHIMNEY, "simulate", "--runs", str(10**9), "--stop-at", "0", "--jobs", "2", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not children(process.pid):
-            assert process.poll() is None
+            assert process.poll() is None, process.communicate()
         workers = children(process.pid)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=100)

@@ -127,6 +127,13 @@ def test_a_run_on_a_machine_that_has_other_things_to_do_does_not_hang(minded):
     assert outcome.findings == []
 
 
+def test_the_number_of_jobs_changes_nothing(scripts):
+    for index, what in ((2, "exit"), (30, "broken"), (31, "raise"), (55, "broken")):
+        scripts(index, what)
+    one, several = (replace(all_of(PLAN, range(1, 60), jobs), seconds=0) for jobs in (1, 3))
+    assert one == several and one.runs == 59 and one.failed == 4
+
+
 def test_several_runs_that_kill_are_all_named(scripts):
     for index in (3, 4, 6):
         scripts(index, "exit")
