@@ -304,7 +304,7 @@ class ApiMachine(RuleBasedStateMachine):
         platform = world.machines["a"].platform
         assert platform is not None and not platform._interest, "descriptors are still being waited for"
         assert not application.stack._connections and not application.stack._descriptors
-        assert application.sock._open == (application.sock.fileno() != -1), "descriptors of the socket are left"
+        assert application.sock.descriptors == (application.sock.fileno() != -1), "descriptors of the socket are left"
         world.invariants.at_end()
         assert world.verifier is not None
         world.verifier.finish()

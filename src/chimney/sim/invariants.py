@@ -178,7 +178,7 @@ class Invariants:
             self._broken("completion", f"the host stack of {side} has kept requests")
 
     def _check_resources(self, side: Side, machine: Machine) -> None:
-        """Everything is back where it came from: state, memory, taps."""
+        """Everything is back where it came from: state, memory, taps, and the socket."""
         kept: list[str] = []
         for driver in machine.drivers:
             if driver.call_entries or driver.offload_entries or driver.pending:
@@ -200,6 +200,11 @@ class Invariants:
                     kept.append(f"the target has {count} {what}")
         if machine.taps:
             kept.append(f"{len(machine.taps)} taps are open")
+        sock = machine.sock
+        if sock.repair or not sock.hears:
+            kept.append(f"the socket {'stays in repair mode' if sock.repair else 'hears nothing'}")
+        if sock.descriptors > (sock.fileno() >= 0):
+            kept.append("a descriptor of the socket stays open")
         for what in kept:
             self._broken("everything back", f"{side}: {what}")
 

@@ -37,6 +37,7 @@ class SimSocket:
     hears       whether segments reach it: not while a cover takes them, or a filter drops them.
     repair      whether it is in repair mode: closed then, it goes without a word.
     last_state  of the connection when it left.
+    descriptors of it that are open: the application's, and that of a kernel's side.
     """
 
     def __init__(self, kernel: Kernel, descriptor: int, flow: Flow, tcp: ModelTcp) -> None:
@@ -48,8 +49,7 @@ class SimSocket:
         self.repair = False
         self.last_state = TcpState.ESTABLISHED
         self._descriptor = descriptor
-        # Descriptors of the same open socket.
-        self._open = 1
+        self.descriptors = 1
         self._options = {
             (socket.IPPROTO_TCP, socket.TCP_NODELAY): int(tcp.settings.nodelay),
             (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE): 7200,
@@ -84,7 +84,7 @@ class SimSocket:
 
     def duplicate(self) -> None:
         """One more descriptor of the same socket."""
-        self._open += 1
+        self.descriptors += 1
 
     def close(self) -> None:
         """The application's descriptor is closed."""
@@ -94,15 +94,15 @@ class SimSocket:
 
     def release(self) -> None:
         """A descriptor is closed; with the last one, the socket is."""
-        self._open -= 1
-        if not self._open:
+        self.descriptors -= 1
+        if not self.descriptors:
             self._closed()
 
     def close_all(self) -> None:
         """The process has gone: so are all descriptors."""
         self._descriptor = -1
-        if self._open > 0:
-            self._open = 0
+        if self.descriptors > 0:
+            self.descriptors = 0
             self._closed()
 
     def _closed(self) -> None:
