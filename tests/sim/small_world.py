@@ -67,7 +67,7 @@ class SmallWorld:
             pass
         self.clock.advance_to(max(until, self.clock.now))
 
-    def elapse(self, machine: Machine, microseconds: int) -> None:
+    def elapse(self, microseconds: int) -> None:
         act = self.gaps.pop(0) if self.gaps else None
         if act is not None:
             act()

@@ -272,7 +272,7 @@ class SimKernelSide:
         sent = b"" if state.reset else b"".join(state.send_queue)
         taught = bool(sent) and not state.fin_acked and 0 < state.srtt_us <= _LONGEST_LESSON_US
         if taught:
-            machine.world.elapse(machine, state.srtt_us)
+            machine.world.elapse(state.srtt_us)
         snapshot = _snapshot(state, rcv_nxt, snd_una, sent, state.srtt_us if taught else 0)
         now = machine.clock()
         nodelay = bool(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))

@@ -178,7 +178,7 @@ class Machine:
         if self._gap_us:
             microseconds = self.world.chance.randint(0, self._gap_us)
             if microseconds:
-                self.world.elapse(self, microseconds)
+                self.world.elapse(microseconds)
                 if self.dead:
                     raise ProcessDied
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any, NamedTuple, cast
 
@@ -158,7 +159,7 @@ class World:
         self._finish()
         self.invariants.at_end()
 
-    def elapse(self, machine: Machine, microseconds: int) -> None:
+    def elapse(self, microseconds: int) -> None:
         """Time passes while a process is at work: everything else goes on."""
         until = self.clock.now + microseconds
         while self.step(until):
@@ -213,12 +214,8 @@ class World:
         for side in SIDES:
             found = self._process_at(side)
             if found < at:
-                at, act = found, self._turns[side]
+                at, act = found, partial(self._turn, side)
         return at, act
-
-    @property
-    def _turns(self) -> dict[Side, Callable[[], None]]:
-        return {"a": lambda: self._turn("a"), "b": lambda: self._turn("b")}
 
     def _process_at(self, side: Side) -> int:
         """When the process of a side runs next: some time after there is something for it to do."""
@@ -386,11 +383,11 @@ class World:
             if not (application.finished or self.machines[side].dead or self.broken_off):
                 self.broken("drain", f"{side} is not done {self.case.quiet_us / 1e6:g} s after everybody behaves")
         # The last words are still under way: nobody may answer them with an RST.
-        self.elapse(self.machines["a"], _LAST_WORDS_US)
+        self.elapse(_LAST_WORDS_US)
         for side, stack in self.stacks.items():
             if not self.machines[side].dead:
                 self.busily(side, stack.close)
-        self.elapse(self.machines["a"], _LAST_WORDS_US)
+        self.elapse(_LAST_WORDS_US)
 
     def _finished(self) -> bool:
         return all(self.machines[side].dead or self.applications[side].finished for side in SIDES)
