@@ -163,6 +163,39 @@ def test_the_right_edge_goes_back(rig):
     assert rig.out(0, 0, 1024, window=7) == ["monotone window"]
 
 
+@pytest.mark.parametrize(
+    ("speaker", "window", "kinds"),
+    [
+        ("target", 15, []),
+        ("target", 14, ["monotone window"]),
+        ("kernel", 15, ["monotone window"]),
+    ],
+)
+def test_a_new_speaker_may_round_the_right_edge(rig, speaker, window, kinds):
+    """The scale cannot tell 2048 from 2020: 100 acknowledged and 15 units of 128 bytes."""
+    rig.arrive(0, 100)
+    assert rig.out(0, 0, 0, window=16) == []
+    rig.machines["a"].owner = speaker
+    assert rig.out(0, 0, 100, window=window, speaker=speaker) == kinds
+
+
+@pytest.mark.parametrize(
+    ("phase", "repair", "ack", "kinds"),
+    [
+        ("restoring", True, 100, []),
+        ("restoring", True, 99, ["monotone acknowledgement"]),
+        ("restoring", False, 100, ["monotone acknowledgement"]),
+        ("", True, 100, ["monotone acknowledgement"]),
+    ],
+)
+def test_a_socket_in_repair_mode_may_not_know_of_the_fin_yet(rig, phase, repair, ack, kinds):
+    rig.arrive(0, 100, flags=ACK | FIN)
+    assert rig.out(0, 0, 101) == []
+    rig.machines["a"].phase = phase
+    rig.machines["a"].sock = SimpleNamespace(repair=repair)
+    assert rig.out(0, 0, ack) == kinds
+
+
 def test_behind_the_peer_s_fin_a_window_means_nothing(rig):
     assert rig.out(0, 0, 0, window=16) == []
     rig.arrive(0, 10, flags=ACK | FIN)
