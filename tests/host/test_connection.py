@@ -72,6 +72,29 @@ def test_an_error_of_the_socket_ends_everything_in_order(stack, connection):
     assert late.error is stack.kernel.error
 
 
+def test_requests_posted_by_callbacks_on_a_failed_connection_have_a_turn_of_their_own(stack, connection):
+    posted = []
+
+    def again(request):
+        posted.append(request)
+        if len(posted) < 100:
+            connection.post_receive(bytearray(1), again)
+
+    def fail(data):
+        stack.kernel.send, stack.kernel.ended = None, True
+        raise ConnectionResetError("gone")
+
+    connection.post_receive(bytearray(1), again)
+    connection.post_send(b"x", lambda request: connection.post_receive(bytearray(1), again))
+    stack.kernel.send = fail
+    stack.poll()
+    ended = len(posted)
+    assert 2 <= ended < 10
+    stack.poll()
+    assert ended < len(posted) < 20
+    assert all(isinstance(request.error, ConnectionResetError) for request in posted)
+
+
 def test_shutdown_waits_for_the_sends(stack, connection):
     stack.kernel.room = 1
     connection.post_send(b"ab")

@@ -231,13 +231,17 @@ class Connection:
         return ConnectionResetError("the peer reset the connection while it was offloaded")
 
     def fail(self, error: OSError) -> None:
-        """End every request with ``error``, in order."""
+        """End every request posted so far with ``error``, in order; what callbacks post meanwhile has its own turn."""
         if self.error is None:
             self.error = error
-        while self.sends and self.sends[0].net_buffer_list is None:
-            self.send_done(self.sends[0], error)
-        while self.receives and self.receives[0].net_buffer_list is None:
-            self.receive_done(self.receives[0], error)
+        for send in list(self.sends):
+            if send.net_buffer_list is not None:
+                break
+            self.send_done(send, error)
+        for receive in list(self.receives):
+            if receive.net_buffer_list is not None:
+                break
+            self.receive_done(receive, error)
         if self.shutdown_request is not None and self.shutdown_request.net_buffer_list is None and not self.sends:
             self.shutdown_done(self.shutdown_request, error)
 

@@ -28,9 +28,13 @@ class KernelPath:
             self.kernel.wait_for(readable=False, writable=False)
             return False
         writable = self._send()
-        readable = self._receive()
+        readable = self.connection.error is None and self._receive()
         if not self.active:
             # A callback ended this path: handed the connection down, or gave it back to the application.
+            return False
+        if self.connection.error is not None:
+            # The socket tells its error once; what callbacks have posted since has asked for a turn of its own.
+            self.kernel.wait_for(readable=False, writable=False)
             return False
         self._shutdown()
         self.kernel.wait_for(
