@@ -534,6 +534,23 @@ def test_an_abort_that_the_target_gives_back_is_the_kernels(stack, connection):
     assert stack.kernel.aborted and not stack.kernel.given[0].reset
 
 
+def test_an_abort_of_what_the_target_keeps_ends_every_later_request(stack, connection):
+    connection.offload()
+    stack.target.failing_terminates = 1 << 20
+    with pytest.raises(UploadFailed, match="later"):
+        connection.abort()
+    receive = connection.post_receive(bytearray(1))
+    stack.poll()
+    assert connection.offloaded and not receive.done
+    stack.target.failing_terminates = 0
+    stack.target.final = {"state": TcpConnectionState.CLOSED}
+    send = connection.post_send(b"x")
+    stack.poll()
+    stack.poll()
+    assert connection.owner is Owner.KERNEL
+    assert isinstance(send.error, ConnectionAbortedError) and isinstance(receive.error, ConnectionAbortedError)
+
+
 def test_a_long_chain_is_freed_piece_by_piece(stack, connection):
     connection.offload()
     sends = [connection.post_send(b"x") for _ in range(1000)]

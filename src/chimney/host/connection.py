@@ -175,7 +175,8 @@ class Connection:
     def abort(self) -> None:
         """Reset the connection (an RST); every request ends with ConnectionAbortedError.
 
-        Called from a request's callback, it is carried out at the end of the poll under way.
+        Called from a request's callback, it is carried out at the end of the poll under way. Raises UploadFailed if the
+        target keeps what is left of the connection; each later request, `close` too, asks for it once more.
         """
         self._check_open("abort")
         self.services.hand_over(self, self._abort)
@@ -185,10 +186,13 @@ class Connection:
             assert self.chimney is not None
             self._abort_request = ShutdownRequest(self, memoryview(b""), None)
             self.chimney.post_disconnect(self._abort_request, DisconnectFlags.ABORTIVE_CLOSE)
-            self._upload()
+            try:
+                self._upload()
+            finally:
+                self.fail(_aborted())
         elif self.owner is Owner.KERNEL:
             self._kernel.abort()
-        self.fail(_aborted())
+            self.fail(_aborted())
 
     def _check_open(self, call: str) -> None:
         if self.owner is Owner.APPLICATION:
