@@ -57,7 +57,7 @@ class TakenState:
 class GivenState:
     """A connection for the kernel: ``sent`` holds the bytes from SND.UNA to SND.MAX, ``unread`` those below RCV.NXT.
 
-    ``reset`` says that the connection ended by an RST, ``fin_sent`` that a FIN of ours stands at SND.MAX - 1 or before.
+    ``reset`` says that the connection ended by an RST.
     """
 
     delegated: TcpDelegated
