@@ -207,6 +207,8 @@ class Stack:
             except BaseException as error:
                 # Of a callback's, too: the others come back all the same.
                 self._failures.append(error)
+        while self._hand_overs:
+            self._carry_out_hand_overs()
         self._adapters.clear()
         for assembly in self._assemblies:
             try:
@@ -308,7 +310,8 @@ class Stack:
         del self._connections[self._descriptors.pop(connection.socket)]
 
     def _carry_out_hand_overs(self) -> None:
-        while self._hand_overs and not self._handing_over:
+        """What has been asked for so far: one that fails, and is asked for again at once, must not keep the poll."""
+        for _ in range(0 if self._handing_over else len(self._hand_overs)):
             connection, action = self._hand_overs.popleft()
             self._handing_over = True
             try:
@@ -331,7 +334,8 @@ class Stack:
             if wants_write != adapter.waits_to_write:
                 adapter.waits_to_write = wants_write
                 self._platform.interest(adapter.link.fileno(), True, wants_write)
-        if self._ready or any(assembly.pending for assembly in self._assemblies):
+        wanted = self._ready or (self._hand_overs and not self._handing_over)
+        if wanted or any(assembly.pending for assembly in self._assemblies):
             self._platform.arm(0)
             return
         deadline = min((adapter.target.poll_at() for adapter in self._adapters.values()), default=NEVER)

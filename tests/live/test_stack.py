@@ -377,6 +377,24 @@ def test_a_target_pauses_takes_nothing_back_and_resumes(lab, helpers, stack):
     assert helpers.receive(pairs[1][1], 5) == b"again" and other.adapter is not second.adapter
 
 
+def test_a_hand_over_that_is_asked_for_again_and_again_does_not_keep_the_poll(lab, stack):
+    ours, _ = lab.connect()
+    connection = stack.connection(ours)
+    tries = []
+
+    def again():
+        tries.append(1)
+        if len(tries) < 100:
+            stack.hand_over_soon(connection, again)
+        raise chimney.UploadFailed("no memory, as before")
+
+    stack.hand_over_soon(connection, again)
+    for expected in (1, 2, 3):
+        assert select.select([stack.fileno()], [], [], 1)[0]
+        stack.poll(None)
+        assert len(tries) == expected
+
+
 def test_what_a_callback_raises_comes_out_of_the_poll(lab, stack):
     ours, theirs = lab.connect()
     connection = stack.connection(ours)
