@@ -69,6 +69,9 @@ def parse_frame(frame: memoryview) -> KeptSegment | None:
         return None
     if protocol != _TCP or total > ip.nbytes or total < header + 20:
         return None
+    if not 20 <= (ip[header + 12] >> 4) * 4 <= total - header:
+        # The kernel drops it, and nobody else may be bothered with it (forward.one-segment).
+        return None
     ports = ip[header : header + 4]
     flow = Flow(destination, ports[2] << 8 | ports[3], source, ports[0] << 8 | ports[1])
     return KeptSegment(flow, bytes(ip[:total]), header)
