@@ -208,11 +208,15 @@ def test_the_host_stack_keeps_something(finished):
         lambda machine: machine.target.ordinary_pool.allocate(None),
         lambda machine: machine.target.lent.add("a list"),
         lambda machine: machine.target.paths.add("a path"),
+        lambda machine: machine.target.neighbors.add("a neighbor"),
+        lambda machine: machine.target.connections.update({"a flow": "a connection"}),
         lambda machine: machine.taps.append("a tap"),
         lambda machine: machine.sock.duplicate(),
         lambda machine: setattr(machine.sock, "repair", True),
         lambda machine: setattr(machine.sock, "hears", False),
         lambda machine: machine.drivers.append(SimpleNamespace(name="x", call_entries=1, offload_entries=0, pending=0)),
+        lambda machine: machine.drivers.append(SimpleNamespace(name="x", call_entries=0, offload_entries=1, pending=0)),
+        lambda machine: machine.drivers.append(SimpleNamespace(name="x", call_entries=0, offload_entries=0, pending=1)),
     ],
 )
 def test_something_is_not_given_back(finished, keep):
