@@ -75,6 +75,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     gap_us          up to so long each step of a hand-over in the kernel takes, in which segments arrive; by chance.
     receive_buffer  of its socket, in bytes; so is ``send_buffer``.
     receive_window  of the target (`chimney.stack.StackConfig`), and ``send_flight``, in bytes.
+    young           its kernel does not delay the first acknowledgements, as Linux after a handshake.
     """
 
     chimney: bool = False
@@ -86,6 +87,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     receive_window: _Number = 65536
     send_flight: _Number = 65536
     nodelay: bool = True
+    young: bool = True
 
 
 class _Step(

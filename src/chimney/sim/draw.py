@@ -51,6 +51,7 @@ _DELAYS_US = ((6, 200), (2, 20), (2, 1000), (1, 5000))
 _SECOND_CHIMNEY = 0.3  # that b, too, has a chimney
 _SMALL_BUFFERS = 0.2  # of one kind, where no script needs them
 _NAGLE = 0.25
+_YOUNG = 0.6  # that acknowledgements are not delayed at first
 _PLAIN_LAYERS = ((7, 0), (2, 1), (1, 2))
 _LATENCIES_US = ((4, 0), (3, 20), (2, 200), (1, 2000))
 # A hand-over of some ten gaps: shorter than a round trip, or so long that timers expire in it.
@@ -189,6 +190,7 @@ def _peer(chance: Random, script: Script) -> Host:
         receive_buffer=SMALL_BUFFER if script.stalled == "b" else _buffer(chance),
         send_buffer=_buffer(chance),
         nodelay=chance.random() >= _NAGLE,
+        young=chance.random() < _YOUNG,
     )
 
 
@@ -210,6 +212,7 @@ def _host(chance: Random, script: Script, side: Side, bad_drivers: bool) -> Host
         receive_window=SMALL_BUFFER if stalled else _buffer(chance),
         send_flight=_buffer(chance),
         nodelay=peer.nodelay,
+        young=peer.young,
     )
 
 

@@ -94,6 +94,7 @@ class Machine:
             mtu=self.nic.mtu,
             ipv6=case.ipv6,
             srtt_us=2 * case.network.delay_us,
+            young=host.young,
         )
         tcp = ModelTcp(self.settings, self.clock())
         self.sock = SimSocket(self.kernel, self.descriptor(), self.flow, tcp)

@@ -28,7 +28,7 @@ class Receiver:
     ack_now   an acknowledgement is owed at once; ``delayed_at``: by then.
     """
 
-    def __init__(self, start: int, buffer: int, scale: int, mss: int, sack_blocks: int) -> None:
+    def __init__(self, start: int, buffer: int, scale: int, mss: int, sack_blocks: int, young: bool = True) -> None:
         self.nxt = self.acked = start
         self.buffer = buffer
         self.edge = start + min(buffer, _LONGEST_WINDOW)
@@ -42,7 +42,7 @@ class Receiver:
         self.ack_now = False
         self.delayed_at = NEVER
         self.bytes_received = 0
-        self._quick = QUICK_ACKS
+        self._quick = QUICK_ACKS if young else 0
         self._largest = min(SMALLEST_MSS, mss)
         self._arrived_at = -NEVER
         self._touches = 0
@@ -54,6 +54,7 @@ class Receiver:
         self.nxt = nxt
         self.acked = unwrap(wup, nxt)
         self.edge = self.acked + wnd
+        self._quick = QUICK_ACKS
         self.unread += unread
         self.bytes_received = len(unread)
         self.ts_recent = ts_recent

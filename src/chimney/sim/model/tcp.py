@@ -46,6 +46,7 @@ class Settings:
     mss          the largest segment that the peer takes, options included, and so do we.
     ts_offset    what our timestamp clock (1 ms) is ahead of the time.
     srtt_us      the round trip that the handshake has measured; 0: none.
+    young        the connection has not been used yet: for some time acknowledgements will not be delayed.
     """
 
     local_port: int
@@ -64,6 +65,7 @@ class Settings:
     mtu: int = 1500
     ipv6: bool = False
     srtt_us: int = 0
+    young: bool = True
 
 
 def offered(receive_buffer: int) -> int:
@@ -131,7 +133,7 @@ class ModelTcp:
         mss = self._largest_payload()
         self.sender = Sender(iss, settings.send_window, irs, mss, settings.sack, settings.srtt_us)
         blocks = (3 if settings.timestamps else 4) if settings.sack else 0
-        self.receiver = Receiver(irs, settings.receive_buffer, settings.scale, mss, blocks)
+        self.receiver = Receiver(irs, settings.receive_buffer, settings.scale, mss, blocks, settings.young)
         self._ts_offset = settings.ts_offset
         self._ending_at = NEVER
         self._challenged_at = -NEVER
