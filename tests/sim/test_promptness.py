@@ -149,6 +149,18 @@ def test_what_may_leave_leaves(rig, posted, window, found):
     assert len(rig.after(LATE)) == found
 
 
+def test_the_window_of_an_older_segment(rig):
+    """RFC 9293, 3.10.7.4: of two that acknowledge the same, the one that begins later counts."""
+    rig.application.posted = 500
+    rig.hears(0, 0, window=100)
+    rig.says(0, 100, ack=0)
+    rig.hears(200, 300, ack=100, window=0)
+    rig.hears(0, 200, ack=100)
+    rig.says(0, 0, ack=300)
+    rig.after(0)
+    assert not rig.after(LATE)
+
+
 def test_what_is_under_way_is_waited_for(rig):
     rig.application.posted = 500
     rig.hears(0, 0)

@@ -43,6 +43,7 @@ class _Watched:
     islands   what has arrived beyond that, out of order: [start, end].
     offered   a window that the peer has offered once.
     una, edge what the peer has surely said of our stream: it has all before the one, and welcomes all before the other.
+    newest    where the newest segment began that was looked at: older ones do not tell of windows (SND.WL1).
     stamp     the latest timestamp that may count as TS.Recent, -1: none.
     arrived   when ``nxt`` became what, the latest last; so ``acked`` of ``una``.
     there     an acknowledgement that leaves must cover this; ``known``: what the peer is known to have.
@@ -58,6 +59,7 @@ class _Watched:
         self.nxt = 0
         self.una = 0
         self.edge = -1
+        self.newest = 0
         self.stamp = -1
         self.islands: list[tuple[int, int]] = []
         self.arrived: deque[tuple[int, int]] = deque()
@@ -130,10 +132,12 @@ class Promptness:
             return
         if (start >= door.in_order or end > door.in_order) and (start <= limit or limit < 0):
             # Others may not be acceptable: nobody looks at what they say (RFC 9293, 3.10.7.4).
+            if ack > watched.una or start >= watched.newest:
+                watched.edge = max(watched.edge, edge)
+            watched.newest = max(watched.newest, start)
             if ack > watched.una:
                 watched.una = ack
                 watched.acked.append((now, ack))
-            watched.edge = max(watched.edge, edge)
         # Nobody takes what is beyond the window.
         end = min(end, limit) if limit >= 0 else end
         if start > watched.nxt:
