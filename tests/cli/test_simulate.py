@@ -256,7 +256,14 @@ def test_ctrl_c_prints_what_there_is(fake, monkeypatch):
 def test_ctrl_c_ends_every_process():
     """The real signal, to the real command, whatever the runs are."""
     command = [*CHIMNEY, "simulate", "--runs", str(10**9), "--stop-at", "0", "--jobs", "2", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell has its background jobs ignore the signal, and whatever they start inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         while not children(process.pid):
             assert process.poll() is None, process.communicate()
         workers = children(process.pid)
