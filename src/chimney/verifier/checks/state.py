@@ -274,6 +274,8 @@ class RoundTripChecks(Checks):
     _SLACK_US = 50_000
     # The timestamp that a peer echoes may be older than what it acknowledges. A wrong scale is wrong by eight.
     _LATITUDE = 3
+    # What is wrong by far more is another matter: an echo from long ago, on a machine that is too busy.
+    _OTHER = 16
 
     @segment_out
     def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
@@ -331,9 +333,10 @@ class RoundTripChecks(Checks):
             least, most = min(least, handed_over), max(most, handed_over)
         slack = tick + self._SLACK_US
         mean = now.s_rtt * tick // 8
+        plausible = least // self._LATITUDE - slack <= mean <= most * self._LATITUDE + slack
         self.check(
             "state.rtt.scaled",
-            least // self._LATITUDE - slack <= mean <= most * self._LATITUDE + slack,
+            plausible or mean > most * self._OTHER + slack,
             lambda: f"SRtt {now.s_rtt} means {mean} us; round trips took {least} to {most} us",
             crossing,
             stream,
