@@ -184,6 +184,16 @@ def test_what_is_broken_off_need_not_be_complete():
     assert world.findings == [] and world.broken_off
 
 
+@pytest.mark.parametrize(
+    ("told", "others", "kinds"), [(False, [], ["streams"]), (True, [], []), (False, ["b has died"], [])]
+)
+def test_a_reset_that_nobody_hears_of(finished, told, others, kinds):
+    finished.applications["a"].resets = True
+    finished.broken_off += ["a aborts", *others]
+    finished.doors["a"].facts.rst = told
+    assert at_end(finished) == kinds
+
+
 @pytest.mark.parametrize("queue", ["sends", "receives"])
 def test_requests_that_nobody_completes(finished, queue):
     getattr(finished.applications["a"], queue).append("one")

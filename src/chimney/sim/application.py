@@ -42,6 +42,7 @@ class Application:
     """One side's application. What it can rely on is the invariant *completion*: requests end once and in order, and
     with an error only when the connection has really ended (`World.broken_off`).
 
+    resets            it has reset the connection, of which it had not closed its half.
     posted, received  stream bytes that it has given away, and that it has got and found right.
     """
 
@@ -52,6 +53,7 @@ class Application:
         self.received = 0
         self.shut = False
         self.closed = False
+        self.resets = False
         self.end_of_stream = False
         self.error: OSError | None = None
         self.size = _READ
@@ -89,6 +91,7 @@ class Application:
         if self.closed:
             return
         self.world.visit(self.side, "abort")
+        self.resets = not self.shut
         self.shut = self.closed = True
         self.world.breaks_off(self.side, "aborts")
         self._abort()

@@ -132,6 +132,7 @@ class Invariants:
         """The run is over: every stack has been closed."""
         for side, application in self._world.applications.items():
             self._check_streams(side)
+            self._check_reset(side)
             watched = self._watched.get(side)
             if watched is not None and not watched.machine.dead:
                 assert isinstance(application, ChimneyApplication)
@@ -161,6 +162,14 @@ class Invariants:
             self._broken("streams", f"{side} has received {application.received} of {peer.posted} bytes")
         if facts.fin < 0:
             self._broken("streams", f"{side} has not closed its half")
+
+    def _check_reset(self, side: Side) -> None:
+        """Who resets a connection of which both halves are not closed tells the peer, unless that has reset it, too."""
+        world = self._world
+        door = world.doors[side]
+        told = door.facts.rst or door.heard.rst or not self._knows_what_it_says
+        if world.applications[side].resets and len(world.broken_off) == 1 and not told:
+            self._broken("streams", f"{side} has reset the connection, and has not told the peer")
 
     def _check_requests(self, application: ChimneyApplication) -> None:
         """Every request has come back."""
