@@ -431,8 +431,12 @@ CLOSINGS = {
 }
 
 
-@pytest.mark.parametrize("queued", [0, 500, 40_000])
-@pytest.mark.parametrize("state", CLOSINGS, ids=lambda state: state.name)
+@pytest.mark.parametrize(
+    "state, queued",
+    # Behind 40,000 bytes their FINs would not cross.
+    [(state, n) for state in CLOSINGS for n in (0, 500, 40_000) if (state, n) != (TcpState.CLOSING, 40_000)],
+    ids=lambda value: getattr(value, "name", None),
+)
 def test_half_closed_there_and_back(state, queued):
     """Nothing goes back, no reset, no byte lost."""
     hand_over = HandOver()
@@ -442,8 +446,6 @@ def test_half_closed_there_and_back(state, queued):
     if queued and state is not TcpState.CLOSING:
         world.run(100_000)
         assert world.receive("a") == world.receive("b") == DATA[:queued]
-    if queued == 40_000 and state is TcpState.CLOSING:
-        pytest.skip("their FINs do not cross behind so much")
     for act in CLOSINGS[state]:
         act(world)
     assert hand_over.machine.tcp.state is state
