@@ -2,5 +2,5 @@
 
 from chimney import _build
 
-# Compiled classes cannot be patched. Not collected rather than skipped: in continuous integration nothing may be skipped.
+# Compiled classes cannot be patched. Not collected, since skipping is forbidden in continuous integration.
 collect_ignore = [] if _build.describe() == "pure Python" else ["test_deliberate_bugs.py"]
