@@ -23,6 +23,8 @@ cdef class Segment:
     cdef public long long payload_length
     cdef public long long segments
     cdef public long long mss
+    cdef public int ecn
+    cdef public bint is_retransmission
     @cython.locals(options=bytes, offset=int)
     cpdef bytes header_bytes(self, unsigned int source_port=*, unsigned int destination_port=*)
     cpdef long long header_length(self) except -1

@@ -13,6 +13,11 @@ URG = 32
 ECE = 64
 CWR = 128
 
+NOT_ECT = 0
+ECT_1 = 1
+ECT_0 = 2
+CE = 3
+
 # Source port, destination port, sequence, acknowledgement, offset, flags, window, checksum, urgent pointer.
 _HEADER = struct.Struct("!HHIIBBHHH")
 _RECEIVED = struct.Struct("!4xIIBBH")
@@ -28,6 +33,8 @@ class Segment:
     seq, ack: 32 bits. flags: FIN .. CWR. window: the 16-bit field as it is on the wire.
     payload: of a received segment. payload_parts, payload_length: of one to be sent; the link gathers the parts.
     segments: the wire segments it stands for. mss: payload bytes of each of them but the last.
+    ecn: the codepoint of its IP header (RFC 3168, 5), received or to be set: NOT_ECT, ECT_1, ECT_0 or CE.
+    is_retransmission: whether it carries anything that was sent before (of a segment to be sent).
     """
 
     def __init__(self) -> None:
@@ -44,6 +51,8 @@ class Segment:
         self.payload_length = 0
         self.segments = 1
         self.mss = 0
+        self.ecn = NOT_ECT
+        self.is_retransmission = False
 
     def header_bytes(self, source_port: int = 0, destination_port: int = 0) -> bytes:
         """The TCP header with its options; checksum and urgent pointer are zero."""
