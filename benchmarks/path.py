@@ -1,0 +1,120 @@
+"""A path between two hosts for measurements: a host, a peer, and what is between them, each in a namespace.
+
+Two kinds, both without privilege (in a user namespace): a router of the kernel that loses packets at random (nftables),
+and a wire that a relay in user space holds in its hands (`relay.py`), which delays, reorders, duplicates and loses.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import ExitStack
+from types import TracebackType
+
+from relay import Behaviour, Relay
+
+from chimney.lab.firewall import load
+from chimney.lab.namespace import Namespace
+from chimney.lab.wire import End, set_offloads, veth_pair
+
+SEGMENTATION = ("tso", "gso", "gro")
+_TCP_SEGMENT_ON_WIRE = 1514
+
+
+class Path:
+    """`host` and `peer` with what is between them; use it as a context manager. `address`: the host's."""
+
+    def __init__(self) -> None:
+        self._opened = ExitStack()
+        self.host, self.peer = self._namespace(), self._namespace()
+        self.address = ""
+
+    def _namespace(self) -> Namespace:
+        namespace = Namespace()
+        self._opened.callback(namespace.close)
+        return namespace
+
+    def __enter__(self) -> Path:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._opened.close()
+
+
+class RoutedPath(Path):
+    """Host, router, peer. The router loses `loss` percent of the TCP packets, in both directions.
+
+    super_segments  the offloads of all four interfaces are on: the router forwards, and loses, up to 64 KB at once.
+                    Otherwise every packet on the path is a segment of the wire.
+    rate            bits a second that the router forwards towards the peer (tbf, `queue` bytes deep); 0: as it can.
+    """
+
+    def __init__(
+        self, loss: float = 0.0, super_segments: bool = False, rate: int = 0, queue: int = 0, towards_host: bool = False
+    ) -> None:
+        super().__init__()
+        router = self._namespace()
+        near, router_near = veth_pair(
+            self.host, router, addresses_a=("10.9.0.1/24",), addresses_b=("10.9.0.254/24",), names=("host0", "near0")
+        )
+        far, router_far = veth_pair(
+            self.peer, router, addresses_a=("10.9.1.1/24",), addresses_b=("10.9.1.254/24",), names=("peer0", "far0")
+        )
+        router.sysctl("net.ipv4.ip_forward", 1)
+        for end, gateway in ((near, "10.9.0.254"), (far, "10.9.1.254")):
+            end.namespace.run(["ip", "route", "add", "default", "via", gateway])
+        if not super_segments:
+            for end in (near, router_near, far, router_far):
+                set_offloads(end.namespace, end.name, False, SEGMENTATION)
+        if loss:
+            _lose(router, loss)
+        if rate:
+            _shape(router, router_near if towards_host else router_far, rate, queue)
+        self.address = near.address(socket.AF_INET)
+
+
+class RelayedPath(Path):
+    """Host, relay, peer: every packet on the path is a segment of the wire, and goes through the relay's hands."""
+
+    def __init__(self, behaviour: Behaviour, cpu: int) -> None:
+        super().__init__()
+        middle = self._namespace()
+        near, middle_near = veth_pair(
+            self.host, middle, addresses_a=("10.9.0.1/24",), addresses_b=(), names=("host0", "near0"), offloads=False
+        )
+        _, middle_far = veth_pair(
+            self.peer, middle, addresses_a=("10.9.0.2/24",), addresses_b=(), names=("peer0", "far0"), offloads=False
+        )
+        relay = Relay(middle, middle_near.name, middle_far.name, behaviour, cpu)
+        self._opened.callback(relay.stop)
+        self.address = near.address(socket.AF_INET)
+
+
+def _lose(router: Namespace, percent: float) -> None:
+    load(
+        router,
+        "table inet bench {\n"
+        "  counter lost { }\n"
+        "  chain passing {\n"
+        "    type filter hook forward priority 0;\n"
+        f"    meta l4proto tcp numgen random mod 100000 < {round(percent * 1000)} counter name lost drop\n"
+        "  }\n"
+        "}\n",
+    )
+
+
+def _shape(router: Namespace, end: End, rate: int, queue: int) -> None:
+    # A burst of a timer's tick; a super-segment must fit, or the shaper cuts it.
+    burst = max(rate // 8 // 250, 2 * _TCP_SEGMENT_ON_WIRE)
+    shaper = ["tbf", "rate", f"{rate}bit", "burst", str(burst), "limit", str(queue)]
+    router.run(["tc", "qdisc", "add", "dev", end.name, "root", *shaper])
+
+
+def use_cubic(sock: socket.socket) -> None:
+    """Let a socket of the kernel use CUBIC, whatever the machine's default is; and leave no TIME-WAIT, nor FINs that
+    are sent again for minutes.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
