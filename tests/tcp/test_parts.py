@@ -8,8 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chimney.tcp import Segment, parse_segment, seq
-from chimney.tcp.congestion import Reno
-from chimney.tcp.cubic import Cubic
 from chimney.tcp.ratelimit import RateLimiter
 from chimney.tcp.reassembly import Reassembly
 from chimney.tcp.scoreboard import Scoreboard
@@ -236,69 +234,6 @@ def test_the_scoreboard_is_bounded():
     for i in range(1, 100):
         board.update([(i * 10, i * 10 + 5)], 0, 0, 10_000)
     assert board.total == 20
-
-
-# Congestion control.
-
-
-@pytest.mark.parametrize("algorithm", [Reno, Cubic])
-def test_slow_start_doubles_and_stops_at_ssthresh(algorithm):
-    control = algorithm(10_000, 40_000, 1000, 0)
-    control.on_ack(10_000, True, 0, 1000)
-    assert control.cwnd == 20_000
-    control.on_ack(20_000, True, 0, 1000)
-    assert control.cwnd == 40_000
-    control.on_ack(10_000, False, 0, 1000)
-    assert control.cwnd == 40_000
-
-
-def test_reno_grows_by_a_segment_a_window_and_halves():
-    control = Reno(40_000, 40_000, 1000, 0)
-    for _ in range(20):
-        control.on_ack(2000, True, 0, 1000)
-    assert control.cwnd == 41_000
-    control.on_loss(40_000, 0)
-    assert control.cwnd == control.ssthresh == 20_000
-    control.on_timeout(15_000, 0, True)
-    assert (control.cwnd, control.ssthresh) == (1000, 7500)
-    control.on_timeout(1000, 0, False)
-    assert control.ssthresh == 7500
-    control.undo()
-    assert (control.cwnd, control.ssthresh) == (20_000, 20_000)
-
-
-def test_cubic_returns_to_the_old_window_and_then_probes_beyond():
-    mss, rtt = 1000, 50_000
-    control = Cubic(200 * mss, 200 * mss, mss, 0)
-    control.on_loss(200 * mss, 0)
-    assert control.cwnd == 140 * mss
-    k = (60 / 0.4) ** (1 / 3)
-    now, windows = 0, {}
-    while now < 10_000_000:
-        control.on_ack(control.cwnd, True, now, rtt)
-        now += rtt
-        windows[now // 1_000_000] = control.cwnd
-    at_k = windows[int(k)]
-    assert 190 * mss < at_k < 215 * mss
-    assert windows[9] > 220 * mss
-    assert windows[1] - windows[0] > windows[4] - windows[3]
-
-
-def test_cubic_is_at_least_reno_on_short_paths():
-    cubic, reno = Cubic(20_000, 20_000, 1000, 0), Reno(20_000, 20_000, 1000, 0)
-    cubic.on_loss(20_000, 0)
-    reno.on_loss(20_000, 0)
-    for now in range(0, 200_000, 1000):
-        cubic.on_ack(cubic.cwnd, True, now, 1000)
-        reno.on_ack(reno.cwnd, True, now, 1000)
-    assert cubic.cwnd > 30_000 and reno.cwnd > 30_000
-
-
-def test_a_long_sleep_does_not_break_cubic():
-    control = Cubic(20_000, 10_000, 1000, 0)
-    control.on_ack(1000, True, 0, 1000)
-    control.on_ack(1000, True, 10**15, 1000)
-    assert 20_000 < control.cwnd < 30_000
 
 
 def test_the_rate_limiter_counts_in_intervals():

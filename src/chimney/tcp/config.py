@@ -31,10 +31,18 @@ class Config:
     snd_wscale: int = 0
     rcv_wscale: int = 0
     initial_rcv_wnd: int = 65535
+    max_rcv_wnd: int = 0
+    """How far the receive window may grow by auto-tuning; not above initial_rcv_wnd: it does not."""
+    ecn: bool = False
+    """Whether explicit congestion notification was negotiated (RFC 3168)."""
+    challenge_every_syn: bool = False
+    """Whether a SYN at RCV.NXT is challenged, too, as RFC 5961 has it; the interface documents end the connection."""
     nagle: bool = False
     ticks_per_second: int = 1000
     ack_frequency: int = 2
     delayed_ack_us: int = 40_000
+    quick_acks: int = 16
+    """How many acknowledgements at most are not delayed at the start, after a pause and after what came twice."""
     sws_prevention_us: int = 0
     """How long the sender holds back what is small, and the receiver the news of a little more window; 0: 0.2 s and
     for ever."""
@@ -53,6 +61,13 @@ class Config:
     max_cwnd: int = 0
     """Clamp of the congestion window; 0: none."""
     congestion: Literal["cubic", "reno"] = "cubic"
+    hystart: Literal["hystart++", "hystart", "none"] = "hystart++"
+    """How CUBIC leaves its slow start: by RFC 9406, as Linux does, or on loss only."""
+    slow_start_after_idle: bool = True
+    """Whether a congestion window that is not used shrinks (RFC 2861)."""
+    pacing: bool = False
+    black_hole_detection: bool = True
+    """Whether segments become smaller after time-outs in a row (RFC 4821, 7.7)."""
     max_burst_segment: int = 65_000
     """Payload of one super-segment."""
     max_reassembly_blocks: int = 256

@@ -1,23 +1,49 @@
 cimport cython
 
 from chimney.tcp.congestion cimport CongestionControl
+from chimney.tcp.hystart cimport SlowStartExit
 
+cdef long long _UNSET
 cdef double _C
 cdef double _BETA
 cdef double _ALPHA
+cdef long long _CADENCE
+cdef double _UNKNOWN_MAX
+cdef double _LEAST_PER_SEGMENT
 
 cdef class Cubic(CongestionControl):
+    cdef public SlowStartExit leaving
+    cdef public long long min_rtt
     cdef long long _epoch
     cdef double _w_max
     cdef double _k
+    cdef double _origin
     cdef double _w_est
     cdef double _w_prior
-    cdef double _credit
+    cdef long long _acked
+    cdef long long _credit
+    cdef long long _per_segment
+    cdef long long _computed_at
+    cdef long long _computed_for
+    cdef long long _prior_epoch
     cdef double _prior_w_max
-    @cython.locals(cwnd=double, elapsed=double, target=double, segments=double, grown=double, whole="long long")
-    cdef object _avoid(self, long long acked, long long now, long long srtt)
-    @cython.locals(cwnd=double, used="long long")
-    cdef long long _reduced(self, long long flight) except -1
-    cdef object _begin(self, double cwnd, long long now)
+    cdef double _prior_k
+    cdef double _prior_origin
+    cdef double _prior_w_est
+    cdef double _prior_w_prior
+    cpdef on_timeout(self, long long flight, long long now, bint first)
+    cpdef on_idle(self, long long idle, long long rto)
+    cpdef undo(self, long long now)
+    cdef object _observe(self, long long rtt, long long una, long long nxt, long long now)
+    cdef long long _slow_start(self, long long acked) except -1
+    @cython.locals(whole="long long")
+    cdef object _avoid(self, long long acked, long long srtt, long long now)
+    @cython.locals(cwnd=double)
+    cdef object _begin(self, long long now)
+    @cython.locals(cwnd=double, target=double, per=double, reno=double)
+    cdef object _compute(self, long long now)
     @cython.locals(distance=double)
     cdef double _cubic(self, double elapsed) except? -1.0
+    @cython.locals(segments="long long", cwnd=double)
+    cdef long long _reduced(self, long long flight) except -1
+    cdef object _remember(self)

@@ -1,10 +1,22 @@
-"""CUBIC (RFC 9438). Windows in bytes outside, in segments inside the formulas; times in microseconds outside."""
+"""CUBIC (RFC 9438). Windows in bytes outside, in segments inside the formulas; times in microseconds outside.
 
+Where the RFC leaves a choice, it is Linux's: ssthresh comes from cwnd, whose use is validated (usage.py); the window
+aimed at is that of one smallest round trip from now, which is never more than the RFC's (smoothed) one; the rate of
+growth is computed anew when cwnd has changed or after a while, not for every acknowledgement; cwnd grows by whole
+segments; and as long as no congestion is known, it grows by a twentieth per round trip at least.
+"""
+
+from chimney.tcp.config import UNSET_SSTHRESH
 from chimney.tcp.congestion import CongestionControl
+from chimney.tcp.hystart import SlowStartExit
 
+_UNSET = UNSET_SSTHRESH
 _C = 0.4
 _BETA = 0.7
 _ALPHA = 3.0 * (1.0 - _BETA) / (1.0 + _BETA)
+_CADENCE = 31_250
+_UNKNOWN_MAX = 20
+_LEAST_PER_SEGMENT = 2
 
 
 class Cubic(CongestionControl):
@@ -13,76 +25,142 @@ class Cubic(CongestionControl):
     Overridden methods are called by the name of the class: compiled methods have no super().
     """
 
-    def __init__(self, cwnd: int, ssthresh: int, mss: int, max_cwnd: int) -> None:
-        super().__init__(cwnd, ssthresh, mss, max_cwnd)
+    def __init__(self, cwnd: int, ssthresh: int, mss: int, max_cwnd: int, leaving: SlowStartExit) -> None:
+        CongestionControl.__init__(self, cwnd, ssthresh, mss, max_cwnd)
+        self.leaving = leaving
+        self.min_rtt = 0
         self._epoch = -1
         self._w_max = 0.0
         self._k = 0.0
+        self._origin = 0.0
         self._w_est = 0.0
         self._w_prior = 0.0
-        self._credit = 0.0
+        self._acked = 0
+        self._credit = 0
+        self._per_segment = 0
+        self._computed_at = 0
+        self._computed_for = 0
+        self._prior_epoch = -1
         self._prior_w_max = 0.0
+        self._prior_k = 0.0
+        self._prior_origin = 0.0
+        self._prior_w_est = 0.0
+        self._prior_w_prior = 0.0
 
     def on_timeout(self, flight: int, now: int, first: bool) -> None:
-        """As the RFC's 4.8: the next congestion avoidance begins at its own cwnd, with K = 0."""
+        """RFC 9438, 4.8: the next congestion avoidance begins at its own cwnd, with K = 0."""
         CongestionControl.on_timeout(self, flight, now, first)
         self._w_max = 0.0
         self._epoch = -1
+        self._credit = 0
+        self.min_rtt = 0
+        self.leaving.reset()
 
-    def on_idle(self, idle: int) -> None:
+    def on_idle(self, idle: int, rto: int) -> None:
         """Time in which nothing was sent does not count (RFC 9438, 5.8)."""
         if self._epoch >= 0:
             self._epoch += idle
-        CongestionControl.on_idle(self, idle)
+        CongestionControl.on_idle(self, idle, rto)
 
-    def undo(self) -> None:
-        """As the RFC's 4.9."""
-        CongestionControl.undo(self)
+    def undo(self, now: int) -> None:
+        """RFC 9438, 4.9.2: as if there had been no congestion; the time since then is not made up for."""
+        CongestionControl.undo(self, now)
+        self._epoch = self._prior_epoch
         self._w_max = self._prior_w_max
-        self._epoch = -1
+        self._k = self._prior_k
+        self._origin = self._prior_origin
+        self._w_est = self._prior_w_est
+        self._w_prior = self._prior_w_prior
+        self._computed_for = 0
 
-    def _avoid(self, acked: int, now: int, srtt: int) -> None:
-        cwnd = self.cwnd / self.mss
+    # Slow start.
+
+    def _observe(self, rtt: int, una: int, nxt: int, now: int) -> None:
+        if rtt >= 0 and (rtt < self.min_rtt or self.min_rtt == 0):
+            self.min_rtt = max(rtt, 1)
+        if self.cwnd < self.ssthresh and (self.ssthresh >= _UNSET or not self.leaving.initial_only):
+            if self.leaving.on_ack(rtt, self.min_rtt, self.cwnd, self.mss, una, nxt, now):
+                self.ssthresh = self.cwnd
+
+    def _slow_start(self, acked: int) -> int:
+        """RFC 9406, 4.2: growth is divided in Conservative Slow Start."""
+        if self.leaving.divisor > 1 and self.ssthresh >= _UNSET:
+            self.cwnd += acked // self.leaving.divisor
+            return 0
+        return CongestionControl._slow_start(self, acked)
+
+    # Congestion avoidance.
+
+    def _avoid(self, acked: int, srtt: int, now: int) -> None:
+        self._acked += acked
         if self._epoch < 0:
-            self._begin(cwnd, now)
-        elapsed = (now - self._epoch) / 1e6
-        # 4.2: the window in one round trip from now, which cwnd approaches during that round trip.
-        target = min(max(self._cubic(elapsed + srtt / 1e6), cwnd), 1.5 * cwnd)
-        segments = acked / self.mss
-        # 4.3: the window that Reno would have.
-        self._w_est += (_ALPHA if self._w_est < self._w_prior else 1.0) * segments / cwnd
-        if self._cubic(elapsed) < self._w_est:
-            grown = self._w_est - cwnd
-        else:
-            grown = (target - cwnd) / cwnd * segments
-        if grown > 0.0:
-            self._credit += grown * self.mss
-            whole = int(self._credit)
-            self._credit -= whole
-            self.cwnd += whole
+            self._begin(now)
+        if self._computed_for != self.cwnd or not 0 <= now - self._computed_at <= _CADENCE:
+            self._compute(now)
+        # Credit from a time when a segment cost more is worth one segment.
+        self._credit = min(self._credit, self._per_segment) + acked
+        if self._credit >= self._per_segment:
+            whole = self._credit // self._per_segment
+            self._credit -= whole * self._per_segment
+            self.cwnd += whole * self.mss
 
-    def _reduced(self, flight: int) -> int:
-        used = min(flight, self.cwnd)
-        cwnd = used / self.mss
-        self._prior_w_max = self._w_max
-        # 4.7: fast convergence.
-        self._w_max = cwnd * (1.0 + _BETA) / 2.0 if cwnd < self._w_max else cwnd
-        self._w_prior = cwnd
-        self._epoch = -1
-        return max(int(used * _BETA), 2 * self.mss)
-
-    def _begin(self, cwnd: float, now: int) -> None:
+    def _begin(self, now: int) -> None:
         """Congestion avoidance starts (4.2)."""
+        cwnd = self.cwnd / self.mss
         self._epoch = now
+        self._computed_for = 0
         self._w_est = cwnd
-        self._credit = 0.0
+        self._acked = min(self._acked, self.cwnd)
         if self._w_max <= cwnd:
-            self._w_max = cwnd
+            self._origin = cwnd
             self._k = 0.0
         else:
+            self._origin = self._w_max
             self._k = ((self._w_max - cwnd) / _C) ** (1.0 / 3.0)
+
+    def _compute(self, now: int) -> None:
+        """How many bytes have to be acknowledged for a segment more, from now on (4.2 to 4.5)."""
+        cwnd = self.cwnd / self.mss
+        self._computed_at = now
+        self._computed_for = self.cwnd
+        if now < self._epoch:
+            self._epoch = now
+        target = self._cubic((now - self._epoch + self.min_rtt) / 1e6)
+        per = cwnd / (target - cwnd) if target > cwnd else 100.0 * cwnd
+        if self._w_max == 0.0 and per > _UNKNOWN_MAX:
+            per = _UNKNOWN_MAX
+        # 4.3: the window that Reno would have, in whole segments.
+        self._w_est += (_ALPHA if self._w_est < self._w_prior else 1.0) * self._acked / self.cwnd
+        self._acked = 0
+        reno = float(int(self._w_est))
+        if reno > cwnd and cwnd / (reno - cwnd) < per:
+            per = cwnd / (reno - cwnd)
+        # 4.2: the target is bounded by one and a half cwnd.
+        self._per_segment = int(max(per, _LEAST_PER_SEGMENT) * self.mss)
 
     def _cubic(self, elapsed: float) -> float:
         """W_cubic (4.2, figure 1), in segments, `elapsed` seconds after the start."""
         distance = elapsed - self._k
-        return _C * distance * distance * distance + self._w_max
+        return _C * distance * distance * distance + self._origin
+
+    # Congestion.
+
+    def _reduced(self, flight: int) -> int:
+        """4.6 and 4.7, in whole segments."""
+        segments = self.cwnd // self.mss
+        cwnd = float(segments)
+        # Fast convergence: a flow that lost before it was back where it had been makes room.
+        self._w_max = cwnd * (1.0 + _BETA) / 2.0 if cwnd < self._w_max else cwnd
+        self._w_prior = cwnd
+        self._epoch = -1
+        self._credit = 0
+        return max(segments * 7 // 10 * self.mss, self._least())
+
+    def _remember(self) -> None:
+        CongestionControl._remember(self)
+        self._prior_epoch = self._epoch
+        self._prior_w_max = self._w_max
+        self._prior_k = self._k
+        self._prior_origin = self._origin
+        self._prior_w_est = self._w_est
+        self._prior_w_prior = self._w_prior

@@ -82,7 +82,7 @@ cdef class Sender:
     @cython.locals(count="long long", before="long long")
     cpdef bint on_timer(self, long long now) except -1
     cdef object _go_back(self)
-    cdef object _undo(self)
+    cdef object _undo(self, long long now)
 
     @cython.locals(segment=Segment)
     cpdef Segment next_segment(self, long long now)

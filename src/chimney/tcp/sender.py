@@ -4,9 +4,8 @@ Positions: una <= nxt <= max. Normally nxt is max; it is below where bytes have 
 time-out, a hand-over, or a closed window. The FIN takes one position after the last byte of the queue.
 """
 
+from chimney.tcp.algorithms import congestion_control
 from chimney.tcp.config import Config, Tcb
-from chimney.tcp.congestion import CongestionControl, Reno
-from chimney.tcp.cubic import Cubic
 from chimney.tcp.recovery import Recovery
 from chimney.tcp.rtt import RttEstimator
 from chimney.tcp.segment import Segment
@@ -53,8 +52,7 @@ class Sender:
         self.queue = SendQueue()
         self.fin_length = 1 if tcb.state in FIN_IS_QUEUED else 0
 
-        algorithm = Reno if config.congestion == "reno" else Cubic
-        self.congestion: CongestionControl = algorithm(tcb.cwnd, tcb.ssthresh, self.mss, config.max_cwnd)
+        self.congestion = congestion_control(config, tcb, self.mss)
         self.recovery = Recovery(
             config.sack, config.dupack_threshold, self.mss, config.max_sack_blocks, min(tcb.dup_ack_count, 255)
         )
@@ -150,7 +148,7 @@ class Sender:
                 newly = board.update(segment.sack_blocks, add(self.base_seq, self.una), self.una, self.max)
                 duplicate = board.duplicate_reported
                 if duplicate > 0 and self.undo.is_proved_by_duplicate(board.duplicate_start, duplicate):
-                    self._undo()
+                    self._undo(now)
         elif self.is_duplicate(segment, ack):
             newly = 1
         if ack > self.una:
@@ -183,14 +181,14 @@ class Sender:
             self._on_tail_acked(ack, flight, now)
         self.recovery.on_advance(ack, self.nxt, acked)
         if self.undo.is_proved_by_echo(segment):
-            self._undo()
+            self._undo(now)
             # What had been under way still is; what was to be sent again even before that has not been.
             self.nxt = max(self.nxt, self._reacted_at)
             self.recovery.reset()
         congestion = self.congestion
         if self.recovery.phase != _FAST:
             limited = self._cwnd_limited or (congestion.cwnd < congestion.ssthresh and flight * 2 >= congestion.cwnd)
-            congestion.on_ack(acked, limited, now, self.rtt.srtt)
+            congestion.on_ack(acked, limited, -1, self.rtt.srtt, self.una, self.nxt, now)
         if self.persisting:
             return
         self.timer.progress()
@@ -242,7 +240,8 @@ class Sender:
         """RFC 6675, 5, step 4; RFC 6582, 3.2, step 2."""
         self.statistics.fast_retransmits += 1
         self._reacted_at = self.nxt
-        self.congestion.on_loss(self.nxt - self.una, now)
+        self.congestion.on_congestion(self.nxt - self.una, now)
+        self.congestion.end_recovery()
         self.recovery.enter(self.una, self.nxt, self.max)
         self._timed_end = -1
         self.tail.stop()
@@ -286,10 +285,10 @@ class Sender:
         self.timer.stop()
         self.tail.stop()
 
-    def _undo(self) -> None:
+    def _undo(self, now: int) -> None:
         """Nothing had been lost."""
         self.statistics.spurious_recoveries += 1
-        self.congestion.undo()
+        self.congestion.undo(now)
         if self.undo.is_fast:
             self.recovery.on_reordering()
 
@@ -358,7 +357,7 @@ class Sender:
                 return None
             return self._send(start, 0, now)
         if self.una == self.max and now - self.last_sent > self.rtt.rto():
-            self.congestion.on_idle(now - self.last_sent)
+            self.congestion.on_idle(now - self.last_sent, self.rtt.rto())
             self.last_sent = now
         room = self.congestion.cwnd - self.recovery.in_flight(self.una, start)
         self._cwnd_limited = room < min(data, window)
@@ -473,7 +472,8 @@ class Sender:
             return
         tail.end = -1
         if tail.repeated and not duplicate:
-            self.congestion.on_loss(flight, now)
+            self.congestion.on_congestion(flight, now)
+            self.congestion.end_recovery()
 
     # The closed window.
 

@@ -1,0 +1,65 @@
+"""Pacing: a window is spread over its round trip instead of leaving in one burst. Bytes, and times in microseconds.
+
+The rate is twice cwnd per round trip in slow start, so that doubling is not held up, and 1.2 times cwnd per round
+trip afterwards. What leaves together is what the rate gives in a millisecond, so that trains stay long and a fast path
+is not paced at all: there a window is but a few of them.
+"""
+
+_NEVER = 2**62
+_QUANTUM = 1_000
+_LEAST_SEGMENTS = 2
+_UNPACED_SEGMENTS = 10
+_SLOW_START_PERCENT = 200
+_AVOIDANCE_PERCENT = 120
+_MAX_RATE = 2**40
+
+
+class Pacer:
+    """deadline: when what is held may leave; never if nothing is.
+
+    rate: bytes a second, 0 while no round trip is known or where pacing is off: nothing is held then.
+    """
+
+    def __init__(self, enabled: bool, mss: int) -> None:
+        self.enabled = enabled
+        self.mss = mss
+        self.rate = 0
+        self.deadline = _NEVER
+        self._free_at = -1
+        self._unpaced = _UNPACED_SEGMENTS * mss
+
+    def update(self, cwnd: int, srtt: int, in_slow_start: bool) -> None:
+        """cwnd or the round trip has changed."""
+        if self.enabled and srtt > 0:
+            percent = _SLOW_START_PERCENT if in_slow_start else _AVOIDANCE_PERCENT
+            self.rate = min(min(cwnd, _MAX_RATE) * percent * 10_000 // srtt, _MAX_RATE) + 1
+
+    def is_held(self, now: int) -> bool:
+        """Whether nothing may leave now; then `deadline` is when."""
+        if self.rate == 0 or self._free_at <= now:
+            self.deadline = _NEVER
+            return False
+        if self.deadline == _NEVER and self._free_at - now <= _QUANTUM:
+            return False
+        self.deadline = self._free_at
+        return True
+
+    def allowance(self, now: int) -> int:
+        """How many bytes may leave in one train: a millisecond's worth, but two segments at least."""
+        if self.rate == 0 or self._unpaced > 0:
+            return _NEVER
+        return max(self.rate * _QUANTUM // 1_000_000, _LEAST_SEGMENTS * self.mss)
+
+    def sent(self, count: int, now: int) -> None:
+        """`count` bytes leave. They take their time, less what they come late, up to half of it."""
+        if self.rate == 0:
+            return
+        if self._unpaced > 0:
+            self._unpaced -= count
+            return
+        cost = count * 1_000_000 // self.rate
+        if self._free_at < now:
+            if self._free_at >= 0:
+                cost -= min(cost // 2, now - self._free_at)
+            self._free_at = now
+        self._free_at += cost

@@ -1,0 +1,18 @@
+cimport cython
+
+from chimney.tcp.congestion cimport CongestionControl
+
+cdef class CwndUsage:
+    cdef public CongestionControl congestion
+    cdef public bint restarts
+    cdef public long long last_sent
+    cdef bint _limited
+    cdef long long _most
+    cdef long long _window_end
+    cdef long long _used
+    cdef long long _full_at
+    @cython.locals(congestion=CongestionControl)
+    cpdef bint is_limited(self) except -1
+    cpdef starts(self, long long rto, long long now)
+    @cython.locals(flight="long long")
+    cpdef sent(self, long long una, long long nxt, bint limited, long long rto, long long now)
