@@ -37,7 +37,7 @@ def state():
         snd_wl1=0xFFFFFFE0,
         snd_wnd=65535,
         max_window=65535,
-        rcv_wnd=60000,
+        rcv_wnd=0xF0 + 60160,
         rcv_wup=0xFFFFFF00,
         window_scaling=True,
         snd_wscale=7,
@@ -69,7 +69,7 @@ def test_down(state, sock):
     assert taken.cached.flags == TcpCachedFlags.NAGLING_ENABLED
     assert taken.cached.initial_rcv_wnd == 1 << 20
     # From RCV.NXT to the right edge that was advertised last, over the wrap.
-    assert delegated.rcv_wnd == (0xFFFFFF00 + 60000 - 0xFFFFFFF0) & 0xFFFFFFFF
+    assert delegated.rcv_wnd == 60160
     # Anything in the queue may have been sent.
     assert (delegated.snd_nxt, delegated.snd_max) == (0x100, 0x300)
     assert delegated.c_wnd == 14480 and delegated.ss_thresh == 0x7FFFFFFF
@@ -104,8 +104,16 @@ def test_the_window_offered_is_what_the_peer_can_be_told(state, sock, scaled):
 
 
 def test_a_window_that_was_offered_is_not_taken_back(state, sock):
-    state.rcv_wup, state.rcv_wnd = state.rcv_nxt, 5_000_000
-    assert convert.taken(state, sock, 1 << 20, NOW).cached.initial_rcv_wnd == 5_000_000 + len(b"unread")
+    state.rcv_wup, state.rcv_wnd = state.rcv_nxt, 5_000_000 - 5_000_000 % 256
+    assert convert.taken(state, sock, 1 << 20, NOW).cached.initial_rcv_wnd == state.rcv_wnd + len(b"unread")
+
+
+@pytest.mark.parametrize(("scaled", "window"), [(True, 256), (False, 25)])
+def test_the_window_is_what_an_acknowledgement_that_follows_can_say(state, sock, scaled, window):
+    """Of a delayed one, that leaves when the state has been read: rounded up to a unit of the scale, as Linux does."""
+    state.window_scaling = scaled
+    state.rcv_wup, state.rcv_wnd = state.rcv_nxt - 1000, 1025
+    assert convert.taken(state, sock, 1 << 20, NOW).delegated.rcv_wnd == window
 
 
 def test_a_buffer_that_the_application_chose_bounds_the_window(state, sock):

@@ -246,3 +246,10 @@ def test_a_hand_over_loses_what_is_out_of_order(rig):
     rig.clock.advance(2 * MS)
     rig.says(0, 0, ack=1000)
     assert not rig.after(LATE)
+
+
+def test_a_window_that_closes_counts_even_if_it_was_overtaken(rig):
+    rig.application.posted = 500
+    rig.hears(0, 0, ack=0, window=2500)
+    rig.hears(0, 0, ack=0, window=0)
+    assert not rig.after(LATE)

@@ -132,7 +132,10 @@ class Promptness:
             return
         if (start >= door.in_order or end > door.in_order) and (start <= limit or limit < 0):
             # Others may not be acceptable: nobody looks at what they say (RFC 9293, 3.10.7.4).
-            if ack > watched.una or start >= watched.newest:
+            if edge == ack >= watched.una and start >= watched.newest:
+                # Of segments of the same number the one that closes the window counts, even if it was overtaken.
+                watched.edge = edge
+            elif ack > watched.una or start >= watched.newest:
                 watched.edge = max(watched.edge, edge)
             watched.newest = max(watched.newest, start)
             if ack > watched.una:

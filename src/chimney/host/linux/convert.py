@@ -133,9 +133,14 @@ def _initial_window(state: KernelState, options: SocketOptions, receive_window: 
 
 
 def _receive_window(state: KernelState) -> int:
-    """From RCV.NXT to the right edge that the peer knows."""
+    """From RCV.NXT to the right edge that the peer knows, or comes to know: what the kernel's timers still acknowledge
+    when this has been read tells the window anew, rounded up to what the scale can say.
+    """
     window = (state.rcv_wup + state.rcv_wnd - state.rcv_nxt) & _MASK
-    return window if window < 1 << 31 else 0
+    if window >= 1 << 31:
+        return 0
+    unit = 1 << (state.rcv_wscale if state.window_scaling else 0)
+    return (window + unit - 1) & ~(unit - 1)
 
 
 def _delegated(state: KernelState, now: int) -> TcpDelegated:

@@ -54,12 +54,15 @@ class Attacks(Checks):
                     # Without data it may stand at the right edge: the window is full of what is still under way.
                     stream.facts["attacks: urgent at the edge"] = True
             if packet.flags & ACK and within:
+                # Also one that comes before the challenge has left.
                 stream.facts.pop("attacks: challenged", None)
+                stream.facts["attacks: good"] = True
 
     def _challenge(self, stream: Stream, packet: Packet, rule: str, within: bool) -> None:
         """The segment may cause a challenge ACK: when it came, and what for."""
         if within:
             stream.facts["attacks: questionable"] = (rule, packet)
+            stream.facts.pop("attacks: good", None)
 
     @segment_out
     def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
@@ -85,8 +88,9 @@ class Attacks(Checks):
 
     def _challenged(self, packet: Packet, stream: Stream, rule: str) -> None:
         """A challenge ACK: for RSTs one until a good segment has come, for SYNs one in three seconds."""
-        last: tuple[str, int] | None = stream.facts.get("attacks: challenged")
-        stream.facts["attacks: challenged"] = (rule, packet.at)
+        last: tuple[str, int] | None = stream.facts.pop("attacks: challenged", None)
+        if "attacks: good" not in stream.facts:
+            stream.facts["attacks: challenged"] = (rule, packet.at)
         stream.facts["attacks: probes from"] = packet.at
         if last is None or last[0] != rule:
             return

@@ -286,7 +286,8 @@ class HostAfterEvents(Checks):
 
     def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
-        self._awaited: dict[int, tuple[ObjectBook, Crossing, str]] = {}
+        # The object, what it was told, since when the host can do something about it, and the rule.
+        self._awaited: dict[int, tuple[ObjectBook, Crossing, int, str]] = {}
 
     @enter(Kind.EVENT, stage=Stage.HANDLER)
     def told(self, crossing: Crossing) -> None:
@@ -294,20 +295,24 @@ class HostAfterEvents(Checks):
         if not crossing.boundary.top or item is None or any(o.kind is Kind.TERMINATE for o in item.operations):
             return
         if crossing.value == TcpOffloadEvent.INDICATE_ABORT:
-            self._awaited[id(item)] = (item, crossing, "event.abort.host")
+            self._awaited[id(item)] = (item, crossing, crossing.at, "event.abort.host")
         elif crossing.value == TcpOffloadEvent.INDICATE_RETRIEVE:
             known = crossing.information in UploadReason._value2member_map_
             if known and UploadReason(crossing.information).mandatory:  # type: ignore[arg-type]
-                self._awaited.setdefault(id(item), (item, crossing, "terminate.on-request"))
+                self._awaited.setdefault(id(item), (item, crossing, crossing.at, "terminate.on-request"))
 
     @enter(Kind.INITIATE_COMPLETE)
     def initiated(self, crossing: Crossing) -> None:
-        """A driver may have asked for a connection on its way down; if that was refused, there is nothing to be had."""
+        """A driver may have asked for a connection on its way down: it can be given back from now on, and if it was
+        refused, there is nothing to be had.
+        """
         operation = crossing.notes
-        if crossing.boundary.top and isinstance(operation, Operation):
-            for item in operation.objects:
-                if item is not None and item.ended:
-                    self._awaited.pop(id(item), None)
+        if not crossing.boundary.top or not isinstance(operation, Operation):
+            return
+        for item in operation.objects:
+            awaited = self._awaited.pop(id(item), None)
+            if item is not None and awaited is not None and not item.ended:
+                self._awaited[id(item)] = (item, awaited[1], crossing.at, awaited[3])
 
     @enter(Kind.TERMINATE)
     def terminated(self, crossing: Crossing) -> None:
@@ -319,12 +324,12 @@ class HostAfterEvents(Checks):
             if awaited is not None:
                 self._came(awaited, crossing.at)
 
-    def _came(self, awaited: tuple[ObjectBook, Crossing, str], now: int) -> None:
-        item, event, rule = awaited
-        late = now - event.ended_at
+    def _came(self, awaited: tuple[ObjectBook, Crossing, int, str], now: int) -> None:
+        item, event, since, rule = awaited
+        late = now - max(event.ended_at, since)
         self.check(rule, late <= _SOON_US, lambda: f"the host terminates the offload {late} us later", event, item)
 
     @finish
     def ended(self) -> None:
-        for item, event, rule in self._awaited.values():
+        for item, event, _, rule in self._awaited.values():
             self.check(rule, False, "the host does not terminate the offload", event, item)

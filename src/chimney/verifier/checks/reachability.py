@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from chimney.ndis.crossing import BlockView, Crossing, Kind, Stage
 from chimney.ndis.state import NeighborCached, NeighborConst, NeighborDelegated
-from chimney.ndis.status import IndicateOffloadEvent, OffloadStateType, Status
+from chimney.ndis.status import IndicateOffloadEvent, OffloadStateType, Status, TcpOffloadEvent
 from chimney.verifier.addressing import neighbor_of
 from chimney.verifier.books import BoundaryBook, Layer, ObjectBook, Operation
 from chimney.verifier.check import Checks, enter, leave, segment
@@ -29,12 +29,14 @@ _UNUSED_US = 1_000_000
 @dataclass(slots=True)
 class Clocks:
     """A neighbor's timestamps as the target must have them, in microseconds: the host's last confirmation, and the
-    target's, which is not before ``surely`` and not after ``perhaps``.
+    target's, which is not before ``surely`` and not after ``perhaps``. ``before``: what was sure before anything came
+    that the target may not have looked at yet.
     """
 
     host: int
     surely: int
     perhaps: int
+    before: int
 
 
 class Reachability(Checks):
@@ -69,7 +71,8 @@ class Reachability(Checks):
             hrd = view.cached.host_reachability_delta if isinstance(view.cached, NeighborCached) else 0
             nrd = view.delegated.nic_reachability_delta if isinstance(view.delegated, NeighborDelegated) else 0
             since = operation.call.at
-            item.facts["reachability: clocks"] = Clocks(since - int(hrd * tick), since - int(nrd * tick), crossing.at)
+            surely = since - int(nrd * tick)
+            item.facts["reachability: clocks"] = Clocks(since - int(hrd * tick), surely, crossing.at, surely)
 
     @enter(Kind.UPDATE_COMPLETE)
     def updated(self, crossing: Crossing) -> None:
@@ -104,9 +107,20 @@ class Reachability(Checks):
         if packet.incoming:
             clocks.perhaps = packet.at
             if self._is_progress(stream) and item.initiate_returned:
+                if packet.at - clocks.surely > _SLACK_US:
+                    clocks.before = clocks.surely
                 clocks.surely = packet.at
         elif item.offloaded:
             self._sent(packet, item, neighbor, clocks)
+
+    @enter(Kind.EVENT)
+    def given_up(self, crossing: Crossing) -> None:
+        """The target wants a connection uploaded: what has come last is not processed any more, for want of memory."""
+        if crossing.boundary.bottom and crossing.value == TcpOffloadEvent.INDICATE_RETRIEVE:
+            neighbor = neighbor_of(self.books.object(crossing))
+            clocks: Clocks | None = None if neighbor is None else neighbor.facts.get("reachability: clocks")
+            if clocks is not None:
+                clocks.surely = clocks.before
 
     def _is_progress(self, stream: Stream) -> bool:
         """Whether what has been received in sequence, or acknowledged, has grown since this was asked last."""
