@@ -325,7 +325,7 @@ class Stack:
         for connection in self._connections.values():
             # One that is on its way down comes back, too, when it has arrived.
             if connection.owner in (Owner.TARGET, Owner.OFFLOADING) and connection.adapter is adapter:
-                connection.upload_soon(None)
+                connection.upload_soon()
 
     def _arm(self) -> None:
         """Be woken when there is something to do: frames, room to send them, a driver's turn, or a deadline."""

@@ -170,7 +170,7 @@ def test_segments_that_come_during_the_initiate_are_forwarded(stack, connection)
     segment = KeptSegment(FLOW, packet, 20)
 
     def arrive():
-        connection.keep(segment)
+        connection.hand_over.keep(segment)
         assert connection.owner is Owner.OFFLOADING and not stack.target.forwards
         stack.during_poll.append(lambda: stack.target.complete_initiate(Status.SUCCESS))
 
@@ -240,7 +240,7 @@ def test_what_the_kernel_does_not_take_goes_on_in_the_target(stack, connection):
 
 def test_what_came_during_a_terminate_is_not_forwarded_to_the_target(stack, connection):
     connection.offload()
-    connection.keep(KeptSegment(FLOW, bytes([0x45]) + bytes(39), 20))
+    connection.hand_over.keep(KeptSegment(FLOW, bytes([0x45]) + bytes(39), 20))
     stack.kernel.failures = [UploadFailed("the interface is down")]
     stack.target.final = {"snd_una": ISS, "snd_max": ISS}
     with pytest.raises(UploadFailed, match="down"):

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import tests.sim.deliberate_bugs_below  # noqa: F401
-from chimney.host import connection as switch
+from chimney.host import hand_over
 from chimney.host.chimney_path import ChimneyPath
 from chimney.host.connection import Connection, Owner
+from chimney.host.hand_over import HandOver
 from chimney.host.kernel_path import KernelPath
 from chimney.host.linux import convert
 from chimney.host.linux.dump import TcpState
@@ -49,7 +50,7 @@ def forwards_out_of_order(patch):
 def forgets_the_second_receive(patch):
     """Of several pending receives only the oldest moves (and those behind the second): the second never completes."""
 
-    @patch(Connection, "_post_everything")
+    @patch(Connection, "post_everything")
     def post_everything(original, self):
         second = self.receives[1] if len(self.receives) > 1 else None
         if second is not None:
@@ -63,7 +64,7 @@ def forgets_the_second_receive(patch):
 def forgets_the_fin_behind_sends(patch):
     """A shutdown that waits behind sends is not posted with them."""
 
-    @patch(Connection, "_post_everything")
+    @patch(Connection, "post_everything")
     def post_everything(original, self):
         request = self.shutdown_request
         if self.sends:
@@ -191,13 +192,13 @@ def placeholder_answers(patch):
 @bug("host, upload")
 def counts_the_fin_as_a_byte(patch):
     """Of what is in flight in CLOSING, the last position is taken for a byte, and not for the FIN."""
-    patch.set(switch, "_FIN_IN_FLIGHT", switch._FIN_IN_FLIGHT - {TcpConnectionState.CLOSING})
+    patch.set(hand_over, "_FIN_IN_FLIGHT", hand_over._FIN_IN_FLIGHT - {TcpConnectionState.CLOSING})
 
 
 @bug("host, upload")
 def injects_repeats(patch):
     """Segments that say the same, kept one after the other, are all injected: a peer that has gone answers with RST."""
-    patch.set(switch, "without_repeats", lambda segments: segments)
+    patch.set(hand_over, "without_repeats", lambda segments: segments)
 
 
 @bug("host, upload")
@@ -223,9 +224,9 @@ def forgets_what_came_last(patch):
 def stops_listening_too_early(patch):
     """The tap's filter is taken away before the kernel's socket hears again (kubevirt/enhancements#20)."""
 
-    @patch(Connection, "_give_back")
+    @patch(HandOver, "_give_back")
     def give_back(original, self, given):
-        self._adapter.unwatch(self._plan.flow)
+        self.adapter.unwatch(self.plan.flow)
         original(self, given)
 
 
@@ -244,11 +245,11 @@ def empties_the_partly_filled_receive(patch):
 def completes_sends_out_of_order(patch):
     """A send that is given to the kernel with an upload goes to the end of the queue."""
 
-    @patch(Connection, "_mark_sent")
+    @patch(HandOver, "_mark_sent")
     def mark_sent(original, self, count):
         original(self, count)
         if count:
-            self.sends.rotate(-1)
+            self._connection.sends.rotate(-1)
 
 
 @bug("host, upload")

@@ -232,12 +232,12 @@ class ChimneyPath:
     def _given_back(self, nbl: NetBufferList) -> None:
         """The request is the kernel's to go on with; some driver may have had no memory for it, and wants it there."""
         if nbl.status == _REQUEST_UPLOAD:
-            self.connection.upload_soon(UploadReason.UPLOAD_REQUESTED)
+            self.connection.upload_soon()
 
     def forward_complete(self, segment: KeptSegment, nbl: NetBufferList) -> None:
         """A forwarded segment came back; one that the target did not process is the host's (forward.complete.host)."""
         if nbl.status == Status.UPLOAD_IN_PROGRESS:
-            self.connection.keep(segment)
+            self.connection.hand_over.keep(segment)
 
     def receive_indicate(self, nbl: NetBufferList) -> tuple[int, int]:
         """Data without a request: it stays with the target until the application posts one."""
@@ -249,14 +249,13 @@ class ChimneyPath:
             self.peer_closed = True
         elif event_type == _ABORT:
             self.reset = True
-            self.connection.upload_soon(None)
+            self.connection.upload_soon()
         elif event_type == _BACKLOG:
             self.backlog = information
             self.connection.feed_soon()
         elif event_type == _RETRIEVE:
-            reason = UploadReason(information)
-            if reason.mandatory:
-                self.connection.upload_soon(reason)
+            if UploadReason(information).mandatory:
+                self.connection.upload_soon()
 
 
 def blank_delegated() -> TcpDelegated:

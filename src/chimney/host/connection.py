@@ -9,35 +9,17 @@ from __future__ import annotations
 import socket
 from collections import deque
 from dataclasses import dataclass, field
-from enum import Enum
 
 from chimney.host.chimney_path import ChimneyPath
-from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
-from chimney.host.kernel import GivenState, KernelSide, Plan, TakenState
+from chimney.host.errors import ChimneyError
+from chimney.host.hand_over import HandOver, Owner
+from chimney.host.kernel import KernelSide
 from chimney.host.kernel_path import KernelPath
 from chimney.host.requests import Callback, ReceiveRequest, Request, SendRequest, ShutdownRequest
-from chimney.host.segments import KeptSegment, without_repeats
 from chimney.host.services import Adapter, Services
-from chimney.ndis.state import TcpDelegated
-from chimney.ndis.status import DisconnectFlags, Status, TcpConnectionState, UploadReason
+from chimney.ndis.status import DisconnectFlags
 
-_MASK = 0xFFFFFFFF
-# Kept segments are bounded: what is beyond, the peer sends again.
-_KEPT_LIMIT = 4096
-# A terminate that fails for want of memory is asked for again, in a turn of its own each time.
-_TERMINATES = 100
-_FIN_IN_FLIGHT = frozenset({TcpConnectionState.FIN_WAIT_1, TcpConnectionState.CLOSING, TcpConnectionState.LAST_ACK})
-_FIN_SENT = _FIN_IN_FLIGHT | {TcpConnectionState.FIN_WAIT_2, TcpConnectionState.TIME_WAIT, TcpConnectionState.CLOSED}
-
-
-class Owner(Enum):
-    """Who owns the connection now."""
-
-    KERNEL = "kernel"
-    OFFLOADING = "offloading"
-    TARGET = "target"
-    UPLOADING = "uploading"
-    APPLICATION = "application"
+__all__ = ["Connection", "ConnectionInfo", "Owner"]
 
 
 @dataclass(slots=True)
@@ -71,24 +53,21 @@ class Connection:
         self.sends: deque[SendRequest] = deque()
         self.receives: deque[ReceiveRequest] = deque()
         self.shutdown_request: Request | None = None
-        self._abort_request: Request | None = None
+        self.abort_request: Request | None = None
         self.error: OSError | None = None
         self.fin_queued = False
         self.hand_over_error: ChimneyError | None = None
         self.chimney: ChimneyPath | None = None
         self.services = services
         self._kernel = kernel
-        self._kernel_path = KernelPath(self, kernel)
-        self._adapter: Adapter | None = None
-        self._plan: Plan | None = None
-        self._taken: TakenState | None = None
-        self._kept: list[KeptSegment] = []
+        self.kernel_path = KernelPath(self, kernel)
+        self.hand_over = HandOver(self, services, kernel)
         # Sends that the target need not have yet, and whether the shutdown waits behind them (send.backlog.hint).
         self._later: deque[SendRequest] = deque()
         self._shutdown_waits = False
         self._feeding = False
-        self._info = ConnectionInfo(Owner.KERNEL.value)
-        self._carried_before = (0, 0)
+        self.figures = ConnectionInfo(Owner.KERNEL.value)
+        self.carried_before = (0, 0)
 
     def __repr__(self) -> str:
         return f"<Connection fd={self.socket.fileno()} with {self.owner.value}>"
@@ -101,7 +80,7 @@ class Connection:
     @property
     def adapter(self) -> Adapter | None:
         """Where the connection was offloaded last; None if it never was."""
-        return self._adapter
+        return self.hand_over.adapter
 
     # Requests
 
@@ -119,14 +98,15 @@ class Connection:
         if self.error is not None:
             self._fail_soon()
         elif self.owner is Owner.TARGET:
-            assert self.chimney is not None and self._adapter is not None
+            adapter = self.hand_over.adapter
+            assert self.chimney is not None and adapter is not None
             if self._later or self.chimney.has_enough:
                 self._later.append(request)
             else:
                 self.chimney.post_send(request)
-                self.services.flush_soon(self._adapter)
+                self.services.flush_soon(adapter)
         elif self.owner is Owner.KERNEL:
-            self.services.wake(self._kernel_path.run)
+            self.services.wake(self.kernel_path.run)
         return request
 
     def post_receive(
@@ -146,11 +126,12 @@ class Connection:
         if self.error is not None:
             self._fail_soon()
         elif self.owner is Owner.TARGET:
-            assert self.chimney is not None and self._adapter is not None
+            adapter = self.hand_over.adapter
+            assert self.chimney is not None and adapter is not None
             self.chimney.post_receive(request)
-            self.services.flush_soon(self._adapter)
+            self.services.flush_soon(adapter)
         elif self.owner is Owner.KERNEL:
-            self.services.wake(self._kernel_path.run)
+            self.services.wake(self.kernel_path.run)
         return request
 
     def shutdown(self, callback: Callback | None = None) -> Request:
@@ -162,14 +143,14 @@ class Connection:
         if self.error is not None:
             self._fail_soon()
         elif self.owner is Owner.TARGET:
-            assert self.chimney is not None and self._adapter is not None
+            assert self.chimney is not None and self.adapter is not None
             if self._later:
                 self._shutdown_waits = True
             else:
                 self.chimney.post_disconnect(request, DisconnectFlags.GRACEFUL_CLOSE)
-                self.services.flush_soon(self._adapter)
+                self.services.flush_soon(self.adapter)
         elif self.owner is Owner.KERNEL:
-            self.services.wake(self._kernel_path.run)
+            self.services.wake(self.kernel_path.run)
         return request
 
     def abort(self) -> None:
@@ -184,10 +165,10 @@ class Connection:
     def _abort(self) -> None:
         if self.owner is Owner.TARGET:
             assert self.chimney is not None
-            self._abort_request = ShutdownRequest(self, memoryview(b""), None)
-            self.chimney.post_disconnect(self._abort_request, DisconnectFlags.ABORTIVE_CLOSE)
+            self.abort_request = ShutdownRequest(self, memoryview(b""), None)
+            self.chimney.post_disconnect(self.abort_request, DisconnectFlags.ABORTIVE_CLOSE)
             try:
-                self._upload()
+                self.hand_over.upload()
             finally:
                 self.fail(_aborted())
         elif self.owner is Owner.KERNEL:
@@ -201,9 +182,9 @@ class Connection:
     def _fail_soon(self) -> None:
         """A request was posted on a connection that has failed: it ends behind those before it."""
         if self.owner is Owner.TARGET:
-            self.upload_soon(None)
+            self.upload_soon()
         else:
-            self.services.wake(self._kernel_path.run)
+            self.services.wake(self.kernel_path.run)
 
     # Completions, from either path
 
@@ -230,7 +211,7 @@ class Connection:
 
     def reset_error(self) -> OSError:
         """What requests end with whose connection was reset in the chimney."""
-        if self._abort_request is not None:
+        if self.abort_request is not None:
             return _aborted()
         return ConnectionResetError("the peer reset the connection while it was offloaded")
 
@@ -258,7 +239,7 @@ class Connection:
         out at the end of the poll under way, and a refusal is kept in ``hand_over_error``.
         """
         self._check_open("offload")
-        self.services.hand_over(self, self._offload)
+        self.services.hand_over(self, self.hand_over.offload)
 
     def upload(self) -> None:
         """Move the connection back into the kernel, with everything posted. No-op if it is there already.
@@ -267,83 +248,14 @@ class Connection:
         callback, it is carried out at the end of the poll under way, and a failure is kept in ``hand_over_error``.
         """
         self._check_open("upload")
-        self.services.hand_over(self, self._upload)
+        self.services.hand_over(self, self.hand_over.upload)
 
-    def upload_soon(self, reason: UploadReason | None) -> None:
-        """The target asked for the upload (None: because the peer has reset the connection)."""
-        self.services.hand_over_soon(self, self._upload)
+    def upload_soon(self) -> None:
+        """The target asked for the upload, or the peer has reset the connection."""
+        self.services.hand_over_soon(self, self.hand_over.upload)
 
-    def keep(self, segment: KeptSegment) -> None:
-        """A segment that reached the host while a hand-over is under way."""
-        if len(self._kept) < _KEPT_LIMIT:
-            self._kept.append(segment)
-
-    def _offload(self) -> None:
-        if self.owner is not Owner.KERNEL:
-            return
-        if self.error is not None:
-            raise NotOffloadable(f"{self!r} has failed ({self.error}): there is nothing left to offload")
-        self._kernel_path.finish_sends()
-        plan = self._kernel.prepare()
-        adapter = self.services.adapter(plan.device)
-        adapter.watch(plan.flow)
-        started = self.services.clock()
-        self._kernel_path.stop()
-        try:
-            taken = self._kernel.take(plan)
-        except NotOffloadable:
-            adapter.unwatch(plan.flow)
-            self._resume_kernel_path()
-            raise
-        self.owner, self._plan, self._adapter, self._taken = Owner.OFFLOADING, plan, adapter, taken
-        self._count_kernel_stretch(taken.carried)
-        adapter.edge.keepers[plan.flow] = self.keep
-        chained = [SendRequest(self, view, None) for view in taken.send_data]
-        self.sends.extendleft(reversed(chained))
-        status = self._initiate(taken, chained)
-        if status != Status.SUCCESS:
-            self._undo(taken, chained, status)
-        self._enter_target()
-        self._info.offloads += 1
-        self._info.offload_seconds.append((self.services.clock() - started) / 1e6)
-        adapter.flush()
-
-    def _initiate(self, taken: TakenState, chained: list[SendRequest]) -> Status:
-        """Offload the connection's state; returns what became of its TCP block."""
-        assert self._adapter is not None and self._plan is not None
-        plan, edge = self._plan, self._adapter.edge
-        path = edge.objects.path(plan.neighbor, plan.neighbor_mac, plan.path, plan.path_mtu)
-        self.chimney = ChimneyPath(self, edge, path)
-        self.chimney.initiate(taken, chained)
-        self._adapter.flush()
-        while self.chimney.initiated is None:
-            self.services.turn(None)
-        if self.chimney.left_over:
-            # It stays below if this fails, too, and the next connection that needs it finds it there.
-            self._terminate()
-        return self.chimney.initiated
-
-    def _enter_target(self) -> None:
-        """The initiate has succeeded: what was posted goes down, and so do the segments kept meanwhile."""
-        assert self.chimney is not None and self._adapter is not None and self._plan is not None
-        del self._adapter.edge.keepers[self._plan.flow]
-        self.owner = Owner.TARGET
-        self._post_everything()
-        kept, self._kept = self._kept, []
-        self.chimney.forward(kept)
-
-    def _undo(self, taken: TakenState, chained: list[SendRequest], status: Status) -> None:
-        """The target refused: nothing has moved (9.2, step 13)."""
-        for request in chained:
-            request.net_buffer_list = None
-        try:
-            self._give_back(GivenState(taken.delegated, unread=taken.unread))
-        except UploadFailed as error:
-            self._lost(error)
-            raise
-        raise NotOffloadable(f"the target refused {self!r}: {status.name}. It goes on in the kernel")
-
-    def _post_everything(self) -> None:
+    def post_everything(self) -> None:
+        """The target has the connection: what the kernel has not done is its to do."""
         assert self.chimney is not None
         self._later.extend(send for send in self.sends if send.net_buffer_list is None)
         self._post_later()
@@ -367,12 +279,12 @@ class Connection:
     def _feed(self) -> bool:
         self._feeding = False
         if self.owner is Owner.TARGET and self._later and self.error is None:
-            assert self.chimney is not None and self._adapter is not None
+            assert self.chimney is not None and self.adapter is not None
             self._post_later()
             if self._shutdown_waits and not self._later and self.shutdown_request is not None:
                 self._shutdown_waits = False
                 self.chimney.post_disconnect(self.shutdown_request, DisconnectFlags.GRACEFUL_CLOSE)
-            self.services.flush_soon(self._adapter)
+            self.services.flush_soon(self.adapter)
         return False
 
     def _post_later(self) -> None:
@@ -383,155 +295,23 @@ class Connection:
             if not request.done:
                 self.chimney.post_send(request)
 
-    def _upload(self) -> None:
-        if self.owner is not Owner.TARGET:
-            return
-        assert self.chimney is not None and self._adapter is not None and self._plan is not None
-        self._adapter.drain()
-        started = self.services.clock()
-        retransmits = self._adapter.retransmitted(self._plan.flow)
-        self.owner = Owner.UPLOADING
+    def forget_later(self) -> None:
+        """The target is to give the connection back: what it has not got yet it will not get."""
         self._later.clear()
         self._shutdown_waits = False
-        self._adapter.edge.keepers[self._plan.flow] = self.keep
-        if not self._terminate():
-            self._enter_target()
-            self.services.flush_soon(self._adapter)
-            raise UploadFailed(f"the drivers below do not give {self!r} back: it goes on there; try again later")
-        self._info.retransmits += retransmits
-        assert self.chimney.terminated is not None
-        delegated = self.chimney.terminated.delegated
-        assert isinstance(delegated, TcpDelegated)
-        aborted = self._abort_request is not None and self._abort_request.done
-        given = GivenState(delegated, unread=self.chimney.take_buffered(), reset=aborted or self._was_reset(delegated))
-        self._info.bytes_sent_target += self.chimney.bytes_sent
-        self._info.bytes_received_target += self.chimney.bytes_received
-        try:
-            self._give_back(given)
-        except UploadFailed as error:
-            self._offload_again(given, error)
-            raise
-        if self._abort_request is not None and not aborted:
-            # The target had no time for its RST (disconnect.host.no-reissue): the kernel sends it.
-            self._kernel.abort()
-        self._info.uploads += 1
-        self._info.upload_seconds.append((self.services.clock() - started) / 1e6)
-
-    def _was_reset(self, delegated: TcpDelegated) -> bool:
-        """Whether the connection has ended without both of its streams having come to their ends; asked when the
-        target's buffered data has been taken.
-        """
-        assert self.chimney is not None
-        if delegated.state is not TcpConnectionState.CLOSED:
-            return self.chimney.reset
-        shut = self.shutdown_request is not None and self.shutdown_request.done
-        return self.chimney.reset or not (shut and self.chimney.has_all(delegated))
-
-    def _terminate(self) -> bool:
-        """Have the state given back; False if that fails again and again."""
-        assert self.chimney is not None and self._adapter is not None
-        for _ in range(_TERMINATES):
-            self.chimney.terminate()
-            self._adapter.flush()
-            while self.chimney.terminating:
-                self.services.turn(None)
-            if self.chimney.terminated is not None:
-                return True
-            # A driver that lacks memory has passed nothing down (A24); a target whose hardware has failed keeps the
-            # requests until it is asked once more (A6).
-            self.services.turn(0.0)
-        return False
-
-    def _give_back(self, given: GivenState) -> None:
-        """Terminate has completed, or the initiate failed: the kernel's from here on. Raises UploadFailed."""
-        assert self._adapter is not None and self._plan is not None
-        if given.delegated.state is not TcpConnectionState.CLOSED:
-            given.sent = self._sent_part(given.delegated)
-        self._kernel.give_back(given, self._arrived)
-        # The kernel has the FIN, too, and may have got its acknowledgement.
-        self.fin_queued = given.delegated.state in _FIN_SENT and not given.reset
-        self._mark_sent(sum(view.nbytes for view in given.sent))
-        self._carried_before = (0, sum(view.nbytes for view in given.unread))
-        # The last ones came while the kernel's socket opened up again.
-        last = self._arrived()
-        self._leave_adapter()
-        if last:
-            self._kernel.inject(last)
-        if given.reset:
-            self.fail(self.reset_error())
-        self._resume_kernel_path()
-
-    def _leave_adapter(self) -> None:
-        assert self._adapter is not None and self._plan is not None
-        del self._adapter.edge.keepers[self._plan.flow]
-        self._adapter.unwatch(self._plan.flow)
-        self.chimney = None
-
-    def _offload_again(self, given: GivenState, error: UploadFailed) -> None:
-        """The kernel did not take the connection: the target gets it once more, as it gave it away."""
-        assert self._taken is not None and self._adapter is not None
-        delegated = given.delegated
-        if given.reset or not delegated.state.offloadable:
-            self._lost(error)
-            return
-        delegated.send_data_head = delegated.send_data_tail = None
-        # What came during the terminate is not for the target (terminate.segments.not-back): the peer sends it again.
-        self._kept.clear()
-        self.owner = Owner.OFFLOADING
-        state = TakenState(self._taken.const, self._taken.cached, delegated, [], given.unread, (0, 0))
-        if self._initiate(state, list(self.sends)) != Status.SUCCESS:
-            self._lost(error)
-            return
-        self._enter_target()
-        self.services.flush_soon(self._adapter)
-
-    def _lost(self, error: UploadFailed) -> None:
-        """Neither side has the connection any more."""
-        for request in self.sends:
-            request.net_buffer_list = None
-        self._leave_adapter()
-        self._resume_kernel_path()
-        self.fail(ConnectionAbortedError(str(error)))
-
-    def _arrived(self) -> list[bytes]:
-        """The packets that nobody has processed: the tap has seen them."""
-        assert self._adapter is not None
-        self._adapter.drain()
-        kept, self._kept = self._kept, []
-        return [segment.packet for segment in without_repeats(kept)]
-
-    def _sent_part(self, delegated: TcpDelegated) -> list[memoryview]:
-        """The bytes from SND.UNA to SND.MAX, at the head of the sends: the kernel must know them as sent."""
-        left = (delegated.snd_max - delegated.snd_una) & _MASK
-        if delegated.state in _FIN_IN_FLIGHT and left:
-            left -= 1
-        parts: list[memoryview] = []
-        for request in self.sends:
-            if not left:
-                break
-            parts.append(request.remaining()[:left])
-            left -= parts[-1].nbytes
-        assert not left, f"{left} bytes in flight belong to no request (terminate.senddata.seq)"
-        return parts
-
-    def _mark_sent(self, count: int) -> None:
-        """The first ``count`` bytes of the sends are the kernel's."""
-        for request in self.sends:
-            part = min(count, request.length - request.bytes_transferred)
-            request.bytes_transferred += part
-            count -= part
 
     def kernel_ready(self) -> None:
         """The kernel's socket can be read or written again."""
         if self.owner is Owner.KERNEL:
-            self.services.wake(self._kernel_path.run)
+            self.services.wake(self.kernel_path.run)
 
-    def _resume_kernel_path(self) -> None:
+    def resume_kernel_path(self) -> None:
+        """The kernel has the connection: its requests go on there."""
         self.owner = Owner.KERNEL
-        self._kernel_path = KernelPath(self, self._kernel)
+        self.kernel_path = KernelPath(self, self._kernel)
         # What the kernel has, nobody has to wait for: a detach comes next, maybe.
-        self._kernel_path.finish_sends()
-        self.services.wake(self._kernel_path.run)
+        self.kernel_path.finish_sends()
+        self.services.wake(self.kernel_path.run)
 
     def detach(self) -> None:
         """Give the socket back to the application alone: upload, and stop routing requests.
@@ -555,7 +335,7 @@ class Connection:
             self.services.hand_over(self, self._release)
 
     def _detach(self) -> None:
-        self._upload()
+        self.hand_over.upload()
         if self.sends and self.error is None:
             raise ChimneyError(f"detach on {self!r} with {len(self.sends)} sends pending: wait until they are done")
         self._release()
@@ -570,9 +350,9 @@ class Connection:
         if self.owner is Owner.APPLICATION:
             return
         try:
-            self._upload()
+            self.hand_over.upload()
         finally:
-            self._kernel_path.stop()
+            self.kernel_path.stop()
             self.owner = Owner.APPLICATION
             self.fail(ConnectionAbortedError("the connection was detached"))
             self._kernel.release()
@@ -584,21 +364,22 @@ class Connection:
         """The figures of this connection so far."""
         info = ConnectionInfo(self.owner.value)
         for name in ConnectionInfo.__slots__[1:]:
-            value = getattr(self._info, name)
+            value = getattr(self.figures, name)
             setattr(info, name, value.copy() if isinstance(value, list) else value)
         if self.owner is Owner.KERNEL:
             sent, received = self._kernel.bytes_carried()
-            info.bytes_sent_kernel += sent - self._carried_before[0]
-            info.bytes_received_kernel += received - self._carried_before[1]
-        elif self.chimney is not None and self._adapter is not None and self._plan is not None:
+            info.bytes_sent_kernel += sent - self.carried_before[0]
+            info.bytes_received_kernel += received - self.carried_before[1]
+        elif self.chimney is not None:
             info.bytes_sent_target += self.chimney.bytes_sent
             info.bytes_received_target += self.chimney.bytes_received
-            info.retransmits += self._adapter.retransmitted(self._plan.flow)
+            info.retransmits += self.hand_over.retransmitted
         return info
 
-    def _count_kernel_stretch(self, carried: tuple[int, int]) -> None:
-        self._info.bytes_sent_kernel += carried[0] - self._carried_before[0]
-        self._info.bytes_received_kernel += carried[1] - self._carried_before[1]
+    def count_kernel_stretch(self, carried: tuple[int, int]) -> None:
+        """The kernel had the connection, and has carried so many bytes in all (sent, received)."""
+        self.figures.bytes_sent_kernel += carried[0] - self.carried_before[0]
+        self.figures.bytes_received_kernel += carried[1] - self.carried_before[1]
 
     def sendall(self, data: bytes | bytearray | memoryview) -> None:
         """Send ``data`` and wait until it is done. Raises the OSError that ended it."""
