@@ -49,6 +49,9 @@ class ScriptedKernel:
         self.interest = (False, False)
         self.state = TcpConnectionState.ESTABLISHED
 
+    def has_shut(self) -> bool:
+        return self.shut
+
     def prepare(self) -> Plan:
         return Plan(
             FLOW,

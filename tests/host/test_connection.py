@@ -630,3 +630,21 @@ def test_an_abort_ends_sends_that_waited_for_the_target(stack, connection):
     connection.abort()
     assert all(send.done and send.error is not None for send in sends)
     assert not stack.target.sends and not stack.kernel.outgoing
+
+
+def test_a_socket_whose_sending_half_was_closed_before(stack):
+    """The application has done that itself, or a connection that was made of it before: nothing is sent behind the end,
+    and what is received is not affected.
+    """
+    stack.kernel.shut = True
+    stack.kernel.incoming += b"more"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = Connection(stack, ours, stack.kernel)
+        with pytest.raises(BrokenPipeError):
+            connection.post_send(b"behind the end")
+        with pytest.raises(ChimneyError, match="closed already"):
+            connection.shutdown()
+        received = connection.post_receive(bytearray(4))
+        stack.poll()
+        assert received.bytes_transferred == 4 and received.error is None

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from chimney.host.connection import Connection, Owner
 from chimney.host.errors import ChimneyError, NotOffloadable
-from chimney.host.linux.dump import TcpState
+from chimney.host.linux.dump import FINS, TcpState
 from chimney.host.requests import Request
 from chimney.link.base import NEVER
 from chimney.sim.application import ChimneyApplication, pattern
@@ -90,7 +90,7 @@ class AnyApplication(ChimneyApplication):
     raised    what callbacks have raised, and what has not come out yet.
     in_callback  whether one is running.
     well      whether nobody below has reasons to refuse an offload.
-    promised  bytes of sends that are done.
+    promised  bytes of sends that are done; ``ended_half``: a shutdown is, without an error.
     """
 
     def __init__(self, world: World) -> None:
@@ -104,6 +104,7 @@ class AnyApplication(ChimneyApplication):
         self.stack_closed = False
         self.well = True
         self.promised = 0
+        self.ended_half = False
 
     # Calls, and what they must raise
 
@@ -238,6 +239,7 @@ class AnyApplication(ChimneyApplication):
             self.receives.remove(cast(Any, posted))
         else:
             self.shutdown_done = True
+            self.ended_half |= request.error is None
         self._check_result(attachment, posted, request)
         inside, self.in_callback = self.in_callback, True
         try:
@@ -271,9 +273,6 @@ class AnyApplication(ChimneyApplication):
             allowed = (ConnectionAbortedError,)
         elif self.world.broken_off:
             allowed = (OSError,)
-        if any(former.shut for former in self.former):
-            # The socket's sending half was closed when this connection was made of it.
-            allowed += (BrokenPipeError,)
         if not isinstance(error, allowed):
             self.world.broken("completion", f"a {posted.kind} has failed, and should not, or not so: {error!r}")
 
@@ -418,6 +417,9 @@ class AnyApplication(ChimneyApplication):
         self.connection = self.stack.connection(cast(Any, self.sock))
         self.world.connections["a"] = self.connection
         self.now = Attachment(self.connection)
+        # What a former one has ended stays ended; of a shutdown that has failed only the kernel knows.
+        self.now.shut = FINS[tcp.state][0]
+        assert self.now.shut or not self.ended_half, f"the sending half was closed, and is open in {tcp.state.name}"
 
     def close_stack(self) -> None:
         """Close the stack: everything comes back, the socket stays."""

@@ -44,7 +44,8 @@ class Connection:
     """A connected TCP socket whose I/O goes through the switch; made by `Stack.connection`.
 
     The socket stays the application's: same object, same descriptor, same options. While the connection is with the
-    stack, all its I/O goes through this object. Sends and receives complete in the order posted.
+    stack, all its I/O goes through this object. Sends and receives complete in the order posted. If the socket's
+    sending half has been closed before, it counts as `shutdown`.
     """
 
     def __init__(self, services: Services, sock: socket.socket, kernel: KernelSide) -> None:
@@ -53,9 +54,12 @@ class Connection:
         self.sends: deque[SendRequest] = deque()
         self.receives: deque[ReceiveRequest] = deque()
         self.shutdown_request: Request | None = None
+        if kernel.has_shut():
+            self.shutdown_request = ShutdownRequest(self, memoryview(b""), None)
+            self.shutdown_request.done = True
         self.abort_request: Request | None = None
         self.error: OSError | None = None
-        self.fin_queued = False
+        self.fin_queued = self.shutdown_request is not None
         self.hand_over_error: ChimneyError | None = None
         self.chimney: ChimneyPath | None = None
         self.services = services

@@ -69,6 +69,9 @@ class GivenState:
 class KernelSide(Protocol):
     """One connection's kernel."""
 
+    def has_shut(self) -> bool:
+        """Whether the sending half has been closed: a FIN is sent, or queued."""
+
     def prepare(self) -> Plan:
         """Look at the connection without touching it; raises NotOffloadable."""
 

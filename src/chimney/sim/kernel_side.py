@@ -73,6 +73,10 @@ class SimKernelSide:
         # As epoll: the end of it all is told whatever was asked for.
         return (readable and tcp.readable) or (writable and tcp.writable) or tcp.state is TcpState.CLOSE
 
+    def has_shut(self) -> bool:
+        tcp = self._socket.tcp
+        return tcp is not None and tcp.state is not TcpState.CLOSE and FINS[tcp.state][0]
+
     # Hand-over
 
     def prepare(self) -> Plan:

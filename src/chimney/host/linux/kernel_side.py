@@ -10,7 +10,7 @@ from chimney.host.errors import ChimneyError
 from chimney.host.kernel import GivenState, Plan, TakenState
 from chimney.host.linux import convert, eligibility, handover, inject
 from chimney.host.linux import sockopts as so
-from chimney.host.linux.dump import read_info
+from chimney.host.linux.dump import FINS, TcpState, read_info
 from chimney.host.linux.timer import monotonic_us
 
 _NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -40,6 +40,14 @@ class LinuxKernelSide:
     def fileno(self) -> int:
         """The descriptor that `wait_for` registers."""
         return self._socket.fileno()
+
+    def has_shut(self) -> bool:
+        try:
+            state = TcpState(read_info(self._socket).state)
+        except (OSError, ValueError):
+            # What kind of socket does not tell is refused when it is to be offloaded.
+            return False
+        return state is not TcpState.CLOSE and FINS.get(state, (False,))[0]
 
     # Hand-over
 
