@@ -8,8 +8,9 @@ cdef double _C
 cdef double _BETA
 cdef double _ALPHA
 cdef long long _CADENCE
-cdef double _UNKNOWN_MAX
-cdef double _LEAST_PER_SEGMENT
+cdef long long _SLOWEST
+cdef long long _UNKNOWN_MAX
+cdef long long _LEAST_PER_SEGMENT
 
 cdef class Cubic(CongestionControl):
     cdef public SlowStartExit leaving
@@ -23,6 +24,7 @@ cdef class Cubic(CongestionControl):
     cdef long long _acked
     cdef long long _credit
     cdef long long _per_segment
+    cdef long long _most
     cdef long long _computed_at
     cdef long long _computed_for
     cdef long long _prior_epoch
@@ -40,7 +42,7 @@ cdef class Cubic(CongestionControl):
     cdef object _avoid(self, long long acked, long long srtt, long long now)
     @cython.locals(cwnd=double)
     cdef object _begin(self, long long now)
-    @cython.locals(cwnd=double, target=double, per=double, reno=double)
+    @cython.locals(cwnd="long long", window=double, room="long long", per="long long")
     cdef object _compute(self, long long now)
     @cython.locals(distance=double)
     cdef double _cubic(self, double elapsed) except? -1.0

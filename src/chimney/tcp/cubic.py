@@ -15,6 +15,7 @@ _C = 0.4
 _BETA = 0.7
 _ALPHA = 3.0 * (1.0 - _BETA) / (1.0 + _BETA)
 _CADENCE = 31_250
+_SLOWEST = 100
 _UNKNOWN_MAX = 20
 _LEAST_PER_SEGMENT = 2
 
@@ -38,6 +39,7 @@ class Cubic(CongestionControl):
         self._acked = 0
         self._credit = 0
         self._per_segment = 0
+        self._most = 0
         self._computed_at = 0
         self._computed_for = 0
         self._prior_epoch = -1
@@ -102,7 +104,7 @@ class Cubic(CongestionControl):
         if self._credit >= self._per_segment:
             whole = self._credit // self._per_segment
             self._credit -= whole * self._per_segment
-            self.cwnd += whole * self.mss
+            self.cwnd += min(whole, self._most) * self.mss
 
     def _begin(self, now: int) -> None:
         """Congestion avoidance starts (4.2)."""
@@ -119,24 +121,25 @@ class Cubic(CongestionControl):
             self._k = ((self._w_max - cwnd) / _C) ** (1.0 / 3.0)
 
     def _compute(self, now: int) -> None:
-        """How many bytes have to be acknowledged for a segment more, from now on (4.2 to 4.5)."""
-        cwnd = self.cwnd / self.mss
+        """How many bytes have to be acknowledged for a segment more from now on, and how many may be added at once."""
+        cwnd = self.cwnd // self.mss
         self._computed_at = now
         self._computed_for = self.cwnd
         if now < self._epoch:
             self._epoch = now
-        target = self._cubic((now - self._epoch + self.min_rtt) / 1e6)
-        per = cwnd / (target - cwnd) if target > cwnd else 100.0 * cwnd
-        if self._w_max == 0.0 and per > _UNKNOWN_MAX:
-            per = _UNKNOWN_MAX
-        # 4.3: the window that Reno would have, in whole segments.
+        # 4.2: the window in one round trip from now, bounded by one and a half of this one.
+        window = self._cubic((now - self._epoch + self.min_rtt) / 1e6)
+        room = int(min(max(window - cwnd, 0.0), cwnd))
+        # 4.3: the window that Reno would have.
         self._w_est += (_ALPHA if self._w_est < self._w_prior else 1.0) * self._acked / self.cwnd
         self._acked = 0
-        reno = float(int(self._w_est))
-        if reno > cwnd and cwnd / (reno - cwnd) < per:
-            per = cwnd / (reno - cwnd)
-        # 4.2: the target is bounded by one and a half cwnd.
-        self._per_segment = int(max(per, _LEAST_PER_SEGMENT) * self.mss)
+        room = max(room, int(self._w_est) - cwnd)
+        per = cwnd // room if room > 0 else cwnd * _SLOWEST
+        if self._w_max == 0.0 and per > _UNKNOWN_MAX:
+            per = _UNKNOWN_MAX
+            room = cwnd // _UNKNOWN_MAX
+        self._per_segment = max(per, _LEAST_PER_SEGMENT) * self.mss
+        self._most = max(min(room, cwnd // _LEAST_PER_SEGMENT), 1)
 
     def _cubic(self, elapsed: float) -> float:
         """W_cubic (4.2, figure 1), in segments, `elapsed` seconds after the start."""

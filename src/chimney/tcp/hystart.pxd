@@ -25,7 +25,6 @@ cdef class HystartPlusPlus(SlowStartExit):
     cdef long long _css_rounds
     cpdef bint on_ack(self, long long rtt, long long min_rtt, long long cwnd, long long mss, long long una, long long nxt, long long now) except -1
     cpdef reset(self)
-    @cython.locals(first=bint)
     cdef bint _round_ends(self, long long nxt) except -1
     @cython.locals(threshold="long long")
     cdef bint _delay_grows(self) except -1

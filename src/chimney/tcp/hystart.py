@@ -55,7 +55,7 @@ class HystartPlusPlus(SlowStartExit):
 
     def on_ack(self, rtt: int, min_rtt: int, cwnd: int, mss: int, una: int, nxt: int, now: int) -> bool:
         """RFC 9406, 4.2."""
-        if una >= self._window_end and self._round_ends(nxt):
+        if una > self._window_end and self._round_ends(nxt):
             return True
         if rtt < 0:
             return False
@@ -79,13 +79,12 @@ class HystartPlusPlus(SlowStartExit):
         self._samples = 0
 
     def _round_ends(self, nxt: int) -> bool:
-        """All of a round is acknowledged, and the next one begins; whether it was the last one of CSS."""
-        first = self._window_end < 0
+        """More than a round is acknowledged, and the next one begins; whether it was the last one of CSS."""
         self._window_end = nxt
         self._last_round_min = self._round_min
         self._round_min = _INFINITY
         self._samples = 0
-        if self.divisor == 1 or first:
+        if self.divisor == 1:
             return False
         self._css_rounds += 1
         return self._css_rounds >= _CSS_ROUNDS
@@ -122,15 +121,13 @@ class Hystart(SlowStartExit):
 
     def on_ack(self, rtt: int, min_rtt: int, cwnd: int, mss: int, una: int, nxt: int, now: int) -> bool:
         """Looks for both signs, where there is a sample, and cwnd is 16 segments at least."""
-        if self._found or rtt < 0:
+        if self._found or rtt < 0 or cwnd < _LOW_WINDOW * mss:
             return False
         if una > self._window_end:
             self._window_end = nxt
             self._round_start = self._last_ack = now
             self._round_min = _INFINITY
             self._samples = 0
-        if cwnd < _LOW_WINDOW * mss:
-            return False
         self._found = self._train_is_long(min_rtt, now)
         self._round_min = min(self._round_min, rtt)
         if self._samples < _N_RTT_SAMPLE:

@@ -12,10 +12,9 @@ class Reno(CongestionControl):
 
     def _avoid(self, acked: int, srtt: int, now: int) -> None:
         """RFC 5681, 3.1, in bytes (RFC 3465): a segment for each cwnd that is acknowledged."""
-        self._credit += acked
+        self._credit += min(acked, self.cwnd)
         if self._credit >= self.cwnd:
-            # The acknowledgement of more than a window, which cwnd allowed once, gives no more than one segment.
-            self._credit = min(self._credit - self.cwnd, self.cwnd)
+            self._credit -= self.cwnd
             self.cwnd += self.mss
 
     def _reduced(self, flight: int) -> int:

@@ -1,0 +1,120 @@
+"""Pacing: a window spread over its round trip, in virtual time."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chimney.tcp.config import NEVER
+from chimney.tcp.pacing import Pacer
+
+MSS = 1000
+MS = 1000
+
+
+def warm(cwnd=100, rtt=100 * MS, slow_start=False):
+    """A pacer that has sent its first ten segments."""
+    pacer = Pacer(True, MSS)
+    pacer.update(cwnd * MSS, rtt, slow_start)
+    pacer.sent(10 * MSS, 0)
+    return pacer
+
+
+def departures(pacer, count, now=0, most=65_000):
+    """When `count` bytes leave, and how many at a time, if there is always something to send."""
+    sent = []
+    while count > 0:
+        if pacer.is_held(now):
+            assert pacer.deadline > now
+            now = pacer.deadline
+            continue
+        assert pacer.deadline == NEVER
+        length = min(pacer.allowance(now), count, most)
+        pacer.sent(length, now)
+        sent.append((now, length))
+        count -= length
+    return sent
+
+
+def test_nothing_is_held_while_no_round_trip_is_known_or_it_is_off():
+    for pacer in (Pacer(False, MSS), Pacer(True, MSS)):
+        pacer.update(10 * MSS, 0 if pacer.enabled else 100 * MS, True)
+        assert departures(pacer, 10_000_000)[-1][0] == 0
+
+
+def test_the_first_ten_segments_leave_at_once():
+    pacer = Pacer(True, MSS)
+    pacer.update(10 * MSS, 100 * MS, True)
+    assert departures(pacer, 10 * MSS) == [(0, 10 * MSS)]
+    assert departures(pacer, 4 * MSS)[-1][0] > 0
+
+
+@pytest.mark.parametrize(("slow_start", "ratio"), [(True, 2.0), (False, 1.2)])
+def test_the_rate_is_a_multiple_of_cwnd_per_round_trip(slow_start, ratio):
+    pacer = warm(100, 100 * MS, slow_start)
+    assert pacer.rate == pytest.approx(ratio * 100 * MSS / 0.1, rel=0.01)
+    sent = departures(pacer, 100 * MSS)
+    assert sent[-1][0] == pytest.approx(100 * MS / ratio, rel=0.05)
+
+
+def test_small_windows_leave_in_pairs():
+    sent = departures(warm(10, 100 * MS), 10 * MSS)
+    assert [length for _, length in sent] == [2 * MSS] * 5
+    gaps = [b[0] - a[0] for a, b in zip(sent, sent[1:], strict=False)]
+    assert all(16 * MS < gap < 17 * MS for gap in gaps)
+
+
+def test_a_fast_path_sends_a_millisecond_together():
+    """8 MB in 10 ms: trains of 64 KB are not held one by one, but a millisecond's worth is followed by a pause."""
+    sent = departures(warm(8000, 10 * MS), 8_000_000)
+    times = [at for at, _ in sent]
+    assert max(length for _, length in sent) == 65_000
+    assert len(set(times)) <= 12 and times[-1] == pytest.approx(10 * MS / 1.2, rel=0.2)
+
+
+def test_a_short_path_is_not_paced():
+    for rtt in (20, 100, 800):
+        sent = departures(warm(100, rtt), 100 * MSS)
+        assert sent[-1][0] == 0
+
+
+def test_pauses_give_no_credit_beyond_half_of_the_next_train():
+    pacer = warm(10, 100 * MS)
+    departures(pacer, 2 * MSS)
+    sent = departures(pacer, 6 * MSS, now=3_600_000 * MS)
+    first, second, third = [at - 3_600_000 * MS for at, _ in sent]
+    assert first == 0 and 8 * MS < second < 9 * MS and 24 * MS < third < 26 * MS
+
+
+def test_a_new_rate_holds_from_the_next_train_on():
+    pacer = warm(10, 100 * MS)
+    pacer.sent(2 * MSS, 0)
+    pacer.update(100 * MSS, 10 * MS, True)
+    sent = departures(pacer, 100 * MSS)
+    assert sent[0][0] > 16 * MS and sent[-1][0] - sent[0][0] < 6 * MS
+
+
+@given(
+    st.integers(0, 2**62),
+    st.integers(0, 2**62),
+    st.booleans(),
+    st.lists(st.tuples(st.integers(0, 2**31), st.integers(0, 2**50)), max_size=50),
+)
+def test_no_window_no_round_trip_and_no_clock_overflow(cwnd, srtt, slow_start, steps):
+    pacer = Pacer(True, MSS)
+    pacer.update(cwnd, srtt, slow_start)
+    assert 0 <= pacer.rate <= 2**41
+    for count, now in steps:
+        assert pacer.allowance(now) >= 2 * MSS
+        if pacer.is_held(now):
+            assert now < pacer.deadline < 2**63
+        pacer.sent(count, now)
+
+
+@given(st.integers(2, 10_000), st.integers(100, 500 * MS), st.booleans())
+def test_a_round_trip_lets_a_window_out_and_no_more_than_its_share(cwnd, rtt, slow_start):
+    pacer = warm(cwnd, rtt, slow_start)
+    sent = departures(pacer, 4 * cwnd * MSS)
+    ratio = 2.0 if slow_start else 1.2
+    share = sum(length for at, length in sent if at <= rtt)
+    assert share >= min(cwnd, 4 * cwnd) * MSS
+    assert share <= ratio * cwnd * MSS * (1 + 2 * MS / rtt) + 2 * 65_000
