@@ -1,10 +1,11 @@
 # From nothing to the demo: make demo. From nothing to green tests: make test. Ten thousand runs in virtual time: make simulate.
 # PYTHON names the interpreter the environment is made with (3.11 or newer); ARGS are passed to the demo and the simulator,
-# TESTS to pytest.
+# TESTS to pytest. A longer search for input that breaks something: make fuzz SECONDS=3600.
 
 PYTHON ?= python3
 ARGS ?=
 TESTS ?=
+SECONDS ?= 60
 
 # Debian keeps nft and ip out of an ordinary user's path.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -12,8 +13,9 @@ BIN := .venv/bin
 # The environment is laid anew when what it was made from has changed: content, not dates, and the place it stands in.
 RECIPE := $(shell { cat pyproject.toml setup.py constraints.txt; echo $(CURDIR); } | sha256sum | cut -c1-16)
 INSTALLED := .venv/installed-$(RECIPE)
+FUZZER := .venv/fuzzer-$(RECIPE)
 
-.PHONY: demo test simulate lint build clean system
+.PHONY: demo test simulate fuzz coverage lint build clean system
 
 demo: build
 	$(BIN)/chimney demo $(ARGS)
@@ -25,6 +27,16 @@ test: lint
 simulate: build
 	$(BIN)/chimney simulate --replay tests/sim/cases --no-coverage
 	$(BIN)/chimney simulate --runs 10000 $(ARGS)
+
+# Inputs that nobody thought of, guided by what they reach; see docs/fuzzing.md.
+fuzz: $(FUZZER)
+	CHIMNEY_PURE=1 $(BIN)/python -m fuzz --seconds $(SECONDS) $(ARGS)
+
+# Which branches of the engine its tests take: at least 95 of 100.
+COVERED := tests/tcp tests/fuzz
+coverage: $(INSTALLED)
+	CHIMNEY_PURE=1 COVERAGE_FILE=build/coverage $(BIN)/python -m coverage run -m pytest -q $(COVERED) $(TESTS)
+	$(BIN)/python tools/branches.py --data build/coverage --least 95
 
 lint: build
 	$(BIN)/python -m ruff check .
@@ -45,6 +57,11 @@ $(INSTALLED): | system
 	CHIMNEY_PURE=1 $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[test]'
 	find src -name '*.so' -delete
 	rm -f .venv/installed-*
+	touch $@
+
+$(FUZZER): $(INSTALLED)
+	CHIMNEY_PURE=1 $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[fuzz]'
+	rm -f .venv/fuzzer-*
 	touch $@
 
 clean:
