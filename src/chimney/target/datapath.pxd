@@ -27,6 +27,7 @@ cdef int _RST
 cdef int _VLAN_ID
 cdef int _GROUP_BIT
 cdef int _ETHERNET_HEADER
+cdef int _CAREFUL_FRAMES
 
 cdef class Datapath(Transmission):
     cdef public dict connections
@@ -63,6 +64,8 @@ cdef class Datapath(Transmission):
     cdef bint _is_joined(self, object data) except -1
     @cython.locals(engine=Connection, before=int)
     cdef bint _segment(self, TcpObject tcp, Segment segment) except -1
+    @cython.locals(engine=Connection, segment=Segment)
+    cdef _acknowledge_early(self, TcpObject tcp)
     cpdef note_end(self, TcpObject tcp, int before)
     @cython.locals(engine=Connection, delivery=Delivery, received=list)
     cdef _deliver(self, TcpObject tcp)

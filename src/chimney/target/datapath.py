@@ -37,6 +37,7 @@ _RST = int(RST)
 _VLAN_ID = 0x0FFF
 _GROUP_BIT = 1
 _ETHERNET_HEADER = 14
+_CAREFUL_FRAMES = 32
 
 
 class Datapath(Transmission):
@@ -229,7 +230,30 @@ class Datapath(Transmission):
         if tcp.engine_done and tcp.upload_reason == _RECEIVED_URGENT_DATA:
             return False
         tcp.counters.in_segments += segment.segments
+        if segment.payload_length and before != _TIME_WAIT:
+            self._acknowledge_early(tcp)
         return True
+
+    def _acknowledge_early(self, tcp: TcpObject) -> None:
+        """One acknowledgement is enough for a batch of frames: each one costs as much as several frames. But where some
+        are missing, every frame tells the peer more (RFC 2018, 4; RFC 5681, 4.2), a SACK option has no room for what a
+        batch has to say, and acknowledgements are lost as well: then none waits for the end of the batch.
+        """
+        engine = tcp.engine
+        if engine.ack_policy.owed != 1:
+            # None, or several that the peer counts: these are sent one by one in any case.
+            return
+        if engine.receiver.has_something_to_report():
+            tcp.careful = _CAREFUL_FRAMES
+        elif tcp.careful:
+            tcp.careful -= 1
+        else:
+            return
+        if self.full or tcp.silent or tcp.engine_done or tcp.terminating or tcp.failed or tcp.delivery.quiet:
+            return
+        segment = engine.flush_ack(self.now)
+        if segment is not None and not self.emit(tcp, segment):
+            self.refuse(tcp, segment)
 
     def note_end(self, tcp: TcpObject, before: int) -> None:
         """A connection that has just been closed, although no side had done so in order, counts (ResetEstablished)."""

@@ -64,5 +64,6 @@ cdef class TcpObject:
     cdef public object usage
     cdef public bint gone
     cdef public long long heard
+    cdef public int careful
 
     cpdef refresh(self)

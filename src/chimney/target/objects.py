@@ -69,6 +69,7 @@ class TcpObject:
     withdrawn    a segment that counts as sent and was not: the link had no room, until it was not to be sent any more.
     gone         the terminate has completed.
     heard        what it sent last in TIME_WAIT answers the frames up to this one (the target's `frames_in`).
+    careful      so many frames more are acknowledged as they come, for some have been missing (`datapath`).
     frames       keeps what arrives after a mandatory upload request, for the host.
     backlog      the preferred send backlog that the host knows, and may be told anew at ``backlog_at``.
     usage        what it had done when the target looked at it last (`advice`).
@@ -122,6 +123,7 @@ class TcpObject:
         self.usage: Usage | None = None
         self.gone = False
         self.heard = 0
+        self.careful = 0
 
     @property
     def bytes_acked(self) -> int:
