@@ -82,22 +82,22 @@ def test_a_timeout_leaves_one_segment_and_counts_once(name):
 @both
 def test_cwnd_restarts_after_a_pause_halved_for_each_timeout(name):
     congestion = control(name, 100)
-    congestion.on_idle(200_000, 200_000)
+    congestion.on_idle(200_000, 200_000, 0)
     assert congestion.cwnd == 100 * MSS
-    congestion.on_idle(200_001, 200_000)
+    congestion.on_idle(200_001, 200_000, 0)
     assert congestion.cwnd == 50 * MSS and congestion.ssthresh == UNSET_SSTHRESH
-    congestion.on_idle(600_000, 200_000)
+    congestion.on_idle(600_000, 200_000, 0)
     assert congestion.cwnd == 12_500
-    congestion.on_idle(10**15, 1)
+    congestion.on_idle(10**15, 1, 0)
     assert congestion.cwnd == 10 * MSS
     congestion = control(name, 100, 20)
-    congestion.on_idle(3_600_000_000, 200_000)
+    congestion.on_idle(3_600_000_000, 200_000, 0)
     assert (congestion.cwnd, congestion.ssthresh) == (10 * MSS, 75 * MSS)
     small = control(name, 3)
-    small.on_idle(3_600_000_000, 200_000)
+    small.on_idle(3_600_000_000, 200_000, 0)
     assert small.cwnd == 3 * MSS
     kept = control(name, 100)
-    kept.on_idle(3_600_000_000, 0)
+    kept.on_idle(3_600_000_000, 0, 0)
     assert kept.cwnd == 100 * MSS
 
 
@@ -225,7 +225,7 @@ def test_no_events_break_the_bounds(name, hystart, cwnd, ssthresh, max_cwnd, eve
             congestion.on_timeout(values[0], now, values[1])
             assert congestion.cwnd == mss
         elif kind == "idle":
-            congestion.on_idle(*values)
+            congestion.on_idle(*values, now)
             assert congestion.cwnd <= before
         elif kind == "unused":
             congestion.on_unused(values[0])

@@ -141,10 +141,21 @@ def test_a_pause_does_not_count():
     paused, steady = reduced(100), reduced(100)
     for control in (paused, steady):
         run(control, 0, 1_000_000, 100_000)
-    paused.on_idle(HOUR, 0)
+    paused.on_idle(HOUR, 0, HOUR + 1_000_000)
     first = list(run(paused, HOUR + 1_000_000, HOUR + 3_000_000, 100_000).values())
     second = list(run(steady, 1_000_000, 3_000_000, 100_000).values())
     assert abs(first[-1] - second[-1]) <= 1
+
+
+def test_a_pause_that_began_before_the_epoch_ends_no_later_than_now():
+    """The last data had left before congestion avoidance began: then it begins anew."""
+    control = reduced(100)
+    control.on_ack(MSS, True, 100_000, 100_000, 0, 0, 1_000_000)
+    control.on_idle(3_000_000, 0, 2_000_000)
+    windows = run(control, 2_000_000, 6_000_000, 100_000)
+    for now, window in windows.items():
+        elapsed = now / 1e6 - 2.0
+        assert w_cubic(elapsed - 0.2, 100, 70) - 2 <= window <= max(w_cubic(elapsed + 0.1, 100, 70), 72 + elapsed * 5.4)
 
 
 def test_clocks_that_leap_are_survived():

@@ -16,7 +16,7 @@ cdef class CongestionControl:
     cpdef end_recovery(self)
     cpdef on_timeout(self, long long flight, long long now, bint first)
     @cython.locals(restart="long long", halvings="long long")
-    cpdef on_idle(self, long long idle, long long rto)
+    cpdef on_idle(self, long long idle, long long rto, long long now)
     cpdef on_unused(self, long long used)
     cpdef set_mss(self, long long mss)
     cpdef undo(self, long long now)

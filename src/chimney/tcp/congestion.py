@@ -65,7 +65,7 @@ class CongestionControl:
             self.ssthresh = self._reduced(flight)
         self.cwnd = self.mss
 
-    def on_idle(self, idle: int, rto: int) -> None:
+    def on_idle(self, idle: int, rto: int, now: int) -> None:
         """Sending begins again with nothing under way, `idle` microseconds after the last transmission.
 
         RFC 2861, 3: cwnd halves for each `rto` of these, down to the initial window; ssthresh remembers most of it.

@@ -34,7 +34,7 @@ cdef class Cubic(CongestionControl):
     cdef double _prior_w_est
     cdef double _prior_w_prior
     cpdef on_timeout(self, long long flight, long long now, bint first)
-    cpdef on_idle(self, long long idle, long long rto)
+    cpdef on_idle(self, long long idle, long long rto, long long now)
     cpdef undo(self, long long now)
     cdef object _observe(self, long long rtt, long long una, long long nxt, long long now)
     cdef long long _slow_start(self, long long acked) except -1

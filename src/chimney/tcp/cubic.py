@@ -58,11 +58,11 @@ class Cubic(CongestionControl):
         self.min_rtt = 0
         self.leaving.reset()
 
-    def on_idle(self, idle: int, rto: int) -> None:
+    def on_idle(self, idle: int, rto: int, now: int) -> None:
         """Time in which nothing was sent does not count (RFC 9438, 5.8)."""
         if self._epoch >= 0:
-            self._epoch += idle
-        CongestionControl.on_idle(self, idle, rto)
+            self._epoch = min(self._epoch + idle, now)
+        CongestionControl.on_idle(self, idle, rto, now)
 
     def undo(self, now: int) -> None:
         """RFC 9438, 4.9.2: as if there had been no congestion; the time since then is not made up for."""

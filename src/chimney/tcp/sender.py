@@ -277,6 +277,12 @@ class Sender:
         self.timer.start(now, self.rtt.backed_off(count))
         return True
 
+    def on_ecn_echo(self, now: int) -> None:
+        """The peer reports congestion (RFC 3168, 6.1.2): what a loss does to cwnd, and nothing to send again."""
+        if self.recovery.phase == _OPEN:
+            self.congestion.on_congestion(self.nxt - self.una, now)
+            self.congestion.end_recovery()
+
     def _go_back(self) -> None:
         """What is in flight has to be sent again, for another reason than congestion."""
         self.nxt = self.una
@@ -357,7 +363,7 @@ class Sender:
                 return None
             return self._send(start, 0, now)
         if self.una == self.max and now - self.last_sent > self.rtt.rto():
-            self.congestion.on_idle(now - self.last_sent, self.rtt.rto())
+            self.congestion.on_idle(now - self.last_sent, self.rtt.rto(), now)
             self.last_sent = now
         room = self.congestion.cwnd - self.recovery.in_flight(self.una, start)
         self._cwnd_limited = room < min(data, window)

@@ -35,7 +35,7 @@ class CwndUsage:
     def starts(self, rto: int, now: int) -> None:
         """Data is to be sent while nothing is under way: first, cwnd takes notice of the pause."""
         if now > self.last_sent:
-            self.congestion.on_idle(now - self.last_sent, rto if self.restarts else 0)
+            self.congestion.on_idle(now - self.last_sent, rto if self.restarts else 0, now)
             if self.restarts and now - self.last_sent > rto:
                 self._used = 0
                 self._full_at = now
