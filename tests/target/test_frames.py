@@ -71,12 +71,27 @@ def test_identifications_of_super_segments_stay_in_the_upper_half():
     made = template()
     last = 0x7FFF
     for segments in (1, 45, 0x7FFF - 100, 60, 45, 1, 45):
-        headers = made.headers(bytes(20), 1448 * segments % 60000, segments)
+        headers = made.headers(bytes(20), 1448 * segments % 60000, segments, 0)
         first = struct.unpack_from("!H", headers, 18)[0]
         assert first >= 0x8000 and first + segments - 1 <= 0xFFFF
         assert folded(bytes(headers[14:34])) == 0xFFFF
         assert first == last + 1 or first == 0x8000
         last = first + segments - 1
+
+
+@pytest.mark.parametrize("addresses", [IPV4, IPV6])
+@pytest.mark.parametrize("ecn", [0, 1, 2, 3])
+def test_the_ecn_field_is_each_segments_own(addresses, ecn):
+    """Both ways; the host's value of the octet counts without it, and the header's checksum with it."""
+    for tos in (0x48, 0x4B):
+        made = template(addresses, tos=tos)
+        headers = made.headers(bytes(20), 10, 1, ecn)
+        reader = FrameReader()
+        assert reader.read(memoryview(headers + bytes(10))) and reader.ecn == ecn
+        octet = headers[15] if addresses == IPV4 else (headers[14] << 4 | headers[15] >> 4) & 0xFF
+        assert octet == 0x48 | ecn
+        assert addresses == IPV6 or folded(bytes(headers[14:34])) == 0xFFFF
+        assert made.headers(bytes(20), 10, 1, 0)[15] & 0xF == (headers[15] & 0xF if addresses == IPV6 else 0x8)
 
 
 @pytest.mark.parametrize(

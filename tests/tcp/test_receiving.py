@@ -6,7 +6,7 @@ from tcp_harness import MSS, Peer
 from chimney.tcp import ACK, FIN, PSH, Config, Event, State
 from chimney.tcp.config import NEVER
 
-PLAIN = Config(timestamps=False, initial_rcv_wnd=64_000)
+PLAIN = Config(timestamps=False, initial_rcv_wnd=64_000, quick_acks=0)
 
 
 def test_every_second_segment_is_acknowledged_at_once():
@@ -141,9 +141,23 @@ def test_data_after_the_fin_is_ignored():
 
 def test_what_exceeds_the_window_is_cut_off():
     peer = Peer(Config(timestamps=False, initial_rcv_wnd=10))
-    peer.give(0, data=b"0123456789abc", flags=ACK | FIN)
+    peer.give(0, data=b"0")
+    peer.give(1, data=b"123456789abc", flags=ACK | FIN)
     assert peer.read() == b"0123456789" and not peer.conn.fin_received
     assert [(s.ack, s.window) for s in peer.wait()] == [(10, 0)]
+
+
+def test_what_exceeds_an_open_window_is_taken_whole_when_nothing_waits_to_be_read():
+    peer = Peer(Config(timestamps=False, initial_rcv_wnd=10))
+    peer.give(0, data=b"0123456789abc")
+    assert peer.read() == b"0123456789abc"
+    assert [(s.ack, s.window) for s in peer.wait()] == [(13, 0)]
+    peer.give(13, data=b"d", flags=ACK | FIN)
+    assert peer.read() == b"" and not peer.conn.fin_received
+    peer.conn.consume(13)
+    peer.take()
+    peer.give(13, data=b"d", flags=ACK | FIN)
+    assert peer.read() == b"d" and peer.conn.fin_received
 
 
 def test_a_bare_fin_is_accepted_into_a_closed_window():

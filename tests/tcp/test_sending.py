@@ -1,5 +1,7 @@
 """What the engine sends: segments and trains of them, Nagle, windows, probes."""
 
+import dataclasses
+
 import pytest
 from tcp_harness import Peer
 
@@ -277,7 +279,7 @@ def test_what_ends_a_send_is_not_held_back():
 
 
 def test_parameters_can_be_changed():
-    peer = Peer(PLAIN, snd_wnd=100)
+    peer = Peer(dataclasses.replace(PLAIN, quick_acks=0), snd_wnd=100)
     peer.conn.set_parameters(5, 10_000, 1, 4, 30_000)
     peer.conn.send(data(1000))
     assert peer.take() == [] and peer.conn.poll_at() == 30_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 from typing import Protocol as Structural
 
@@ -315,6 +316,7 @@ class World:
     target, host, link  make the bottom and top of a side, and what stands between target and link.
     unfiltered  the links let everything in that has their address, as an interface does that others use, too.
     obedient    the hosts do what the documents demand of them; otherwise they only record.
+    quick_acks  whether the targets may acknowledge without delay at the start and after a pause. Scenarios rather wait.
 
     All others are the network's impairments (see MemoryNetwork).
     """
@@ -335,6 +337,7 @@ class World:
         link: Callable[[Side, Link], Link] | None = None,
         unfiltered: bool = False,
         obedient: bool = True,
+        quick_acks: bool = False,
         **impairments: Any,
     ) -> None:
         self.clock = clock or Clock(1_000_000)
@@ -345,6 +348,8 @@ class World:
         self.obedient = obedient
         self.network = MemoryNetwork(self.clock, seed, **impairments)
         configs = config if isinstance(config, tuple) else (config or TargetConfig(),) * 2
+        if not quick_acks:
+            configs = (replace(configs[0], quick_acks=0), replace(configs[1], quick_acks=0))
         made = [_PASS_THROUGH[n % 2] for n in range(drivers)] if isinstance(drivers, int) else list(drivers)
         self.sides: list[Side] = []
         for index in (0, 1) if team is None else (0, 1, 2):

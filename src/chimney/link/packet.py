@@ -52,6 +52,9 @@ _DATA_VALID = 0x02
 _GSO_NONE = 0
 _GSO_TCPV4 = 1
 _GSO_TCPV6 = 4
+_GSO_ECN = 0x80  # CWR stands on the first segment alone (RFC 3168, 6.1.2)
+_FLAGS_AT = 13
+_CWR = 0x80
 
 # asm-generic/socket.h, linux/sockios.h, linux/if_arp.h
 _SO_ATTACH_FILTER = 26
@@ -213,6 +216,8 @@ class PacketLink(Link):
         gso_type = _GSO_NONE
         if gso_size:
             gso_type = _GSO_TCPV6 if gso_ipv6 else _GSO_TCPV4
+            if header[csum_start + _FLAGS_AT] & _CWR:
+                gso_type |= _GSO_ECN
         if len(payload) > _MAX_PIECES:
             payload = [memoryview(b"".join(payload))]
         vnet = self._vnet

@@ -116,6 +116,8 @@ class TcpConstFlags(IntFlag):
     TIMESTAMP_ENABLED = 0x01
     SACK_ENABLED = 0x02
     WINDOW_SCALING_ENABLED = 0x04
+    ECN_ENABLED = 0x08
+    """Not of the documents, which name ECN as a thing of the future (16.6): both sides have negotiated it."""
 
 
 class TcpCachedFlags(IntFlag):

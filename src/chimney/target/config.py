@@ -32,13 +32,19 @@ class TargetConfig:
     support_ipv4: bool = True
     support_ipv6: bool = True
     support_sack: bool = True
+    support_ecn: bool = True
     max_initial_rcv_wnd: int = 1 << 30
+    max_rcv_wnd: int = 0
+    """How far receive windows may grow beyond InitialRcvWnd by auto-tuning; 0: InitialRcvWnd is all that is offered, as
+    the documents have it (A26)."""
     max_path_mtu: int = 0
     """Largest path MTU that is accepted; 0: the link's MTU."""
 
     ticks_per_second: int = 1000
     ack_frequency: int = 2
     delayed_ack_ticks: int = 40
+    quick_acks: int = 16
+    """How many acknowledgements at most are not delayed at the start, after a pause and after what came twice."""
     max_retransmissions: int = 15
     duplicate_ack_threshold: int = 3
     push_ticks: int = 500

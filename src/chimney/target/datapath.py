@@ -196,7 +196,9 @@ class Datapath(Transmission):
         segment = parse_segment(data[start : reader.end], segments)
         if segment is None:
             self._indicate_corrupt_frame(data)
-        elif self.frames_in <= tcp.heard and not segment.flags & (_SYN | _RST):
+            return
+        segment.ecn = reader.ecn
+        if self.frames_in <= tcp.heard and not segment.flags & (_SYN | _RST):
             tcp.counters.in_segments += segments
             tcp.counters.arrived(segments, reader.end - _ETHERNET_HEADER)
         elif self._segment(tcp, segment):

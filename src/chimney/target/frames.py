@@ -19,8 +19,9 @@ _FRAGMENT = 0x3FFF  # "more fragments" and the offset
 _VERSION_4_NO_OPTIONS = 0x45
 _ETHER_IPV4 = 0x0800
 _ETHER_IPV6 = 0x86DD
+_ECN = 3  # of the TOS octet or traffic class (RFC 3168, 5)
 # EtherType; version and IHL, TOS, total length, identification, fragment, TTL, protocol.
-_IPV4 = struct.Struct("!12xHBxH2xHxB")
+_IPV4 = struct.Struct("!12xHBBH2xHxB")
 # EtherType; version and so on, payload length, next header, hop limit.
 _IPV6 = struct.Struct("!12xHIHBx")
 
@@ -29,7 +30,7 @@ class HeaderTemplate:
     """Everything before the TCP header of one connection's segments.
 
     It is made anew when neighbor, path or cached variables change. ``vlan``: the tag's control information, -1 for
-    no tag.
+    no tag. The ECN field is each segment's own: ``tos`` says nothing about it.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class HeaderTemplate:
         user_priority: int,
     ) -> None:
         self.ipv6 = len(source) == 16
+        tos &= ~_ECN
         ethernet = destination_mac + source_mac
         if self.ipv6:
             ip = struct.pack("!IHBB", 6 << 28 | tos << 20 | flow_label & 0xFFFFF, 0, _TCP, ttl) + source + destination
@@ -59,14 +61,18 @@ class HeaderTemplate:
         self.vlan = user_priority << 13 | vlan_id if vlan_id or user_priority else -1
         self.next_id = _FIRST_ID
 
-    def headers(self, tcp_header: bytes, payload_length: int, segments: int) -> bytearray:
+    def headers(self, tcp_header: bytes, payload_length: int, segments: int, ecn: int) -> bytearray:
         """The headers of one TCP segment, or of a super-segment of ``segments``; the lengths are those of the whole.
+
+        ``ecn``: the codepoint of its IP header.
 
         The checksum field of the TCP header holds the sum of the pseudo-header, for the link to complete.
         """
         headers = self.prefix + tcp_header
         length = len(tcp_header) + payload_length
         if self.ipv6:
+            if ecn:
+                headers[15] |= ecn << 4
             headers[18] = length >> 8
             headers[19] = length & 0xFF
         else:
@@ -76,11 +82,12 @@ class HeaderTemplate:
             if identification + segments - 1 > _LAST_ID:
                 identification = _FIRST_ID
             self.next_id = identification + segments
+            headers[15] |= ecn
             headers[16] = total >> 8
             headers[17] = total & 0xFF
             headers[18] = identification >> 8
             headers[19] = identification & 0xFF
-            checksum = self.ip_sum + total + identification
+            checksum = self.ip_sum + total + identification + ecn
             checksum = (checksum & 0xFFFF) + (checksum >> 16)
             checksum = ~((checksum & 0xFFFF) + (checksum >> 16)) & 0xFFFF
             headers[24] = checksum >> 8
@@ -97,7 +104,7 @@ class FrameReader:
     """Reads one received frame after the other; the attributes tell about the last one.
 
     ``key``: as `flow_key` makes it. ``start``, ``end``: where the TCP segment lies in the frame. ``fragment``: it is an
-    IPv4 fragment; ``addresses`` are its source and destination then.
+    IPv4 fragment; ``addresses`` are its source and destination then. ``ecn``: the codepoint in the IP header.
     """
 
     def __init__(self) -> None:
@@ -105,6 +112,7 @@ class FrameReader:
         self.ipv6 = False
         self.start = 0
         self.end = 0
+        self.ecn = 0
         self.fragment = False
         self.addresses = b""
 
@@ -118,7 +126,7 @@ class FrameReader:
         self.fragment = False
         if size < ETHERNET_HEADER + _IPV4_HEADER + _TCP_HEADER:
             return False
-        ether_type, version, total, fragment, protocol = _IPV4.unpack_from(data)
+        ether_type, version, tos, total, fragment, protocol = _IPV4.unpack_from(data)
         if ether_type == _ETHER_IPV4:
             end = ETHERNET_HEADER + total
             if version != _VERSION_4_NO_OPTIONS or protocol != _TCP or fragment & _FRAGMENT:
@@ -129,6 +137,7 @@ class FrameReader:
             if end > size or total < _IPV4_HEADER + _TCP_HEADER:
                 return False
             self.ipv6 = False
+            self.ecn = tos & _ECN
             self.key = bytes(data[26:38])
             self.start = ETHERNET_HEADER + _IPV4_HEADER
             self.end = end
@@ -140,6 +149,7 @@ class FrameReader:
         if word >> 28 != 6 or next_header != _TCP or end > size or length < _TCP_HEADER:
             return False
         self.ipv6 = True
+        self.ecn = word >> 20 & _ECN
         self.key = bytes(data[22:58])
         self.start = ETHERNET_HEADER + _IPV6_HEADER
         self.end = end

@@ -79,7 +79,7 @@ class Transmission(Miniport):
         gso_size = segment.mss if length > segment.mss else 0
         count = -(-length // gso_size) if gso_size else 1
         tcp_header = segment.header_bytes(tcp.local_port, tcp.remote_port)
-        headers = template.headers(tcp_header, length, count)
+        headers = template.headers(tcp_header, length, count, segment.ecn)
         reset_status = _SUCCESS
         try:
             if not self.link.send(

@@ -2,13 +2,10 @@ cimport cython
 
 from chimney.tcp.ack cimport AckPolicy
 from chimney.tcp.keepalive cimport Keepalive
-from chimney.tcp.ratelimit cimport RateLimiter
+from chimney.tcp.parts cimport Parts
 from chimney.tcp.receiver cimport Receiver
 from chimney.tcp.segment cimport Segment
 from chimney.tcp.sender cimport Sender
-from chimney.tcp.seq cimport unwrap
-from chimney.tcp.statistics cimport Statistics
-from chimney.tcp.timestamps cimport Timestamps
 from chimney.tcp.window cimport ReceiveWindow
 
 cdef long long _NEVER
@@ -18,39 +15,26 @@ cdef int _RST
 cdef int _ACK
 cdef int _URG
 cdef int _CLOSED
-cdef int _FIN_WAIT_2
 cdef int _CLOSING
 cdef int _TIME_WAIT
 cdef int _NOTHING_NEW
 cdef int _IN_ORDER
 cdef int _HOLE_FILLED
 cdef int _OUT_OF_ORDER
+cdef long long _QUICK_FOR_CONGESTION
 
-cdef class Connection:
-    cdef public object config
-    cdef public int state
-    cdef public list events
-    cdef public Statistics stats
-    cdef public Timestamps timestamps
-    cdef public Sender sender
-    cdef public Receiver receiver
-    cdef public AckPolicy ack_policy
-    cdef public Keepalive keepalive
-    cdef public bint fin_acked
-    cdef public long long fin_wait_2_at
+cdef class Connection(Parts):
     cdef public bint stopped
     cdef public long long window_update_at
     cdef long long _sws_us
     cdef bint _use_timestamps
     cdef bint _use_sack
+    cdef bint _challenge_every_syn
     cdef bint _dirty
     cdef bint _reset_pending
     cdef bint _close_called
-    cdef long long _wl1
-    cdef long long _last_ack_sent
-    cdef bint _reset_challenged
-    cdef RateLimiter _syn_limiter
-    cdef RateLimiter _limiter
+    cdef bint _repeat_fin
+    cdef long long _now
 
     @cython.locals(start="long long", ack="long long")
     cpdef process(self, Segment segment, long long now)
@@ -61,16 +45,18 @@ cdef class Connection:
     cpdef send(self, object view, bint push=*)
     cpdef close(self)
     cpdef abort(self, long long now)
+    @cython.locals(window=ReceiveWindow)
     cpdef consume(self, long long count)
     cpdef set_initial_rcv_wnd(self, long long size)
     cpdef update_path_mtu(self, long long mtu)
     cpdef set_nagle(self, bint enabled)
+    cpdef set_quick_ack(self, bint enabled)
     cpdef set_keepalive(self, long long timeout, long long interval, long long probes, long long now)
     cpdef set_parameters(self, long long ack_frequency, long long delayed_ack_us, long long max_retransmissions, long long dupack_threshold, long long sws_us)
     cpdef Segment flush_ack(self, long long now)
 
     cdef bint _is_old_duplicate(self, Segment segment, long long now) except -1
-    @cython.locals(receiver=Receiver, length="long long")
+    @cython.locals(receiver=Receiver)
     cdef bint _is_in_sequence(self, Segment segment, long long start, long long now) except -1
     @cython.locals(exact=bint)
     cdef object _on_reset_or_syn(self, Segment segment, long long start, long long now)
@@ -83,6 +69,9 @@ cdef class Connection:
     cdef bint _is_newer(self, Segment segment, long long start, long long ack) except -1
     @cython.locals(receiver=Receiver, policy=AckPolicy, verdict=int)
     cdef object _on_data(self, Segment segment, long long start, long long now)
+    @cython.locals(measured="long long")
+    cdef object _on_payload(self, Segment segment, long long now)
+    cdef object _on_time_wait(self, Segment segment, long long start, long long ack, long long now)
     cdef object _answer_unexpected(self, Segment segment, long long now)
     cdef object _challenge(self, long long now)
 
@@ -98,15 +87,19 @@ cdef class Connection:
     cdef object _stop(self, int event)
 
     cdef Segment _next_report(self, long long now)
-    @cython.locals(segment=Segment)
+    @cython.locals(segment=Segment, highest="long long")
     cdef Segment _next_from_sender(self, long long now)
+    cdef bint _is_new_data(self, Segment segment, long long highest) except -1
     @cython.locals(segment=Segment)
     cdef Segment _next_keepalive(self, long long now)
-    @cython.locals(segment=Segment, wanted=bint)
+    @cython.locals(segment=Segment, wanted=bint, acknowledged="long long")
     cdef Segment _next_reset(self, long long now)
     @cython.locals(segment=Segment)
     cdef Segment _pure_ack(self, long long now)
+    cdef object _add_fin(self, Segment segment)
     @cython.locals(sender=Sender)
     cdef long long _sequence_without_data(self) except -1
     @cython.locals(window=ReceiveWindow)
     cdef Segment _complete(self, Segment segment, long long now)
+
+cdef long long _length(Segment segment) except -1

@@ -1,21 +1,15 @@
 """One TCP connection from ESTABLISHED to its end (RFC 9293, 3.10.4 to 3.10.8), without I/O and without a clock.
 
-Read `process`, `dispatch` and `poll_at`; what they ask stands below them, or in the module of that concern. Times
-are microseconds of a monotonic clock of the caller.
+Read `process`, `dispatch` and `poll_at`; what they ask stands below them, or in the module of that concern. What a
+connection consists of is in `parts`. Times are microseconds of a monotonic clock of the caller.
 """
 
-from chimney.tcp.ack import AckPolicy
 from chimney.tcp.config import NEVER, Config, Tcb
 from chimney.tcp.events import Event
 from chimney.tcp.keepalive import Keepalive
-from chimney.tcp.ratelimit import RateLimiter
-from chimney.tcp.receiver import Receiver
+from chimney.tcp.parts import Parts
 from chimney.tcp.segment import Segment
-from chimney.tcp.sender import Sender
-from chimney.tcp.seq import unwrap
-from chimney.tcp.state import FIN_WAS_ACKED, OFFLOADABLE, Cause, State, after
-from chimney.tcp.statistics import Statistics
-from chimney.tcp.timestamps import Timestamps
+from chimney.tcp.state import Cause, State, after
 
 _NEVER = NEVER
 _FIN = 1
@@ -24,69 +18,47 @@ _RST = 4
 _ACK = 16
 _URG = 32
 _CLOSED = int(State.CLOSED)
-_FIN_WAIT_2 = int(State.FIN_WAIT_2)
 _CLOSING = int(State.CLOSING)
 _TIME_WAIT = int(State.TIME_WAIT)
 _NOTHING_NEW = 0
 _IN_ORDER = 1
 _HOLE_FILLED = 2
 _OUT_OF_ORDER = 3
+_QUICK_FOR_CONGESTION = 2
 
 
-class Connection:
+class Connection(Parts):
     """A connection that was taken over.
 
     Nothing that arrives in a segment raises. `received` and `events` grow until the caller clears them.
-    state: a State. acked: stream bytes that the peer has acknowledged since construction.
+    state: a State. acked: stream bytes that the peer has acknowledged since construction. stopped: nothing is processed
+    or sent any more, and somebody else has to go on from the state as it is.
     """
 
     def __init__(self, config: Config, tcb: Tcb, now: int) -> None:
         """Raises ValueError for a state that cannot be taken over."""
-        if tcb.state not in OFFLOADABLE:
-            raise ValueError(f"a connection in state {State(tcb.state).name} cannot be taken over")
-        self.config = config
-        self.state = int(tcb.state)
-        self.events: list[int] = []
-        self.stats = Statistics()
-        self.timestamps = Timestamps(tcb.ts_time, config.ticks_per_second, tcb.ts_recent, tcb.ts_recent_age_us, now)
-        self.sender = Sender(config, tcb, self.timestamps, self.stats, now)
-        self.receiver = Receiver(config, tcb, self.sender.mss, self.stats)
-        self.ack_policy = AckPolicy(config.ack_frequency, config.delayed_ack_us)
-        self.keepalive = Keepalive(
-            config.keepalive_us,
-            config.keepalive_interval_us,
-            config.keepalive_probes,
-            tcb.keepalive_probe_count,
-            tcb.keepalive_left_us,
-            now,
-        )
-        self.fin_acked = tcb.state in FIN_WAS_ACKED
-        self.fin_wait_2_at = NEVER
-        if self.state == _FIN_WAIT_2 and config.fin_wait_2_us > 0:
-            left = tcb.retransmit_left_us
-            self.fin_wait_2_at = now + (left if left >= 0 else config.fin_wait_2_us)
+        Parts.__init__(self, config, tcb, now)
         self.stopped = False
         self.window_update_at = NEVER
         self._sws_us = config.sws_prevention_us
         self._use_timestamps = config.timestamps
         self._use_sack = config.sack
+        self._challenge_every_syn = config.challenge_every_syn
         self._dirty = True
         self._reset_pending = False
         self._close_called = False
-        self._wl1 = min(unwrap(tcb.snd_wl1, tcb.rcv_nxt, 0), 0)
-        self._last_ack_sent = 0
-        self._reset_challenged = False
-        self._syn_limiter = RateLimiter(1, 3_000_000)
-        self._limiter = RateLimiter(10, 1_000_000)
+        self._repeat_fin = False
+        self._now = now
 
     # The three verbs.
 
     def process(self, segment: Segment, now: int) -> None:
         """Takes in one received segment (RFC 9293, 3.10.7.4)."""
         self.stats.segments_in += segment.segments
-        if self.stopped or self.state == _CLOSED:
+        if self.stopped or self.state == _CLOSED or not segment.flags & (_ACK | _RST | _SYN):
             return
         self._dirty = True
+        self._now = now
         start = self.receiver.position(segment.seq)
         if self._is_old_duplicate(segment, now):
             return
@@ -94,8 +66,6 @@ class Connection:
             return
         if segment.flags & (_RST | _SYN):
             self._on_reset_or_syn(segment, start, now)
-            return
-        if not segment.flags & _ACK:
             return
         ack = self.sender.position(segment.ack)
         if not self._is_ack_acceptable(ack, now):
@@ -105,7 +75,9 @@ class Connection:
             return
         self._on_acceptable(segment, start, now)
         self._on_ack(segment, start, ack, now)
-        if segment.payload_length > 0 or segment.flags & _FIN:
+        if self.state == _TIME_WAIT:
+            self._on_time_wait(segment, start, ack, now)
+        elif segment.payload_length > 0 or segment.flags & _FIN:
             self._on_data(segment, start, now)
 
     def dispatch(self, now: int) -> Segment | None:
@@ -125,6 +97,7 @@ class Connection:
             if segment is None:
                 segment = self._next_keepalive(now)
             if segment is None and self.ack_policy.is_due(now):
+                self.ack_policy.expire(now)
                 segment = self._pure_ack(now)
         if segment is None:
             self._dirty = False
@@ -171,8 +144,11 @@ class Connection:
 
     def consume(self, count: int) -> None:
         """The application has taken `count` received bytes, which makes room in the window."""
-        self.receiver.window.consume(count)
-        if not self.receiver.fin_received and self.receiver.window.update_is_due():
+        window = self.receiver.window
+        window.consume(count)
+        if self.tuning.is_active():
+            window.size = self.tuning.taken(count, self._now)
+        if not self.receiver.fin_received and window.update_is_due():
             self.ack_policy.at_once()
             self._dirty = True
         elif self._sws_us > 0:
@@ -180,7 +156,7 @@ class Connection:
 
     def set_initial_rcv_wnd(self, size: int) -> None:
         """Changes the size of the receive window, and tells the peer if that opens it."""
-        self.receiver.window.size = size
+        self.receiver.window.size = self.tuning.size = size
         if self.receiver.window.may_advance():
             self.ack_policy.at_once()
             self._dirty = True
@@ -193,6 +169,11 @@ class Connection:
     def set_nagle(self, enabled: bool) -> None:
         """Switches Nagle's algorithm."""
         self.sender.nagle = enabled
+        self._dirty = True
+
+    def set_quick_ack(self, enabled: bool) -> None:
+        """TCP_QUICKACK: whether acknowledgements are sent at once from here on, until events decide otherwise."""
+        self.ack_policy.set_quick(enabled)
         self._dirty = True
 
     def set_keepalive(self, timeout: int, interval: int, probes: int, now: int) -> None:
@@ -237,10 +218,7 @@ class Connection:
         receiver = self.receiver
         if segment.flags & _RST:
             return receiver.is_in_window(start)
-        length = segment.payload_length
-        if segment.flags & (_FIN | _SYN):
-            length += (segment.flags & _FIN) + (segment.flags >> 1 & 1)
-        if receiver.is_acceptable(start, length):
+        if receiver.is_acceptable(start, _length(segment)):
             return True
         self.stats.unacceptable += 1
         if segment.flags & _SYN:
@@ -248,8 +226,6 @@ class Connection:
             return False
         receiver.note_old(start, segment.payload_length)
         self._answer_unexpected(segment, now)
-        if segment.flags & _FIN:
-            self.ack_policy.at_once()
         return False
 
     def _on_reset_or_syn(self, segment: Segment, start: int, now: int) -> None:
@@ -260,14 +236,13 @@ class Connection:
                 # A peer that has forgotten a connection that is over: no request may fail for that (RFC 1337).
                 if self.state != _TIME_WAIT:
                     self._finish(State.CLOSED, Event.RESET)
-            elif not self._reset_challenged:
-                self._reset_challenged = True
+            elif self.challenges.reset():
                 self._challenge(now)
         elif self.state == _TIME_WAIT:
             return
-        elif exact:
+        elif exact and not self._challenge_every_syn:
             self._finish(State.CLOSED, Event.SYN)
-        elif self._syn_limiter.allows(now):
+        elif self.challenges.syn(now):
             self._challenge(now)
 
     def _is_ack_acceptable(self, ack: int, now: int) -> bool:
@@ -276,15 +251,15 @@ class Connection:
         if sender.una - sender.max_wnd <= ack <= sender.max:
             return True
         self.stats.bad_acks += 1
-        if self._limiter.allows(now):
+        if self.challenges.other(now):
             self.stats.challenge_acks += 1
             self.ack_policy.at_once()
         return False
 
     def _on_acceptable(self, segment: Segment, start: int, now: int) -> None:
         """The segment is the peer's, and of now."""
-        self._reset_challenged = False
-        if segment.has_timestamp and start <= self._last_ack_sent and self._use_timestamps:
+        self.challenges.calm()
+        if segment.has_timestamp and start <= self.receiver.acknowledged and self._use_timestamps:
             self.timestamps.remember(segment.ts_val, now)
         if self.keepalive.deadline != _NEVER:
             self.keepalive.heard(now)
@@ -296,10 +271,13 @@ class Connection:
         sender = self.sender
         if ack < sender.una:
             return
+        self.ack_received_at = now
         is_newer = self._is_newer(segment, start, ack)
-        if start > self._wl1:
-            self._wl1 = start
+        if start > self.wl1:
+            self.wl1 = start
         sender.on_ack(segment, ack, is_newer, now)
+        if self.ecn.enabled and self.ecn.is_echo_news(segment.flags, sender.una, sender.max):
+            sender.on_ecn_echo(now)
         if not self.fin_acked and sender.fin_is_acked():
             self.fin_acked = True
             self.events.append(int(Event.FIN_ACKED))
@@ -310,20 +288,24 @@ class Connection:
 
         A segment that acknowledges more is the latest, even if it is a retransmission with an old sequence number.
         """
-        if ack > self.sender.una or start > self._wl1:
+        if ack > self.sender.una or start > self.wl1:
             return True
         window = segment.window << self.sender.scale
-        return start == self._wl1 and (window > self.sender.wnd or window == 0)
+        return start == self.wl1 and (window > self.sender.wnd or window == 0)
 
     def _on_data(self, segment: Segment, start: int, now: int) -> None:
         """RFC 9293, 3.10.7.4, seventh and eighth steps; when to acknowledge is RFC 5681, 4.2."""
         receiver = self.receiver
         policy = self.ack_policy
+        if receiver.is_old(start, _length(segment)):
+            receiver.note_old(start, segment.payload_length)
+            self._answer_unexpected(segment, now)
+            return
         if receiver.fin_received:
             return
         verdict = receiver.accept(segment, start)
         if verdict == _IN_ORDER:
-            policy.received(segment.segments, now)
+            policy.received(segment.segments, now, self.sender.rtt.rto())
         elif verdict == _OUT_OF_ORDER and not self._use_sack:
             policy.duplicates(segment.segments)
         elif verdict != _NOTHING_NEW:
@@ -331,6 +313,10 @@ class Connection:
                 policy.advanced()
             policy.pending += 1
             policy.at_once()
+        if receiver.duplicates:
+            policy.at_once()
+        if segment.payload_length > 0:
+            self._on_payload(segment, now)
         if receiver.take_fin():
             policy.advanced()
             policy.pending += 1
@@ -338,9 +324,28 @@ class Connection:
             self.events.append(int(Event.FIN_RECEIVED))
             self._move(Cause.FIN_RECEIVED, now)
 
+    def _on_payload(self, segment: Segment, now: int) -> None:
+        """What data in the window tells besides itself: congestion, and the round trip as the receiver sees it."""
+        self.data_received_at = now
+        if self.ecn.enabled and self.ecn.received(segment):
+            self.ack_policy.hurry_for(_QUICK_FOR_CONGESTION)
+            self.ack_policy.at_once()
+        if self.tuning.is_active() and segment.has_timestamp and segment.payload_length >= self.sender.mss:
+            measured = self.timestamps.round_trip(segment.ts_ecr, now)
+            if measured >= 0:
+                self.tuning.measured(measured)
+
+    def _on_time_wait(self, segment: Segment, start: int, ack: int, now: int) -> None:
+        """RFC 9293, 3.10.7.4: the peer may have missed our last acknowledgement; its own, repeated, tells nothing."""
+        if _length(segment) > 0 or start != self.receiver.window.nxt or ack != self.sender.una:
+            self._answer_unexpected(segment, now)
+
     def _answer_unexpected(self, segment: Segment, now: int) -> None:
-        """An acknowledgement for a segment that is not acceptable; without data, not too often (RFC 5961, 7)."""
-        if segment.payload_length > 0 or self._limiter.allows(now):
+        """An acknowledgement for a segment that brings nothing; without data and FIN, not too often (RFC 5961, 7)."""
+        if segment.payload_length > 0 or segment.flags & _FIN:
+            self.ack_policy.hurry()
+            self.ack_policy.at_once()
+        elif self.challenges.other(now):
             self.ack_policy.at_once()
 
     def _challenge(self, now: int) -> None:
@@ -400,6 +405,8 @@ class Connection:
             self._finish(state, Event.CLOSED)
         elif state == State.FIN_WAIT_2 and self.config.fin_wait_2_us > 0:
             self.fin_wait_2_at = now + self.config.fin_wait_2_us
+        elif state == State.CLOSING:
+            self._repeat_fin = self.sender.una == self.sender.queue.end
         self.state = int(state)
 
     def _finish(self, state: int, event: int) -> None:
@@ -425,12 +432,21 @@ class Connection:
         return None
 
     def _next_from_sender(self, now: int) -> Segment | None:
+        highest = self.sender.max
         segment = self.sender.next_segment(now)
         if segment is None:
             return None
         if segment.flags & _FIN:
             self._move(Cause.FIN_SENT, now)
+        if segment.payload_length > 0:
+            self.ack_policy.answered(now)
+        if self.ecn.enabled:
+            self.ecn.mark(segment, self._is_new_data(segment, highest))
         return self._complete(segment, now)
+
+    def _is_new_data(self, segment: Segment, highest: int) -> bool:
+        """Whether a segment carries data beyond `highest` alone, which was the end of what was sent, into a window."""
+        return segment.payload_length > 0 and self.sender.wnd > 0 and self.sender.position(segment.seq) >= highest
 
     def _next_keepalive(self, now: int) -> Segment | None:
         """RFC 9293, 3.8.4: a segment without data just before the window, which the peer has to answer."""
@@ -451,7 +467,7 @@ class Connection:
         if not wanted:
             return None
         self.stats.resets_out += 1
-        acknowledged = self._last_ack_sent
+        acknowledged = self.receiver.acknowledged
         segment = self._pure_ack(now)
         segment.flags = _RST | _ACK
         # Nothing is acknowledged that was not before (disconnect.abort.stop-rx).
@@ -464,10 +480,29 @@ class Connection:
         segment = Segment()
         segment.flags = _ACK
         segment.seq = self.sender.sequence(self._sequence_without_data())
+        if self._repeat_fin:
+            self._add_fin(segment)
         if self._use_sack and self.receiver.has_something_to_report():
             segment.sack_blocks = self.receiver.sack_blocks(3 if self._use_timestamps else 4)
         self.stats.acks_out += 1
-        return self._complete(segment, now)
+        if self.ecn.enabled:
+            self.ecn.mark(segment, False)
+        self._complete(segment, now)
+        if self.receiver.duplicates:
+            self.ack_policy.at_once()
+        return segment
+
+    def _add_fin(self, segment: Segment) -> None:
+        """The FINs have crossed, as far as we know: what acknowledges the peer's says ours once more, as BSD does it.
+
+        If ours was lost, no time-out has to pass.
+        """
+        self._repeat_fin = False
+        if self.state == _CLOSING and self.sender.wnd > 0:
+            segment.seq = self.sender.sequence(self.sender.una)
+            segment.flags |= _FIN
+            segment.is_retransmission = True
+            self.stats.retransmitted_segments += 1
 
     def _sequence_without_data(self) -> int:
         """The peer finds only numbers in its window acceptable, so the highest one sent, or the window's edge.
@@ -482,7 +517,7 @@ class Connection:
         window = self.receiver.window
         segment.window = window.advertise()
         segment.ack = window.sequence(window.nxt)
-        self._last_ack_sent = window.nxt
+        self.receiver.acknowledged = window.nxt
         if self._use_timestamps:
             segment.has_timestamp = True
             segment.ts_val = self.timestamps.value(now)
@@ -491,102 +526,7 @@ class Connection:
         self.stats.segments_out += segment.segments
         return segment
 
-    # What there is to see, and to hand on.
 
-    @property
-    def received(self) -> list[tuple[memoryview, bool]]:
-        """In-order data and whether it was pushed, since the caller last cleared it.
-
-        Views of the segment processed last are valid as long as its frame is; the others are the engine's memory.
-        """
-        return self.receiver.received
-
-    @property
-    def fin_received(self) -> bool:
-        """Whether the peer's FIN has come in order: all data before it is, or was, in `received`."""
-        return self.receiver.fin_received
-
-    @property
-    def acked(self) -> int:
-        """Stream bytes acknowledged since construction; the FIN does not count."""
-        return min(self.sender.una, self.sender.queue.end)
-
-    @property
-    def snd_una(self) -> int:
-        """SND.UNA."""
-        return self.sender.sequence(self.sender.una)
-
-    @property
-    def snd_nxt(self) -> int:
-        """SND.NXT: the next byte to send, below `snd_max` where bytes have to be sent again."""
-        return self.sender.sequence(self.sender.nxt)
-
-    @property
-    def snd_max(self) -> int:
-        """The highest sequence number ever sent, plus one."""
-        return self.sender.sequence(self.sender.max)
-
-    @property
-    def snd_wnd(self) -> int:
-        """The peer's window in bytes."""
-        return self.sender.wnd
-
-    @property
-    def rcv_nxt(self) -> int:
-        """RCV.NXT."""
-        return self.receiver.window.sequence(self.receiver.window.nxt)
-
-    @property
-    def rcv_wnd(self) -> int:
-        """The window that was advertised, less what has arrived since, in bytes."""
-        return self.receiver.window.edge - self.receiver.window.nxt
-
-    @property
-    def cwnd(self) -> int:
-        """The congestion window in bytes."""
-        return self.sender.congestion.cwnd
-
-    @property
-    def mss(self) -> int:
-        """Payload bytes of a full segment."""
-        return self.sender.mss
-
-    def export(self, now: int) -> Tcb:
-        """The state for the next owner, who must also get the bytes from SND.UNA on, and a FIN that was not sent.
-
-        Out-of-order data is dropped: it was never acknowledged, except selectively.
-        """
-        sender = self.sender
-        window = self.receiver.window
-        deadline = self.fin_wait_2_at if self.state == _FIN_WAIT_2 else sender.timer.deadline
-        return Tcb(
-            state=self.state,
-            rcv_nxt=self.rcv_nxt,
-            rcv_wnd=self.rcv_wnd,
-            snd_una=self.snd_una,
-            snd_nxt=self.snd_nxt,
-            snd_max=self.snd_max,
-            snd_wnd=sender.wnd,
-            max_snd_wnd=sender.max_wnd,
-            snd_wl1=window.sequence(self._wl1),
-            cwnd=sender.congestion.cwnd,
-            ssthresh=sender.congestion.ssthresh,
-            srtt_us=sender.rtt.srtt,
-            rttvar_us=sender.rtt.rttvar,
-            ts_recent=self.timestamps.recent,
-            ts_recent_age_us=now - self.timestamps.recent_at,
-            ts_time=self.timestamps.value(now),
-            total_rt_us=sender.timer.total,
-            dup_ack_count=min(sender.recovery.dup_acks, 255),
-            snd_wnd_probe_count=min(sender.timer.probe_count, 255),
-            keepalive_probe_count=min(self.keepalive.count, 255),
-            keepalive_left_us=_left(self.keepalive.deadline, now),
-            retransmit_count=min(sender.timer.count, 255),
-            retransmit_left_us=_left(deadline, now),
-            undelivered=window.undelivered,
-        )
-
-
-def _left(deadline: int, now: int) -> int:
-    """What remains of a timer: -1 not running, 0 due now."""
-    return -1 if deadline == NEVER else max(deadline - now, 0)
+def _length(segment: Segment) -> int:
+    """SEG.LEN: payload, SYN and FIN (RFC 9293, 3.4)."""
+    return segment.payload_length + (segment.flags & _FIN) + (segment.flags >> 1 & 1)

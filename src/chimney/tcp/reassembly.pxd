@@ -10,6 +10,8 @@ cdef class Reassembly:
     cdef public Py_ssize_t max_blocks
     cdef public Py_ssize_t max_parts
     cdef public Py_ssize_t parts
+    cdef public long long overlap_start
+    cdef public long long overlap_end
     cdef list _blocks
     cdef list _starts
     cdef long long _stamp
@@ -19,8 +21,8 @@ cdef class Reassembly:
     cpdef long long insert(self, long long start, object data, bint push) except -2
     @cython.locals(new="long long", until="long long", index="Py_ssize_t", block=Block, following=Block)
     cdef long long _merge(self, Py_ssize_t first, Py_ssize_t last, long long start, long long end, object data, bint push) except -2
+    @cython.locals(index="Py_ssize_t", block=Block)
+    cdef object _note_overlap(self, Py_ssize_t first, Py_ssize_t last, long long start, long long end)
     @cython.locals(skip="long long", size="long long", block=Block)
     cpdef long long pop(self, long long position, list received) except -1
-    @cython.locals(index="Py_ssize_t", block=Block)
-    cpdef bint contains(self, long long start, long long end) except -1
     cpdef list ranges(self, Py_ssize_t count)

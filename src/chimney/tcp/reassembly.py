@@ -15,12 +15,17 @@ class Block:
 
 
 class Reassembly:
-    """Disjoint blocks in stream order. Of bytes that arrive twice, the first ones stay."""
+    """Disjoint blocks in stream order. Of bytes that arrive twice, the first ones stay.
+
+    [overlap_start, overlap_end): the first bytes of the latest `insert` or `pop` that were kept already; -1 if none.
+    """
 
     def __init__(self, max_blocks: int, max_parts: int) -> None:
         self.max_blocks = max_blocks
         self.max_parts = max_parts
         self.parts = 0
+        self.overlap_start = -1
+        self.overlap_end = -1
         self._blocks: list[Block] = []
         self._starts: list[int] = []
         self._stamp = 0
@@ -41,6 +46,7 @@ class Reassembly:
         -1: nothing was kept, for lack of room.
         """
         end = start + len(data)
+        self.overlap_start = -1
         first = bisect_left(self._starts, start)
         if first > 0 and self._blocks[first - 1].end >= start:
             first -= 1
@@ -58,6 +64,11 @@ class Reassembly:
             self._blocks.insert(first, block)
             self._starts.insert(first, start)
             return end - start
+        self._note_overlap(first, last, start, end)
+        block = self._blocks[first]
+        if block.start <= start and end <= block.end:
+            block.stamp = self._stamp
+            return 0
         return self._merge(first, last, start, end, data, push)
 
     def _merge(self, first: int, last: int, start: int, end: int, data: memoryview, push: bool) -> int:
@@ -89,8 +100,24 @@ class Reassembly:
         del self._starts[first + 1 : last]
         return new
 
+    def _note_overlap(self, first: int, last: int, start: int, end: int) -> None:
+        """Blocks [first, last) touch or overlap [start, end)."""
+        for index in range(first, last):
+            block = self._blocks[index]
+            if max(start, block.start) < min(end, block.end):
+                self.overlap_start = max(start, block.start)
+                self.overlap_end = min(end, block.end)
+                return
+
     def pop(self, position: int, received: list[tuple[memoryview, bool]]) -> int:
-        """Appends to `received` what has become in-order at `position`; returns the position after it."""
+        """Appends to `received` what has become in-order at `position`; returns the position after it.
+
+        What overlaps is that of a segment which ends at `position`.
+        """
+        self.overlap_start = -1
+        if self._blocks and self._blocks[0].start < position:
+            self.overlap_start = self._blocks[0].start
+            self.overlap_end = min(self._blocks[0].end, position)
         while self._blocks and self._blocks[0].start <= position:
             block = self._blocks.pop(0)
             del self._starts[0]
@@ -107,11 +134,6 @@ class Reassembly:
                 skip = 0
             position = block.end
         return position
-
-    def contains(self, start: int, end: int) -> bool:
-        """Whether all of [start, end) is kept."""
-        index = bisect_left(self._starts, start + 1) - 1
-        return index >= 0 and self._blocks[index].end >= end
 
     def ranges(self, count: int) -> list[tuple[int, int]]:
         """At most `count` blocks as (start, end): the one that grew last comes first (RFC 2018, 4)."""

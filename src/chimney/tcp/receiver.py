@@ -26,8 +26,16 @@ _OUT_OF_ORDER = 3
 _REFUSED = 4
 
 
+_DUPLICATES = 8
+"""Ranges that came twice and wait to be reported: more of them in one batch are not."""
+
+
 class Receiver:
-    """Window, reassembly and the in-order data that the owner has not fetched yet."""
+    """Window, reassembly and the in-order data that the owner has not fetched yet.
+
+    duplicates: ranges that came twice, each to be reported by an acknowledgement of its own (RFC 2883, 4).
+    acknowledged: the latest acknowledgement that was sent (Last.ACK.sent of RFC 7323, 4.3).
+    """
 
     def __init__(self, config: Config, tcb: Tcb, mss: int, statistics: Statistics) -> None:
         scale = min(config.rcv_wscale, 14) if config.window_scaling else 0
@@ -37,8 +45,10 @@ class Receiver:
         self.received: list[tuple[memoryview, bool]] = []
         self.fin_received = tcb.state in FIN_WAS_RECEIVED
         self.fin_at = -1
-        self.duplicate_start = -1
-        self.duplicate_end = -1
+        self.duplicates: list[tuple[int, int]] = []
+        self.acknowledged = 0
+        self._reports = config.sack
+        self._before = 0
 
     def position(self, seq: int) -> int:
         """The position of a sequence number of the peer."""
@@ -48,17 +58,22 @@ class Receiver:
     def is_acceptable(self, start: int, length: int) -> bool:
         """Whether [start, start + length) touches the window (RFC 9293, 3.10.7.4, first step).
 
-        As Linux does, a segment without data may stand at the right edge: the peer has filled the window, and its
-        data is still under way. Of data at the edge of a closed window the acknowledgement counts.
+        As Linux does, what ends between the last acknowledgement sent and RCV.NXT counts: the peer sent it in good
+        order, and something has overtaken it. A segment without data may stand at the right edge: the peer has filled
+        the window, and its data is still under way. Of data at the edge of a closed window the acknowledgement counts.
         """
         window = self.window
         if length == 0:
-            return window.nxt <= start <= window.edge
-        return (start < window.edge or start == window.nxt) and start + length > window.nxt
+            return self.acknowledged <= start <= window.edge
+        return (start < window.edge or start == window.nxt) and start + length >= self.acknowledged
 
     def is_in_window(self, start: int) -> bool:
         """Whether `start` is in the window; RCV.NXT always is (RFC 5961, 3.2)."""
         return self.window.nxt <= start < self.window.edge or start == self.window.nxt
+
+    def is_old(self, start: int, length: int) -> bool:
+        """Whether all of [start, start + length) was received before; `length` counts a FIN."""
+        return start + length <= self.window.nxt
 
     def accept(self, segment: Segment, start: int) -> int:
         """Takes in payload and FIN of an acceptable segment at `start`. Returns one of the constants above."""
@@ -66,11 +81,12 @@ class Receiver:
         data = segment.payload
         end = start + segment.payload_length
         fin = segment.flags & _FIN != 0
+        self._before = len(self.duplicates)
         if start < window.nxt:
             self._note_duplicate(start, min(end, window.nxt))
             data = data[window.nxt - start :]
             start = window.nxt
-        limit = window.edge if self.fin_at < 0 else min(window.edge, self.fin_at)
+        limit = self._limit(start, end)
         if end > limit:
             data = data[: max(limit - start, 0)]
             end = max(limit, start)
@@ -86,6 +102,19 @@ class Receiver:
         self.received.append((data, segment.flags & _PSH != 0))
         return self._deliver(end)
 
+    def _limit(self, start: int, end: int) -> int:
+        """Up to where the bytes of a segment are taken: the window's edge, or the FIN.
+
+        A segment that begins in an open window and exceeds it is taken whole if nothing waits to be read, as with
+        Linux: the sender is wrong about the window, and would come back with the rest for ever.
+        """
+        window = self.window
+        if self.fin_at >= 0:
+            return min(window.edge, self.fin_at)
+        if end > window.edge > start == window.nxt and window.undelivered == 0 and self.reassembly.is_empty():
+            return end
+        return window.edge
+
     def _accept_fin(self, start: int, fin: bool, length: int) -> int:
         """A segment of which no data is left."""
         if fin:
@@ -99,25 +128,31 @@ class Receiver:
         verdict = _IN_ORDER
         if not self.reassembly.is_empty():
             reached = self.reassembly.pop(end, self.received)
+            self._note_overlap()
             verdict = _HOLE_FILLED
         count = reached - window.nxt
         window.nxt = reached
+        if window.edge < reached:
+            window.edge = reached
         window.undelivered += count
         self.statistics.bytes_in += count
         return verdict
 
     def _keep(self, start: int, end: int, data: memoryview, push: bool) -> int:
-        if self.reassembly.contains(start, end):
-            self._note_duplicate(start, end)
-            return _OUT_OF_ORDER
-        self.statistics.out_of_order += 1
-        if self.reassembly.insert(start, data, push) < 0:
+        new = self.reassembly.insert(start, data, push)
+        self._note_overlap()
+        if new < 0:
             self.statistics.reassembly_drops += 1
             return _REFUSED
+        if new > 0:
+            self.statistics.out_of_order += 1
         return _OUT_OF_ORDER
 
     def take_fin(self) -> bool:
-        """Whether the peer's FIN has come in order now; if so, it is consumed."""
+        """Whether the peer's FIN has come in order now; if so, it is consumed.
+
+        Its acknowledgement says all there is to say: nothing more is reported, as with Linux.
+        """
         window = self.window
         if self.fin_received or self.fin_at != window.nxt:
             return False
@@ -126,18 +161,18 @@ class Receiver:
         if window.edge < window.nxt:
             window.edge = window.nxt
         self.reassembly.clear()
+        self.duplicates.clear()
         return True
 
     def has_something_to_report(self) -> bool:
         """Whether an acknowledgement has more to say than RCV.NXT."""
-        return self.duplicate_start >= 0 or not self.reassembly.is_empty()
+        return not self.reassembly.is_empty() or len(self.duplicates) > 0
 
     def sack_blocks(self, count: int) -> list[tuple[int, int]]:
         """At most `count` blocks for the SACK option: a duplicate first (RFC 2883, 4), then as RFC 2018, 4 says."""
         ranges: list[tuple[int, int]] = []
-        if self.duplicate_start >= 0:
-            ranges.append((self.duplicate_start, self.duplicate_end))
-            self.duplicate_start = -1
+        if self.duplicates:
+            ranges.append(self.duplicates.pop(0))
         if not self.reassembly.is_empty():
             ranges += self.reassembly.ranges(count - len(ranges))
         window = self.window
@@ -149,7 +184,12 @@ class Receiver:
             self.statistics.duplicates += 1
             self._note_duplicate(start, start + length)
 
+    def _note_overlap(self) -> None:
+        """RFC 2883, 4.2: of a segment that overlaps several ranges, the first one is reported."""
+        reassembly = self.reassembly
+        if reassembly.overlap_start >= 0 and len(self.duplicates) == self._before:
+            self._note_duplicate(reassembly.overlap_start, reassembly.overlap_end)
+
     def _note_duplicate(self, start: int, end: int) -> None:
-        if end > start:
-            self.duplicate_start = start
-            self.duplicate_end = end
+        if end > start and self._reports and len(self.duplicates) < _DUPLICATES:
+            self.duplicates.append((start, end))

@@ -12,6 +12,7 @@ from chimney.verifier.relations import has, settled
 
 _VLAN_ID, _CFI = 0x0FFF, 0x1000
 _FIRST_TARGET_ID = 0x8000
+_ECN_FIELD = 3
 
 
 class Headers(Checks):
@@ -37,9 +38,9 @@ class Headers(Checks):
         neighbor = None if path is None else path.parent
         if neighbor is not None and settled(neighbor) and settled(path):
             self._frame(packet, book, neighbor)
-        if settled(book) and isinstance(book.cached, TcpCached):
-            self._ip(packet, book.cached)
         if isinstance(book.const, TcpConst) and isinstance(book.cached, TcpCached):
+            if settled(book):
+                self._ip(packet, book.const, book.cached)
             self._options(packet, book, book.const, book.cached)
 
     def _ipv4(self, packet: Packet) -> None:
@@ -83,8 +84,11 @@ class Headers(Checks):
             packet,
         )
 
-    def _ip(self, packet: Packet, cached: TcpCached) -> None:
-        right = packet.hops == cached.ttl_or_hop_limit and packet.traffic_class == cached.tos_or_traffic_class
+    def _ip(self, packet: Packet, const: TcpConst, cached: TcpCached) -> None:
+        # The ECN field (RFC 3168, 5) is each segment's own where ECN was negotiated, and zero where not.
+        own = _ECN_FIELD if const.flags & TcpConstFlags.ECN_ENABLED else 0
+        right = packet.hops == cached.ttl_or_hop_limit
+        right = right and packet.traffic_class & ~own == cached.tos_or_traffic_class & ~_ECN_FIELD
         if packet.ethertype == IPV6:
             right = right and packet.flow_label == cached.flow_label
         self.check(
