@@ -1,5 +1,6 @@
 """Mutants of events: too early, too often, for no reason; hosts that do not care; and of reachability."""
 
+from chimney.intermediate import Faults, FaultyDriver
 from chimney.ndis.status import Status, TcpOffloadEvent, UploadReason
 from tests.verifier.mutation import mutant
 from tests.verifier.shims import HostShim, TargetShim
@@ -13,6 +14,17 @@ class EndsTheStreamEarly(TargetShim):
         verdict = super().tcp_offload_receive_handler(handle, net_buffer_list, status)
         self.tcp_offload_event_handler(handle, Event.INDICATE_DISCONNECT, 0)
         return verdict
+
+
+@mutant("event.disconnect.after-data", scenario="graceful-close", side=1)
+class EventsOvertakeCompletions(FaultyDriver):
+    """Keeps completions back for some time, and no events."""
+
+    def __init__(self, name):
+        super().__init__(name, Faults(delay=1.0))
+
+    def on_event(self, entry, event_type, information):
+        self.indicate_event(entry, event_type, information)
 
 
 @mutant("event.disconnect.half", scenario="sent-after-all", side=1)

@@ -51,6 +51,22 @@ class EndOfStream(Checks):
         )
         self._half[id(stream)] = stream
 
+    @enter(Kind.EVENT)
+    def passed_up(self, crossing: Crossing) -> None:
+        """A driver that keeps completions back keeps the end of the stream behind them."""
+        item = self.books.object(crossing)
+        if crossing.boundary.bottom or item is None or crossing.value != TcpOffloadEvent.INDICATE_DISCONNECT:
+            return
+        receives = self.books.of(crossing).open_requests(item, Kind.RECEIVE)
+        overtaken = sum(one.below is not None and one.below.completed is not None for one in receives)
+        self.check(
+            "event.disconnect.after-data",
+            not overtaken,
+            lambda: f"{overtaken} receives are done below, and have not been completed above",
+            crossing,
+            item,
+        )
+
     @enter(Kind.SEND_COMPLETE)
     def send_ended(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom:
