@@ -79,8 +79,8 @@ cdef class Sender:
     cdef object _update_window(self, long long wnd, long long now)
 
     cdef object _enter_recovery(self, long long now)
-    @cython.locals(count="long long", before="long long")
     cpdef on_ecn_echo(self, long long now)
+    @cython.locals(count="long long", before="long long")
     cpdef bint on_timer(self, long long now) except -1
     cdef object _go_back(self)
     cdef object _undo(self, long long now)
