@@ -25,7 +25,7 @@ class Pacer:
         self.mss = mss
         self.rate = 0
         self.deadline = _NEVER
-        self._free_at = -1
+        self._free_at = 0
         self._unpaced = _UNPACED_SEGMENTS * mss
 
     def update(self, cwnd: int, srtt: int, in_slow_start: bool) -> None:
@@ -52,14 +52,13 @@ class Pacer:
 
     def sent(self, count: int, now: int) -> None:
         """`count` bytes leave. They take their time, less what they come late, up to half of it."""
-        if self.rate == 0:
-            return
         if self._unpaced > 0:
             self._unpaced -= count
             return
+        if self.rate == 0:
+            return
         cost = count * 1_000_000 // self.rate
         if self._free_at < now:
-            if self._free_at >= 0:
-                cost -= min(cost // 2, now - self._free_at)
+            cost -= min(cost // 2, now - self._free_at)
             self._free_at = now
         self._free_at += cost
