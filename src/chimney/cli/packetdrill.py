@@ -1,0 +1,95 @@
+"""`chimney packetdrill`: scripts in the packetdrill language, against the engine, in virtual time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from chimney.packetdrill.compare import Rules
+from chimney.packetdrill.runner import Outcome, Result
+from chimney.packetdrill.suite import Summary, find_scripts, read_list, run_scripts
+
+_RELAXATIONS = ("push", "window")
+_STYLES = {Outcome.PASSED: "green", Outcome.FAILED: "red", Outcome.UNSUPPORTED: "yellow", Outcome.BROKEN: "red"}
+
+
+def packetdrill(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", exists=True, help="Scripts, and directories of scripts.")
+    ],
+    names: Annotated[
+        Path | None,
+        typer.Option("--list", exists=True, dir_okay=False, help="A file of names, one a line: only these scripts."),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show every packet and call; of a mismatch, what was expected.")
+    ] = False,
+    relax: Annotated[
+        list[str] | None,
+        typer.Option(metavar="|".join(_RELAXATIONS), help="Do not compare this; may be given more than once."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The results as one JSON object.")] = False,
+) -> None:
+    """Run packetdrill scripts against the TCP engine: without a kernel, without privilege, in virtual time.
+
+    Succeeds only if every script passes, or is about something that an established connection does not have.
+    """
+    rules = _rules(relax or [])
+    scripts = find_scripts(paths, read_list(names) if names is not None else None)
+    console = Console(quiet=as_json, highlight=False, soft_wrap=True)
+    summary = Summary()
+    results: list[Result] = []
+    for result in run_scripts(scripts, rules):
+        summary.add(result)
+        results.append(result)
+        _show(console, result, verbose)
+    if as_json:
+        typer.echo(json.dumps({"results": [_as_object(r, verbose) for r in results], "relaxed": relax or []}))
+    elif len(results) > 1:
+        _show_summary(console, summary, relax or [])
+    if summary.total[Outcome.FAILED] or summary.total[Outcome.BROKEN] or not results:
+        raise typer.Exit(1)
+
+
+def _rules(relax: list[str]) -> Rules:
+    if unknown := set(relax) - set(_RELAXATIONS):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))} cannot be relaxed, only {', '.join(_RELAXATIONS)}")
+    return Rules(ignore_push="push" in relax, ignore_window="window" in relax)
+
+
+def _show(console: Console, result: Result, verbose: bool) -> None:
+    """One line for a script that did not pass; all lines if wanted."""
+    if verbose:
+        console.print(f"[bold]{escape(result.name)}[/bold]")
+        for line in result.log:
+            console.print(escape(line))
+        if result.printed:
+            console.print(escape(result.printed.rstrip()))
+    if verbose or result.outcome is not Outcome.PASSED:
+        style = _STYLES[result.outcome]
+        where = f"{result.name}:{result.line}" if result.line else result.name
+        console.print(f"[{style}]{result.outcome}[/{style}] {escape(where)}: {escape(result.reason or 'as expected')}")
+
+
+def _show_summary(console: Console, summary: Summary, relaxed: list[str]) -> None:
+    table = Table("directory", *(str(outcome) for outcome in Outcome), box=None, header_style="bold")
+    for directory, counts in summary.per_directory.items():
+        table.add_row(escape(directory), *(str(counts[outcome] or "") for outcome in Outcome))
+    table.add_row("[bold]all", *(f"[bold]{summary.total[outcome]}" for outcome in Outcome))
+    console.print(table)
+    if relaxed:
+        console.print(f"not compared: {', '.join(relaxed)}")
+
+
+def _as_object(result: Result, verbose: bool) -> dict[str, object]:
+    found = dataclasses.asdict(result)
+    if not verbose:
+        del found["log"]
+    return found

@@ -1,0 +1,140 @@
+"""`%{ … }%`: Python that sees the connection as TCP_INFO shows it.
+
+A script is a program: its code runs with the rights of whoever runs the script, as packetdrill's does.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import traceback
+
+from chimney.packetdrill.endpoint import Endpoint, Phase
+from chimney.packetdrill.engine_config import receive_buffer
+from chimney.packetdrill.errors import Mismatch, ScriptError
+from chimney.packetdrill.host import Host, Socket
+from chimney.tcp import State
+
+_LINUX_STATES = {
+    State.ESTABLISHED: 1, State.SYN_SENT: 2, State.SYN_RECEIVED: 3, State.FIN_WAIT_1: 4, State.FIN_WAIT_2: 5,
+    State.TIME_WAIT: 6, State.CLOSED: 7, State.CLOSE_WAIT: 8, State.LAST_ACK: 9, State.LISTEN: 10, State.CLOSING: 11,
+}  # fmt: skip
+_CONSTANTS = {
+    "TCP_ESTABLISHED": 1, "TCP_SYN_SENT": 2, "TCP_SYN_RECV": 3, "TCP_FIN_WAIT1": 4, "TCP_FIN_WAIT2": 5,
+    "TCP_TIME_WAIT": 6, "TCP_CLOSE": 7, "TCP_CLOSE_WAIT": 8, "TCP_LAST_ACK": 9, "TCP_LISTEN": 10, "TCP_CLOSING": 11,
+    "TCP_INFINITE_SSTHRESH": 0x7FFFFFFF, "TCP_CA_Open": 0, "TCP_CA_Disorder": 1, "TCP_CA_CWR": 2, "TCP_CA_Recovery": 3, "TCP_CA_Loss": 4,
+    "TCPI_OPT_TIMESTAMPS": 1, "TCPI_OPT_SACK": 2, "TCPI_OPT_WSCALE": 4, "TCPI_OPT_ECN": 8, "TCPI_OPT_ECN_SEEN": 16,
+    "TCPI_OPT_SYN_DATA": 32, "TCPI_OPT_USEC_TS": 64, "TCPI_OPT_TFO_CHILD": 128,
+    **{f"TCPI_{state.name}": value for state, value in _LINUX_STATES.items()},
+}  # fmt: skip
+_UNSET = 0x7FFFFFFF
+_NAMES = (
+    "state", "ca_state", "retransmits", "probes", "backoff", "options", "snd_wscale", "rcv_wscale",
+    "delivery_rate_app_limited", "rto", "ato", "snd_mss", "rcv_mss", "unacked", "sacked", "lost", "retrans",
+    "fackets", "last_data_sent", "last_ack_sent", "last_data_recv", "last_ack_recv", "pmtu", "rcv_ssthresh", "rtt",
+    "rttvar", "snd_ssthresh", "snd_cwnd", "advmss", "reordering", "rcv_rtt", "rcv_space", "total_retrans",
+    "pacing_rate", "max_pacing_rate", "bytes_acked", "bytes_received", "segs_out", "segs_in", "notsent_bytes",
+    "min_rtt", "data_segs_in", "data_segs_out", "delivery_rate", "busy_time", "rwnd_limited", "sndbuf_limited",
+    "delivered", "delivered_ce", "bytes_sent", "bytes_retrans", "dsack_dups", "reord_seen", "rcv_ooopack", "snd_wnd",
+    "rcv_wnd", "rehash", "total_rto", "total_rto_recoveries", "total_rto_time",
+)  # fmt: skip
+
+
+class CodeRunner:
+    """Runs the code blocks of one script, which share their names. `printed` is what they printed."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, object] = dict(_CONSTANTS)
+        self.printed = ""
+
+    def run(self, text: str, host: Host) -> None:
+        """Raises Mismatch if an assertion fails, ScriptError for any other exception."""
+        self._names.update(tcp_info(host))
+        output = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(output):
+                exec(compile(text, "<script>", "exec"), self._names)
+        except AssertionError as error:
+            seen = f", which is {error}" if error.args else ""
+            raise Mismatch(f"the assertion fails: {_failed_line(text, error)}{seen}") from None
+        except Exception as error:
+            raise ScriptError(f"{type(error).__name__} in the code: {error}") from error
+        finally:
+            self.printed += output.getvalue()
+
+
+def _failed_line(text: str, error: BaseException) -> str:
+    """The statement that failed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    line = next((frame.lineno for frame in reversed(frames) if frame.filename == "<script>"), None)
+    lines = text.splitlines()
+    source = lines[line - 1] if line is not None and line <= len(lines) else text
+    return source.strip()
+
+
+def tcp_info(host: Host) -> dict[str, object]:
+    """The names of TCP_INFO for the connection under test; all 0 but what is known."""
+    values: dict[str, object] = {f"tcpi_{name}": 0 for name in _NAMES}
+    target = host.under_test
+    if isinstance(target, Socket):
+        values["tcpi_state"] = _CONSTANTS["TCP_LISTEN" if target.listening else "TCP_CLOSE"]
+        return values
+    if target is None:
+        values["tcpi_state"] = _CONSTANTS["TCP_CLOSE"]
+        return values
+    values["tcpi_state"] = _LINUX_STATES[State(target.state())]
+    if target.connection is not None and target.phase is not Phase.CLOSED:
+        values.update(_of_the_engine(target, host.now))
+    values.update(_of_the_socket(target, host))
+    return values
+
+
+def _of_the_engine(endpoint: Endpoint, now: int) -> dict[str, object]:
+    connection = endpoint.connection
+    assert connection is not None
+    try:
+        info = importlib.import_module("chimney.tcp.info").info
+    except ImportError:
+        return _computed(endpoint, now)
+    seen = info(connection, now)
+    values = {f.name: getattr(seen, f.name) for f in dataclasses.fields(seen)}
+    values["tcpi_advmss"] = endpoint.agreed.our_mss - (12 if endpoint.agreed.timestamps else 0)
+    return values
+
+
+def _computed(endpoint: Endpoint, now: int) -> dict[str, object]:
+    """What can be told of a connection from outside."""
+    connection = endpoint.connection
+    assert connection is not None
+    sender = connection.sender
+    mss = connection.mss
+    agreed = endpoint.agreed
+    return {
+        "tcpi_snd_cwnd": connection.cwnd // mss,
+        "tcpi_snd_ssthresh": _UNSET if sender.congestion.ssthresh >= _UNSET else sender.congestion.ssthresh // mss,
+        "tcpi_snd_mss": mss,
+        "tcpi_advmss": agreed.our_mss - (12 if agreed.timestamps else 0),
+        "tcpi_rtt": sender.rtt.srtt,
+        "tcpi_rttvar": sender.rtt.rttvar,
+        "tcpi_rto": sender.rtt.backed_off(sender.timer.count),
+        "tcpi_unacked": -(-(sender.nxt - sender.una) // mss),
+        "tcpi_snd_wscale": agreed.snd_wscale,
+        "tcpi_rcv_wscale": agreed.rcv_wscale,
+        "tcpi_snd_wnd": connection.snd_wnd,
+        "tcpi_bytes_acked": connection.acked,
+        "tcpi_bytes_received": endpoint.received_count,
+        "tcpi_total_retrans": connection.stats.retransmitted_segments,
+        "tcpi_reordering": 3,
+        "tcpi_options": agreed.timestamps | agreed.sack << 1 | agreed.window_scaling << 2 | agreed.ecn << 3,
+    }
+
+
+def _of_the_socket(endpoint: Endpoint, host: Host) -> dict[str, object]:
+    """What the socket knows and the engine does not."""
+    return {
+        "tcpi_notsent_bytes": endpoint.unsent(),
+        "SK_MEMINFO_RCVBUF": receive_buffer(host.settings, endpoint.options),
+        "SK_MEMINFO_RMEM_ALLOC": len(endpoint.unread),
+        "SK_MEMINFO_SNDBUF": endpoint.buffer.limit(),
+        "SK_MEMINFO_WMEM_QUEUED": endpoint.unacked(),
+    }
