@@ -57,8 +57,16 @@ class EndOfStream(Checks):
         item = self.books.object(crossing)
         if crossing.boundary.bottom or item is None or crossing.value != TcpOffloadEvent.INDICATE_DISCONNECT:
             return
-        receives = self.books.of(crossing).open_requests(item, Kind.RECEIVE)
-        overtaken = sum(one.below is not None and one.below.completed is not None for one in receives)
+        event = None if item.stream is None else item.stream.disconnect_event
+        if event is None:
+            return
+        # What has no data may be completed by the target after that.
+        completions = [
+            one.below.completed
+            for one in self.books.of(crossing).open_requests(item, Kind.RECEIVE)
+            if one.below is not None and one.below.completed is not None
+        ]
+        overtaken = sum(completed.number < event.number for completed in completions)
         self.check(
             "event.disconnect.after-data",
             not overtaken,
