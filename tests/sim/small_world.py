@@ -51,6 +51,9 @@ class SmallWorld:
     def note(self, side: str, kind: str, text: str) -> None:
         self.notes.append(text)
 
+    def restored(self, side: str) -> None:
+        self.notes.append(f"{side} is restored")
+
     def step(self, until: int) -> bool:
         """The next thing, unless it is later than ``until``."""
         at, machine = min(((machine.next_at(), machine) for machine in self.machines.values()), key=lambda due: due[0])

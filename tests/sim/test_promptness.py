@@ -233,7 +233,7 @@ def test_a_process_that_is_busy_comes_to_it_afterwards(rig):
     rig.busy = rig.clock.now
     assert not rig.after(LATE)
     rig.busy = NEVER
-    rig.promptness.was_busy("a")
+    rig.promptness.was_busy("a", took_time=True)
     assert not rig.after(60 * MS)
     assert len(rig.after(60 * MS)) == 1
 
@@ -253,3 +253,51 @@ def test_a_window_that_closes_counts_even_if_it_was_overtaken(rig):
     rig.hears(0, 0, ack=0, window=2500)
     rig.hears(0, 0, ack=0, window=0)
     assert not rig.after(LATE)
+
+
+def test_a_hand_over_that_takes_no_time_begins_the_wait_anew_at_once(rig):
+    """And not when something happens next, which may be the peer's time-out."""
+    rig.connections["a"] = SimpleNamespace(owner=Owner.TARGET)
+    rig.hears(0, 100)
+    rig.machine.sock.tcp = object()
+    rig.promptness.was_busy("a", took_time=False)
+    rig.clock.advance(LATE)
+    rig.promptness.after_event()
+    assert rig.findings == ["a does not acknowledge what has arrived, for 100 ms"]
+
+
+def test_nobody_asks_whether_the_window_is_still_closed(rig):
+    rig.application.posted = 500
+    rig.hears(0, 0, ack=0, window=0)
+    assert not rig.after(0)
+    assert not rig.after(6_900 * MS)
+    assert rig.after(200 * MS) == ["a does not ask whether the window is still closed, for 7000 ms"]
+
+
+@pytest.mark.parametrize("probe", [(-1, -1), (0, 1)])
+def test_who_has_asked_for_a_closed_window_may_wait_longer_the_next_time(rig, probe):
+    rig.application.posted = 500
+    rig.hears(0, 0, ack=0, window=0)
+    assert not rig.after(0)
+    rig.clock.advance(3_000 * MS)
+    rig.says(*probe, ack=0)
+    assert not rig.after(100_000 * MS)
+
+
+def test_an_acknowledgement_does_not_ask_for_a_window(rig):
+    rig.application.posted = 500
+    rig.hears(0, 0, ack=0, window=0)
+    assert not rig.after(0)
+    rig.says(0, 0, ack=0)
+    assert rig.after(7_100 * MS)
+
+
+def test_who_takes_over_asks_for_a_closed_window_anew(rig):
+    rig.connections["a"] = SimpleNamespace(owner=Owner.TARGET)
+    rig.application.posted = 500
+    rig.hears(0, 0, ack=0, window=0)
+    assert not rig.after(0)
+    rig.says(-1, -1, ack=0)
+    rig.machine.sock.tcp = object()
+    rig.promptness.was_busy("a", took_time=False)
+    assert rig.after(7_100 * MS)

@@ -56,7 +56,7 @@ _PLAIN_LAYERS = ((7, 0), (2, 1), (1, 2))
 _LATENCIES_US = ((4, 0), (3, 20), (2, 200), (1, 2000))
 # A hand-over of some ten gaps: shorter than a round trip, or so long that timers expire in it.
 _GAPS_US = ((2, 0), (2, 20), (4, 100), (3, 1000), (2, 20_000), (2, 200_000))
-_GRACES_US = ((5, 20_000), (2, 2_000), (3, 600_000))
+_GRACES_US = ((5, 20_000), (2, 2_000), (2, 600_000), (1, 10_000_000))
 
 # Hand-overs: half of them at numbers of events, early ones more likely than late ones, half at what the script does.
 _STAYS = ((1, 0), (8, 1), (6, 2), (2, 3), (1, 4))  # how often the connection is taken down

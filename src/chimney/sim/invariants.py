@@ -70,6 +70,15 @@ class Invariants:
             elif tcp is not None and tcp.engine.state != _CLOSED:
                 self._look_into_target(side, watched, tcp)
 
+    def restored(self, side: Side) -> None:
+        """The kernel knows again what the peer may send; soon it says so, and then a mistake cannot be seen any more."""
+        watched = self._watched[side]
+        model = watched.machine.sock.tcp
+        assert model is not None
+        if watched.machine.state != "CLOSED":
+            nxt = unwrapped(model.receiver.nxt, self._world.case.iss[side == "a"], watched.nxt)
+            self._check_window(side, nxt + model.receiver.window)
+
     def _look_into_kernel(self, side: Side, watched: _Watched) -> None:
         model = watched.machine.sock.tcp
         assert model is not None

@@ -222,6 +222,8 @@ class SimKernelSide:
         # It lives from here on, in repair mode or not, and hears nothing but what is injected.
         sock.tcp, machine.owner = tcp, "kernel"
         self._note("the socket is restored")
+        if not state.reset:
+            machine.world.restored(machine.side)
         machine.gap()
         shut = not state.reset and self._close(tcp, state)
         sock.repair = False

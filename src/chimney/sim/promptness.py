@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _SLACK_US = 1_000
 # Nobody delays an acknowledgement by more than 40 ms here, and no retransmission comes in less than 200 ms.
 _PATIENCE_US = 100_000
+# Whoever has data for a window that is closed asks for it after a retransmission time-out (RFC 9293, 3.8.6.1), which is
+# 3 s at most here (a round trip that a restored kernel does not know); later probes may come more seldom.
+_FIRST_PROBE_US = 7_000_000
 _OPTIONS = 12
 _MASK = 0xFFFFFFFF
 _HALF = 0x80000000
@@ -48,8 +51,9 @@ class _Watched:
     arrived   when ``nxt`` became what, the latest last; so ``acked`` of ``una``.
     there     an acknowledgement that leaves must cover this; ``known``: what the peer is known to have.
     holder    the engine that has the connection; ``settled`` is when a hand-over was under way last.
-    owes_at   since when an acknowledgement is owed, NEVER if none is; so ``could_at`` for data that could leave and
-              ``shut_at`` for a window that could open.
+    owes_at   since when an acknowledgement is owed, NEVER if none is; so ``could_at`` for data that could leave,
+              ``shut_at`` for a window that could open, and ``stuck_at`` for data that waits for the peer's window, which
+              nobody has ``asked`` for since then.
     """
 
     def __init__(self, slack: int, buffer: int, offered: int) -> None:
@@ -68,7 +72,8 @@ class _Watched:
         self.known = 0
         self.holder: ModelTcp | TcpObject | None = None
         self.settled = 0
-        self.owes_at = self.could_at = self.shut_at = NEVER
+        self.owes_at = self.could_at = self.shut_at = self.stuck_at = NEVER
+        self.asked = False
 
 
 class Promptness:
@@ -107,6 +112,7 @@ class Promptness:
             watched.holder = holder
             watched.settled = self._world.clock.now
             watched.islands.clear()
+            watched.asked = False
             if machine.state in _NO_QUICK_ACKS:
                 watched.owes_at = NEVER
         return unsettled
@@ -177,6 +183,9 @@ class Promptness:
             if start < end <= watched.known:
                 self._broken(side, f"sends {start} to {end} again, and has been told that the peer has it")
         self._look(side, watched)
+        if start < max(end, self._world.doors[side].facts.seq_end):
+            # Data, or a probe, which repeats a number: to be answered.
+            watched.asked = True
         if acknowledged >= watched.nxt:
             watched.owes_at = NEVER
 
@@ -187,11 +196,15 @@ class Promptness:
         for side, watched in self._watched.items():
             self._look(side, watched)
 
-    def was_busy(self, side: Side) -> None:
-        """The process of a side has been at something that took time: a hand-over, whether it has begun or not."""
+    def was_busy(self, side: Side, took_time: bool) -> None:
+        """The process of a side has done something. If that took time, it was a hand-over, whether it has begun or not;
+        if not, it may have been one all the same.
+        """
         watched = self._watched[side]
-        watched.settled = self._world.clock.now
-        watched.islands.clear()
+        if took_time:
+            watched.settled = self._world.clock.now
+            watched.islands.clear()
+        self._is_unsettled(side, watched)
 
     def _look(self, side: Side, watched: _Watched) -> None:
         """Whether a side has something to do, and for how long already."""
@@ -202,14 +215,14 @@ class Promptness:
         facts = door.facts
         application = self._world.applications[side]
         waits = application.posted - facts.seq_end
-        could = (
-            0 < waits
-            and watched.una == facts.seq_end
-            and watched.edge - facts.seq_end >= min(waits, self._mss)
-            and self._sends_freely[side]
-            and self._believes_to_have_sent(side, watched) <= facts.seq_end
-        )
+        could = stuck = False
+        if 0 < waits and watched.una == facts.seq_end and self._sends_freely[side]:
+            welcome = watched.edge - facts.seq_end >= min(waits, self._mss)
+            could = welcome and self._believes_to_have_sent(side, watched) <= facts.seq_end
+            stuck = not welcome and watched.edge >= 0
         watched.could_at = min(watched.could_at, now) if could else NEVER
+        watched.stuck_at = min(watched.stuck_at, now) if stuck else NEVER
+        watched.asked = watched.asked and stuck
         shut = (
             application.received == watched.nxt == door.in_order
             and 0 <= facts.edge < watched.nxt + watched.buffer // 4
@@ -218,14 +231,17 @@ class Promptness:
         watched.shut_at = min(watched.shut_at, now) if shut else NEVER
         if not self._is_judged(side):
             return
-        for what, at in (
-            ("does not acknowledge what has arrived", watched.owes_at),
-            ("does not send what it could", watched.could_at),
-            ("does not say that its window is open", watched.shut_at),
+        for what, at, patience in (
+            ("does not acknowledge what has arrived", watched.owes_at, _PATIENCE_US),
+            ("does not send what it could", watched.could_at, _PATIENCE_US),
+            ("does not say that its window is open", watched.shut_at, _PATIENCE_US),
+            ("does not ask whether the window is still closed", watched.stuck_at, _FIRST_PROBE_US),
         ):
-            if at < NEVER and now - max(at, watched.settled) > watched.slack + _PATIENCE_US:
-                self._broken(side, f"{what}, for {_PATIENCE_US // 1000} ms")
-                watched.owes_at = watched.could_at = watched.shut_at = NEVER
+            if at == NEVER or (patience == _FIRST_PROBE_US and watched.asked):
+                continue
+            if now - max(at, watched.settled) > watched.slack + patience:
+                self._broken(side, f"{what}, for {patience // 1000} ms")
+                watched.owes_at = watched.could_at = watched.shut_at = watched.stuck_at = NEVER
                 return
 
     def _believes_to_have_sent(self, side: Side, watched: _Watched) -> int:

@@ -140,6 +140,10 @@ class World:
         """The connection may end before its streams do, and nobody is to blame."""
         self.broken_off.append(f"{side} {why}")
 
+    def restored(self, side: Side) -> None:
+        """The kernel of a side has its connection again, and has said nothing yet."""
+        self.invariants.restored(side)
+
     def visit(self, side: Side, event: str) -> None:
         """Count where the connection of ``side`` was when ``event`` happened to it (`chimney.sim.coverage`)."""
         connection = self.connections.get(side)
@@ -265,8 +269,7 @@ class World:
             assert self.machines[side].dead
         finally:
             self._busy[side] = NEVER
-            if self.clock.now > began:
-                self.promptness.was_busy(side)
+            self.promptness.was_busy(side, took_time=self.clock.now > began)
 
     # The script
 
