@@ -71,7 +71,7 @@ class Invariants:
                 self._look_into_target(side, watched, tcp)
 
     def restored(self, side: Side) -> None:
-        """The kernel knows again what the peer may send; soon it says so, and then a mistake cannot be seen any more."""
+        """The kernel knows again what the peer may send. Soon it says so, and then a mistake cannot be seen."""
         watched = self._watched[side]
         model = watched.machine.sock.tcp
         assert model is not None

@@ -52,8 +52,8 @@ class _Watched:
     there     an acknowledgement that leaves must cover this; ``known``: what the peer is known to have.
     holder    the engine that has the connection; ``settled`` is when a hand-over was under way last.
     owes_at   since when an acknowledgement is owed, NEVER if none is; so ``could_at`` for data that could leave,
-              ``shut_at`` for a window that could open, and ``stuck_at`` for data that waits for the peer's window, which
-              nobody has ``asked`` for since then.
+              ``shut_at`` for a window that could open, and ``stuck_at`` for data that waits for the peer's window:
+              nobody has ``asked`` for that since then, or somebody has.
     """
 
     def __init__(self, slack: int, buffer: int, offered: int) -> None:
