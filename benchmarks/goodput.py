@@ -7,17 +7,18 @@ import os
 import select
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable
 
-from path import Path, use_cubic
-
 import chimney
+from chimney.lab.path import Path
 
 PORT = 5202
 BLOCK = 1 << 18
 OUTSTANDING = 8
 _POLL_SECONDS = 0.02
+_PATIENCE = 20.0
 
 
 class Counters:
@@ -80,11 +81,19 @@ class Peer:
         os.waitpid(self._pid, 0)
 
 
+def listen(path: Path, flows: int) -> socket.socket:
+    """Where the peer connects to."""
+    listener = socket.create_server((path.address, PORT), backlog=flows)
+    use_cubic(listener)
+    listener.settimeout(_PATIENCE)
+    return listener
+
+
 def _connect(path: Path) -> socket.socket:
     sock = path.peer.socket()
     use_cubic(sock)
     # A SYN that is lost is sent again after a second.
-    sock.settimeout(20)
+    sock.settimeout(_PATIENCE)
     sock.connect((path.address, PORT))
     return sock
 
@@ -142,12 +151,9 @@ def measure(
     os.sched_setaffinity(0, {cpus[0]})
     counters = Counters(flows)
     with path.host:
-        listener = socket.create_server((path.address, PORT), backlog=flows)
-        use_cubic(listener)
-        listener.settimeout(20)
-        peer = Peer(path, flows, not sends, counters, cpus[1])
-        sockets = [listener.accept()[0] for _ in range(flows)]
-        listener.close()
+        with listen(path, flows) as listener:
+            peer = Peer(path, flows, not sends, counters, cpus[1])
+            sockets = [listener.accept()[0] for _ in range(flows)]
         try:
             if not offloaded:
                 clock = Clock(counters, seconds, most)
@@ -176,3 +182,11 @@ def _measure_offloaded(
             stream.stopped = True
             connection.abort()
         return rate
+
+
+def use_cubic(sock: socket.socket) -> None:
+    """Let a socket of the kernel use CUBIC, whatever the machine's default is; and leave no TIME-WAIT, nor FINs that
+    are sent again for minutes.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

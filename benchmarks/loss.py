@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from goodput import measure
-from path import Path, RelayedPath, RoutedPath
-from relay import Behaviour
 from rich.console import Console
 from rich.table import Table
 
 from chimney import _build
 from chimney.lab.namespace import can_make_namespaces, enter_user_namespace
+from chimney.lab.path import Path, RelayedPath, RoutedPath
+from chimney.lab.relay import Behaviour
 
 LOSSES = (0.0, 0.1, 1.0, 3.0, 10.0)
 AIM = 0.9

@@ -1,4 +1,4 @@
-"""A path between two hosts for measurements: a host, a peer, and what is between them, each in a namespace.
+"""A path between two hosts: a host, a peer, and what is between them, each in a namespace.
 
 Two kinds, both without privilege (in a user namespace): a router of the kernel that loses packets at random (nftables),
 and a wire that a relay in user space holds in its hands (`relay.py`), which delays, reorders, duplicates and loses.
@@ -7,22 +7,20 @@ and a wire that a relay in user space holds in its hands (`relay.py`), which del
 from __future__ import annotations
 
 import socket
-import struct
 from contextlib import ExitStack
 from types import TracebackType
 
-from relay import Behaviour, Relay
-
 from chimney.lab.firewall import load
 from chimney.lab.namespace import Namespace
+from chimney.lab.relay import Behaviour, Relay
 from chimney.lab.wire import End, set_offloads, veth_pair
 
-SEGMENTATION = ("tso", "gso", "gro")
-_TCP_SEGMENT_ON_WIRE = 1514
+_SEGMENTATION = ("tso", "gso", "gro")
+_FRAME = 1514
 
 
 class Path:
-    """`host` and `peer` with what is between them; use it as a context manager. `address`: the host's."""
+    """`host` and `peer` with what is between them; use it as a context manager. `address`: the host's (IPv4)."""
 
     def __init__(self) -> None:
         self._opened = ExitStack()
@@ -34,28 +32,30 @@ class Path:
         self._opened.callback(namespace.close)
         return namespace
 
+    def close(self) -> None:
+        """Take everything away; harmless when repeated."""
+        self._opened.close()
+
     def __enter__(self) -> Path:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._opened.close()
+        self.close()
 
 
 class RoutedPath(Path):
-    """Host, router, peer. The router loses `loss` percent of the TCP packets, in both directions.
+    """Host, `router`, peer. The router loses `loss` percent of the TCP packets, in both directions.
 
     super_segments  the offloads of all four interfaces are on: the router forwards, and loses, up to 64 KB at once.
                     Otherwise every packet on the path is a segment of the wire.
     rate            bits a second that the router forwards towards the peer (tbf, `queue` bytes deep); 0: as it can.
     """
 
-    def __init__(
-        self, loss: float = 0.0, super_segments: bool = False, rate: int = 0, queue: int = 0, towards_host: bool = False
-    ) -> None:
+    def __init__(self, loss: float = 0.0, super_segments: bool = False, rate: int = 0, queue: int = 0) -> None:
         super().__init__()
-        router = self._namespace()
+        router = self.router = self._namespace()
         near, router_near = veth_pair(
             self.host, router, addresses_a=("10.9.0.1/24",), addresses_b=("10.9.0.254/24",), names=("host0", "near0")
         )
@@ -67,18 +67,18 @@ class RoutedPath(Path):
             end.namespace.run(["ip", "route", "add", "default", "via", gateway])
         if not super_segments:
             for end in (near, router_near, far, router_far):
-                set_offloads(end.namespace, end.name, False, SEGMENTATION)
+                set_offloads(end.namespace, end.name, False, _SEGMENTATION)
         if loss:
             _lose(router, loss)
         if rate:
-            _shape(router, router_near if towards_host else router_far, rate, queue)
+            _shape(router, router_far, rate, queue)
         self.address = near.address(socket.AF_INET)
 
 
 class RelayedPath(Path):
     """Host, relay, peer: every packet on the path is a segment of the wire, and goes through the relay's hands."""
 
-    def __init__(self, behaviour: Behaviour, cpu: int) -> None:
+    def __init__(self, behaviour: Behaviour, cpu: int | None = None) -> None:
         super().__init__()
         middle = self._namespace()
         near, middle_near = veth_pair(
@@ -95,7 +95,7 @@ class RelayedPath(Path):
 def _lose(router: Namespace, percent: float) -> None:
     load(
         router,
-        "table inet bench {\n"
+        "table inet lab_path {\n"
         "  counter lost { }\n"
         "  chain passing {\n"
         "    type filter hook forward priority 0;\n"
@@ -107,14 +107,6 @@ def _lose(router: Namespace, percent: float) -> None:
 
 def _shape(router: Namespace, end: End, rate: int, queue: int) -> None:
     # A burst of a timer's tick; a super-segment must fit, or the shaper cuts it.
-    burst = max(rate // 8 // 250, 2 * _TCP_SEGMENT_ON_WIRE)
+    burst = max(rate // 8 // 250, 2 * _FRAME)
     shaper = ["tbf", "rate", f"{rate}bit", "burst", str(burst), "limit", str(queue)]
     router.run(["tc", "qdisc", "add", "dev", end.name, "root", *shaper])
-
-
-def use_cubic(sock: socket.socket) -> None:
-    """Let a socket of the kernel use CUBIC, whatever the machine's default is; and leave no TIME-WAIT, nor FINs that
-    are sent again for minutes.
-    """
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -77,15 +77,18 @@ class _Direction:
 
 
 class Relay:
-    """Runs in a process of its own, on the core `cpu`, until `stop`. The interfaces `a` and `b` are in `namespace`."""
+    """Runs in a process of its own, on the core `cpu` if one is given, until `stop`. The interfaces `a` and `b` are in
+    `namespace`.
+    """
 
-    def __init__(self, namespace: Namespace, a: str, b: str, behaviour: Behaviour, cpu: int) -> None:
+    def __init__(self, namespace: Namespace, a: str, b: str, behaviour: Behaviour, cpu: int | None = None) -> None:
         sockets = [_open(namespace, name) for name in (a, b)]
         self._pid = os.fork()
         if not self._pid:
             try:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
-                os.sched_setaffinity(0, {cpu})
+                if cpu is not None:
+                    os.sched_setaffinity(0, {cpu})
                 _run(sockets, [_Direction(behaviour, name) for name in ("a to b", "b to a")])
             finally:
                 os._exit(1)
