@@ -43,6 +43,14 @@ lint: build
 	$(BIN)/python -m mypy
 	MYPYPATH=examples $(BIN)/python -m mypy examples/http_file_server.py
 
+# Live, beside the kernel, in namespaces of their own; the machine should be quiet. docs/benchmarks.md
+.PHONY: bench-loss bench-fairness
+bench-loss: build
+	$(BIN)/python benchmarks/loss.py $(ARGS)
+
+bench-fairness: build
+	$(BIN)/python benchmarks/fairness.py $(ARGS)
+
 # setup.py compiles those modules whose sources changed, and nothing when none did.
 build: $(INSTALLED)
 	@if $(BIN)/python tools/can_compile.py; then $(BIN)/python setup.py -q build_ext --inplace; fi
