@@ -149,6 +149,8 @@ def _of_the_other_parts(settings: Settings, options: SocketOptions, agreed: Agre
         "hystart": "hystart" if settings.hystart else "none",
         "slow_start_after_idle": settings.slow_start_after_idle,
         "black_hole_detection": settings.mtu_probing > 0,
+        # Scripts are about TCP, not about the interface documents.
+        "challenge_every_syn": True,
     }
 
 
