@@ -76,7 +76,7 @@ def compares_with_snd_nxt(patch):
     @patch(Engine, "_is_ack_acceptable")
     def is_ack_acceptable(original, self, ack, now):
         sender = self.sender
-        return ack <= max(sender.nxt, sender.una) and original(self, ack, now)
+        return ack <= max(sender.resumes_at(), sender.una) and original(self, ack, now)
 
 
 @bug("engine")
@@ -85,7 +85,7 @@ def fin_is_sent_once(patch):
 
     @patch(Sender, "on_timer")
     def on_timer(original, self, now):
-        if self.una == self.queue.end < self.max and not self.persisting:
+        if self.una == self.queue.end < self.max and not self.persist.is_on:
             self.timer.stop()
             return True
         return original(self, now)
@@ -95,10 +95,10 @@ def fin_is_sent_once(patch):
 def timer_stops_at_the_tail(patch):
     """When all has been sent, any acknowledgement stops the retransmission timer: it takes the one for the last."""
 
-    @patch(Sender, "_advance")
-    def advance(original, self, segment, ack, now):
-        original(self, segment, ack, now)
-        if not self.persisting and self.nxt == self.end():
+    @patch(Sender, "_restart_timers")
+    def restart_timers(original, self, ack, now):
+        original(self, ack, now)
+        if not self.persist.is_on and self.nxt == self.end():
             self.timer.stop()
 
 
@@ -106,11 +106,7 @@ def timer_stops_at_the_tail(patch):
 def forgets_what_a_closed_window_refused(patch):
     """What was in flight when the window closed is not sent again when it opens, and no timer runs for it."""
 
-    @patch(Sender, "_update_window")
-    def update_window(original, self, wnd, now):
-        nxt = self.nxt
-        original(self, wnd, now)
-        self.nxt = max(nxt, self.nxt)
+    patch.set(Sender, "_go_back", lambda self, now: self.timer.stop())
 
 
 @bug("engine")

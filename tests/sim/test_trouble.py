@@ -79,6 +79,14 @@ def test_what_a_driver_holds_comes_when_it_lets_go(layer):
     assert min(said(lines, "kern", "is restored")) >= 5000
 
 
+def test_a_slow_driver_passes_an_initiate_on_when_it_lets_go():
+    """What comes meanwhile is forwarded then."""
+    slow, peer_sends = Driver(at=2900, what="slow"), Send(at=3500, side="b", size=700)
+    _, lines = play(Upload(at=2000), slow, Offload(at=3000), peer_sends, Driver(at=6000, what="release"))
+    assert [at for at in said(lines, "own", "the target has it") if at < 20_000] == [0, 6000]
+    assert not said(lines, "in", "data again")
+
+
 def test_a_driver_that_never_lets_go_does_when_everybody_behaves():
     _, lines = play(Driver(at=900, what="hold"), Upload(at=3000))
     healed = said(lines, "net", "everybody behaves")
@@ -96,7 +104,7 @@ def test_uploads_are_asked_for_with_every_reason_that_has_no_cause_of_its_own(wh
 
 def test_a_pass_through_does_what_it_can():
     plain = Host(chimney=True, layers=(Layer(),))
-    for what in ("hold", "release", "upload", "pause", "resume", "upload-all"):
+    for what in ("hold", "slow", "release", "upload", "pause", "resume", "upload-all"):
         _, lines = play(Driver(at=1100, what=what), host=plain)
         assert said(lines, "drv", what)
     _, lines = play(Driver(at=1100, layer=7, what="hold"), host=plain)

@@ -231,13 +231,14 @@ def _check_reason(reason: str) -> None:
 
 
 class Driver(_Step, frozen=True):
-    """A driver of ``side`` (layer 0 is the top one) keeps everything back, lets go, or asks for the upload of the
-    connection for ``reason`` (a name of `chimney.ndis.status.UploadReason`).
+    """A driver of ``side`` (layer 0 is the top one) keeps everything back that comes up ("hold"), passes no initiate
+    down ("slow"), lets go of both ("release"), or asks for the upload of the connection for ``reason`` (a name of
+    `chimney.ndis.status.UploadReason`).
     """
 
     side: Side = "a"
     layer: _Amount = 0
-    what: Literal["hold", "release", "upload", "pause", "resume", "upload-all"] = "hold"
+    what: Literal["hold", "slow", "release", "upload", "pause", "resume", "upload-all"] = "hold"
     reason: str = "UPLOAD_REQUESTED"
 
     def __post_init__(self) -> None:

@@ -46,6 +46,7 @@ _SLOW_PEER = 0.35  # that the peer does not read at first, and has a small buffe
 _AT_A_TIMER = 0.3
 _SLOW_PEER_AT_A_TIMER = 0.7  # so that there are probes to be sent
 _HELD_EARLY, _HELD_LATE = 0.4, 0.5  # that a driver keeps completions back from the start, or from the hand-over on
+_SLOW = 0.4  # that a driver passes an initiate on late, while the peer sends
 _CUT_OFF, _CUT_OFF_AT_A_TIMER = 0.25, 0.6  # that one side, or both, cannot be heard for a while
 _BROKEN_BY_GARBAGE = 0.12  # that somebody's RST with the right number ends the connection, unknown to the peer
 _FORGETFUL = 0.4  # that a driver has no memory at some moments
@@ -63,6 +64,7 @@ _REORDERS_US = (1000, 50_000, 300_000)
 _CUTS_US = (2_000, 50_000, 300_000, 1_000_000, 2_000_000)
 _SIZES = (10, 500, 1460, 4000)
 _FILLING = (500, 1000, 1460, 1460, 4000)  # that fill a small buffer
+_SLOW_US = (1_000, 10_000, 50_000)
 _SENDERS: tuple[tuple[Side, ...], ...] = ((), ("a",), ("b",), ("a", "b"), ("a", "b"))
 _ENDINGS: tuple[tuple[Side, ...], ...] = ((), ("a",), ("b",), ("a", "b"), ("b", "a"), ("a", "b"), ("b", "a"))
 _CUT_SIDES: tuple[Literal["a", "b", "both"], ...] = ("a", "b", "both")
@@ -175,6 +177,8 @@ class _Corner:
             self._hold(self.now)
         for _ in range(chance.choice((0, 0, 1, 2))):
             self.steps.append(self._something(self.now))
+        if not self.down and chance.random() < _SLOW:
+            self._be_slow()
         self.steps.append(Upload(at=self.now) if self.down else Offload(at=self.now))
         for _ in range(chance.randint(0, 6)):
             self.steps.append(self._something(self._soon()))
@@ -194,6 +198,19 @@ class _Corner:
 
     def _hold(self, at: int) -> None:
         self.steps.append(Driver(at=at, layer=0, what="hold"))
+
+    def _be_slow(self) -> None:
+        """A driver keeps the initiate for itself for a while: what comes meanwhile nobody knows what to do with but the
+        host.
+        """
+        chance = self.chance
+        lasts = chance.choice(_SLOW_US)
+        self.steps.append(Driver(at=self.now, layer=0, what="slow"))
+        self.steps += [
+            Send(at=self.now + chance.randint(0, lasts), side="b", size=chance.choice(_SIZES))
+            for _ in range(chance.randint(0, 3))
+        ]
+        self.steps.append(Driver(at=self.now + lasts, layer=0, what="release"))
 
     def _something(self, at: int) -> Step:
         """The peer, the application, a driver or the target does something."""

@@ -91,7 +91,7 @@ PHASES = {
 
 TOTAL = len(STATES) * len(EVENTS) * len(PHASES)
 
-_DRIVER = {"upload": "upload request", "upload-all": "upload all", "release": "hold"}
+_DRIVER = {"upload": "upload request", "upload-all": "upload all", "slow": "hold", "release": "hold"}
 _TARGET = {
     "upload": "upload request",
     "upload-all": "upload all",

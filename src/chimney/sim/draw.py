@@ -56,7 +56,7 @@ _PLAIN_LAYERS = ((7, 0), (2, 1), (1, 2))
 _LATENCIES_US = ((4, 0), (3, 20), (2, 200), (1, 2000))
 # A hand-over of some ten gaps: shorter than a round trip, or so long that timers expire in it.
 _GAPS_US = ((2, 0), (2, 20), (4, 100), (3, 1000), (2, 20_000), (2, 200_000))
-_GRACES_US = ((5, 20_000), (2, 2_000), (2, 600_000), (1, 10_000_000))
+_GRACES_US = ((5, 20_000), (2, 2_000), (2, 600_000), (1, 15_000_000))
 
 # Hand-overs: half of them at numbers of events, early ones more likely than late ones, half at what the script does.
 _STAYS = ((1, 0), (8, 1), (6, 2), (2, 3), (1, 4))  # how often the connection is taken down
@@ -80,7 +80,7 @@ _MTUS = {False: (576, 1000, 1400), True: (1280, 1400)}
 _LAYERS = ((2, 1), (2, 2), (1, 3))
 _FAULTY_LAYER = 0.7
 _DELAY, _MERGE, _SPLIT, _OUT_OF_MEMORY, _REFUSE, _ASKS = 0.5, 0.3, 0.3, 0.3, 0.15, 0.2
-_HOLD, _DRIVER_PAUSES, _DRIVER_UPLOADS = 0.6, 0.1, 0.2
+_HOLD, _SLOW, _DRIVER_PAUSES, _DRIVER_UPLOADS = 0.6, 0.3, 0.1, 0.2
 _TARGET_PAUSES, _TARGET_UPLOADS, _SHORT, _FAILURE, _DIE = 0.15, 0.25, 0.25, 0.15, 0.1
 _DRIVER_RATES = (0.05, 0.2, 0.5, 1.0)
 
@@ -88,7 +88,7 @@ _REASONS = tuple(UploadReason.__members__)
 # What a target must have met before it may say so.
 _CAUSED = ("RECEIVED_URGENT_DATA", "TIMEOUT_EXPIRATION", "INVALID_STATE")
 _TARGET_REASONS = tuple(reason for reason in _REASONS if reason not in _CAUSED)
-Action = Literal["hold", "release", "upload", "pause", "resume", "upload-all"]
+Action = Literal["hold", "slow", "release", "upload", "pause", "resume", "upload-all"]
 _KINDS = get_args(get_type_hints(Garbage)["kind"])
 
 
@@ -387,6 +387,9 @@ def _bad_drivers(draft: _Draft, side: Side, layers: Sequence[Layer]) -> None:
     if chance.random() < _HOLD:
         for start in pick(chance, _HOLDS)(draft, side):
             _driver(draft, start, side, chance.choice(able), "hold", "release")
+    if chance.random() < _SLOW:
+        for start in _before_hand_overs(draft, side):
+            _driver(draft, start, side, chance.choice(able), "slow", "release")
     if chance.random() < _DRIVER_PAUSES:
         what: list[Action] = ["pause", "resume"] if chance.random() < 0.5 else ["pause", "upload-all", "resume"]
         _driver(draft, draft.around(), side, chance.choice(able), *what)

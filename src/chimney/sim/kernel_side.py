@@ -347,6 +347,9 @@ class SimKernelSide:
         tcp = self._socket.tcp
         return (0, 0) if tcp is None else (tcp.sender.bytes_acked, tcp.receiver.bytes_received)
 
+    def tcp_info(self) -> dict[str, int]:
+        return {}
+
     def wait_for(self, readable: bool, writable: bool) -> None:
         self._wait_for(self._descriptor, readable, writable)
 

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 _SLACK_US = 1_000
 # Nobody delays an acknowledgement by more than 40 ms here, and no retransmission comes in less than 200 ms.
 _PATIENCE_US = 100_000
-# Whoever has data for a window that is closed asks for it after a retransmission time-out (RFC 9293, 3.8.6.1), which is
-# 3 s at most here (a round trip that a restored kernel does not know); later probes may come more seldom.
-_FIRST_PROBE_US = 7_000_000
+# Whoever has data for a window that is closed asks for it after a retransmission time-out (RFC 9293, 3.8.6.1). For a
+# restored kernel that does not know the round trip, that is 3 s, and 6 s more if it believes to have sent the data.
+# Later probes may come more seldom.
+_FIRST_PROBE_US = 10_000_000
 _OPTIONS = 12
 _MASK = 0xFFFFFFFF
 _HALF = 0x80000000
@@ -109,10 +110,11 @@ class Promptness:
         )
         holder = machine.sock.tcp or tcp
         if unsettled or holder is not watched.holder:
+            # A kernel that takes its time to restore a connection may ask in the middle of it.
+            watched.asked = watched.asked and holder is watched.holder
             watched.holder = holder
             watched.settled = self._world.clock.now
             watched.islands.clear()
-            watched.asked = False
             if machine.state in _NO_QUICK_ACKS:
                 watched.owes_at = NEVER
         return unsettled

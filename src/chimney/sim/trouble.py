@@ -46,6 +46,9 @@ class _Driver(FaultyDriver):
     def __init__(self, name: str, faults: Faults, tell: Callable[[str], None]) -> None:
         super().__init__(name, faults)
         self._tell = tell
+        self._slow = False
+        # What it has not passed down yet.
+        self._late: list[tuple[UpperEdge, MiniportOffloadBlockList]] = []
 
     @property
     def pending(self) -> int:
@@ -57,7 +60,21 @@ class _Driver(FaultyDriver):
             self._tell(f"{self.name}: no memory for a {what}")
         return granted
 
+    def be_slow(self) -> None:
+        """Keep initiates back on their way down, until `release`: to the target nothing has happened yet."""
+        self._slow = True
+
+    def release(self) -> None:
+        super().release()
+        self._slow = False
+        late, self._late = self._late, []
+        for upper, tree in late:
+            self.on_state_request(upper, "initiate", tree)
+
     def on_state_request(self, upper: UpperEdge, operation: str, tree: MiniportOffloadBlockList) -> None:
+        if self._slow and operation == "initiate":
+            self._late.append((upper, tree))
+            return
         refused = self.triggers.refuse.happened
         super().on_state_request(upper, operation, tree)
         if self.triggers.refuse.happened > refused:
@@ -213,6 +230,9 @@ class Trouble:
             case "hold":
                 if isinstance(driver, FaultyDriver):
                     driver.hold()
+            case "slow":
+                if isinstance(driver, _Driver):
+                    driver.be_slow()
             case "release":
                 if isinstance(driver, FaultyDriver):
                     driver.release()

@@ -39,7 +39,9 @@ class Forwards(Checks):
     def __init__(self, verifier: Verifier) -> None:
         super().__init__(verifier)
         self._sums: dict[int, int] = {}
-        self._ordinary: Recent[Flow, Recent[Key, bool]] = Recent(_REMEMBERED)
+        # What has come up on the ordinary path, and when: the numbers of its first and of its last arrival.
+        self._ordinary: Recent[Flow, Recent[Key, tuple[int, int]]] = Recent(_REMEMBERED)
+        self._arrivals = 0
 
     @segment_in
     def arrived(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
@@ -56,7 +58,9 @@ class Forwards(Checks):
                 flow = flow_of_packet(frame)
                 # Moved to the end: what has been quiet for long is forgotten first.
                 keys = self._ordinary[flow] = self._ordinary.get(flow) or Recent(_REMEMBERED)
-                keys[key_of_packet(frame)] = True
+                key = key_of_packet(frame)
+                self._arrivals += 1
+                keys[key] = keys.get(key, (self._arrivals, 0))[0], self._arrivals
 
     @enter(Kind.FORWARD)
     def called(self, crossing: Crossing) -> None:
@@ -81,6 +85,21 @@ class Forwards(Checks):
         for request in crossing.notes:
             self._sums[id(request.nbl)] = crc32(request.data())
             self._segment(crossing, request, item)
+        if item.stream is not None:
+            self._in_order(crossing, item.stream)
+
+    def _in_order(self, crossing: Crossing, stream: Stream) -> None:
+        """The host forwards what has come as it has come: the target takes each for what it would be on the wire."""
+        ordinary = self._ordinary.get(stream.flow)
+        if ordinary is None:
+            return
+        latest = 0
+        for request in crossing.notes:
+            segment = parse_segment(request.data())
+            first, last = (0, 0) if segment is None else ordinary.get(segment.key, (0, 0))
+            if last:
+                self.check("forward.when", latest <= last, "forwarded behind what has come after it", crossing, stream)
+                latest = max(latest, first)
 
     def _segment(self, crossing: Crossing, request: Request, item: ObjectBook) -> None:
         stream = item.stream
