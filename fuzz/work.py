@@ -45,8 +45,12 @@ def kept(thing: object, apart: frozenset[str] = frozenset()) -> tuple[int, int]:
     """
     elements = size = 0
     waiting: list[object] = [thing]
+    seen: set[int] = set()
     while waiting:
         thing = waiting.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
         if isinstance(thing, memoryview):
             size += thing.nbytes
         elif isinstance(thing, list | tuple | deque | set | dict):

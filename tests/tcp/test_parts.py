@@ -1,4 +1,4 @@
-"""The small parts against models: sequence numbers, options, queue, reassembly, scoreboard, congestion control."""
+"""The small parts against models: sequence numbers, options, queue, reassembly."""
 
 import random
 import struct
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from chimney.tcp import Segment, parse_segment, seq
 from chimney.tcp.ratelimit import RateLimiter
 from chimney.tcp.reassembly import Reassembly
-from chimney.tcp.scoreboard import Scoreboard
 from chimney.tcp.send_queue import SendQueue
 from chimney.tcp.state import TRANSITIONS, Cause, State, after
 
@@ -187,53 +186,6 @@ def test_filling_from_the_far_end_is_not_quadratic():
         queue.insert(start * 2, memoryview(b"ab"), False)
     out = []
     assert queue.pop(2, out) == 18_002 and len(out) == 9000
-
-
-# The scoreboard, against a set of numbers.
-
-
-@given(st.integers(0, 2**32), st.sampled_from([0, 5, 2**32 - 20]))
-def test_the_scoreboard_is_a_set(seed, base):
-    rng = random.Random(seed)
-    board, model, una, limit = Scoreboard(1000), set(), 0, 60
-    for _ in range(30):
-        a = rng.randint(una + 1, limit - 1)
-        b = rng.randint(a, limit)
-        before = len(model)
-        model |= set(range(a, b))
-        blocks = [((a + base) % 2**32, (b + base) % 2**32)]
-        assert board.update(blocks, (base + una) % 2**32, una, limit) == len(model) - before
-        if rng.random() < 0.3:
-            una = rng.randint(una, una + 5)
-            limit = max(limit, una + 40)
-            board.advance(una)
-            model = {i for i in model if i >= una}
-        assert board.total == len(model)
-        at = rng.randint(una, limit)
-        assert board.below(at) == sum(i < at for i in model)
-        start = board.hole_start(at)
-        assert start not in model and set(range(at, start)) <= model
-        end = board.hole_end(start, limit + 1)
-        assert not set(range(start, end)) & model and (end == limit + 1 or end in model)
-        assert board.highest() == max(model, default=-2) + 1
-
-
-def test_lost_is_what_three_segments_or_three_ranges_are_above_of():
-    board = Scoreboard(10)
-    board.update([(200, 400)], 0, 0, 10_000)
-    assert board.lost_below(3, 100) == -1
-    board.update([(400, 401)], 0, 0, 10_000)
-    assert board.lost_below(3, 100) == 200
-    board = Scoreboard(10)
-    board.update([(100, 101), (200, 201), (300, 301)], 0, 0, 10_000)
-    assert board.lost_below(3, 100) == 100
-
-
-def test_the_scoreboard_is_bounded():
-    board = Scoreboard(4)
-    for i in range(1, 100):
-        board.update([(i * 10, i * 10 + 5)], 0, 0, 10_000)
-    assert board.total == 20
 
 
 def test_the_rate_limiter_counts_in_intervals():

@@ -270,6 +270,8 @@ class Connection(Parts):
         """RFC 9293, 3.10.7.4, fifth step."""
         sender = self.sender
         if ack < sender.una:
+            if segment.sack_blocks:
+                sender.on_ack(segment, ack, False, now)
             return
         self.ack_received_at = now
         is_newer = self._is_newer(segment, start, ack)

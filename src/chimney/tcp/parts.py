@@ -81,7 +81,7 @@ class Parts:
     @property
     def snd_nxt(self) -> int:
         """SND.NXT: the next byte to send, below `snd_max` where bytes have to be sent again."""
-        return self.sender.sequence(self.sender.nxt)
+        return self.sender.sequence(self.sender.resumes_at())
 
     @property
     def snd_max(self) -> int:

@@ -1,13 +1,20 @@
 """The sending half: what may be sent now, and what an acknowledgement changes (RFC 9293, 3.8; RFC 5681).
 
-Positions: una <= nxt <= max. Normally nxt is max; it is below where bytes have to be sent again from nxt on, after a
-time-out, a hand-over, or a closed window. The FIN takes one position after the last byte of the queue.
+Read `on_ack`, `next_segment`, `on_timer` and `deadline`. Positions: una <= nxt <= max. What lies between una and nxt is
+in the flight; nxt is below max only after a hand-over, where bytes have possibly been sent by the owner before. The FIN
+takes one position after the last byte of the queue.
 """
 
 from chimney.tcp.algorithms import congestion_control
+from chimney.tcp.black_hole import BlackHole
 from chimney.tcp.config import Config, Tcb
+from chimney.tcp.flight import Flight, Record
+from chimney.tcp.pacing import Pacer
+from chimney.tcp.persist import Persist
+from chimney.tcp.rack import Rack
 from chimney.tcp.recovery import Recovery
 from chimney.tcp.rtt import RttEstimator
+from chimney.tcp.sack import read_blocks
 from chimney.tcp.segment import Segment
 from chimney.tcp.send_queue import SendQueue
 from chimney.tcp.seq import add, unwrap
@@ -16,21 +23,22 @@ from chimney.tcp.statistics import Statistics
 from chimney.tcp.tail import TailProbe
 from chimney.tcp.timer import RetransmitTimer
 from chimney.tcp.timestamps import Timestamps
-from chimney.tcp.undo import Undo
+from chimney.tcp.usage import CwndUsage
 
 _NEVER = 2**62
 _FIN = 1
 _PSH = 8
 _ACK = 16
 _OPEN = 0
-_FAST = 1
+_CWR = 2
 _LEAST_MSS = 48
 _OVERRIDE_US = 200_000
 _LEAST_TRAIN = 4
+_LEAST_RENEGING_US = 10_000
 
 
 class Sender:
-    """Queue, windows, congestion, loss recovery and timer of the sending half."""
+    """Queue, windows, congestion, loss recovery and timers of the sending half."""
 
     def __init__(self, config: Config, tcb: Tcb, timestamps: Timestamps, statistics: Statistics, now: int) -> None:
         self.statistics = statistics
@@ -40,7 +48,9 @@ class Sender:
         self.ip_header = 40 if config.ipv6 else 20
         self.nagle = config.nagle
         self.scale = min(config.snd_wscale, 14) if config.window_scaling else 0
-        self.mss = self._effective_mss(config.path_mtu)
+        self.path_mtu = config.path_mtu
+        self.black_hole = BlackHole(config.black_hole_detection, config.ipv6)
+        self.mss = self._effective_mss()
         self.max_burst = max(config.max_burst_segment, self.mss)
 
         self.base_seq = tcb.snd_una
@@ -52,34 +62,45 @@ class Sender:
         self.queue = SendQueue()
         self.fin_length = 1 if tcb.state in FIN_IS_QUEUED else 0
 
+        self.rtt = RttEstimator(tcb.srtt_us, tcb.rttvar_us, config.min_rto_us, config.max_rto_us, now)
         self.congestion = congestion_control(config, tcb, self.mss)
-        self.recovery = Recovery(
-            config.sack, config.dupack_threshold, self.mss, config.max_sack_blocks, min(tcb.dup_ack_count, 255)
-        )
-        self.rtt = RttEstimator(tcb.srtt_us, tcb.rttvar_us, config.min_rto_us, config.max_rto_us)
+        self.usage = CwndUsage(self.congestion, config.slow_start_after_idle, now)
+        self.pacer = Pacer(config.pacing, self.mss)
         self.timer = RetransmitTimer(config.max_retransmissions, config.max_rt_us)
-        self.timer.count = tcb.retransmit_count
+        self.timer.count = self.timer.backoff = tcb.retransmit_count
         self.timer.total = tcb.total_rt_us
         self.timer.probe_count = tcb.snd_wnd_probe_count
+        self.persist = Persist(self.timer, self.rtt)
         self.tail = TailProbe()
-        self.undo = Undo()
-        self.persisting = False
-        self.probe_due = False
+        self.rack = Rack(self.rtt)
+        self.flight = Flight(config.max_sack_blocks, self.rack)
+        self.recovery = Recovery(
+            config.sack,
+            config.dupack_threshold,
+            self.mss,
+            min(tcb.dup_ack_count, 255),
+            self.flight,
+            self.rack,
+            self.congestion,
+            self.timer,
+            statistics,
+        )
+        self.delivered = 0
         self.set_sws_prevention(config.sws_prevention_us)
         self.override_at = _NEVER
         self.last_sent = now
-        self._cwnd_limited = False
-        self._reacted_at = 0
-        self._timed_end = -1
-        self._timed_at = 0
+        self._urgent = False
+        if self.nxt > 0:
+            # Somebody else has sent it, some time ago: it tells no round trip.
+            self.flight.add(self.nxt, self.mss, (self.nxt + self.mss - 1) // self.mss, now, True)
         self._resume_timer(tcb.retransmit_left_us if tcb.state != State.FIN_WAIT_2 else -1, now)
 
     def _resume_timer(self, left: int, now: int) -> None:
         if left >= 0:
             self.timer.start(now, left)
-            self.persisting = self.wnd == 0
+            self.persist.is_on = self.wnd == 0
         elif self.nxt > 0 and self.wnd > 0:
-            self.timer.start(now, self.rtt.backed_off(self.timer.count))
+            self.timer.start(now, self._time_out())
 
     # What is there.
 
@@ -99,30 +120,91 @@ class Sender:
         """Whether the acknowledgement covers our FIN."""
         return self.fin_length > 0 and self.una > self.queue.end
 
+    def resumes_at(self) -> int:
+        """SND.NXT for the next owner: after a time-out, the first byte that waits to be sent again."""
+        record = self.flight.next_lost()
+        return self.nxt if record is None else record.start
+
     def deadline(self) -> int:
         """When this half wants to be called next."""
-        return min(self.timer.deadline, self.override_at, self.tail.deadline)
+        at = min(self.timer.deadline, self.override_at, self.tail.deadline)
+        return min(at, self.rack.deadline, self.pacer.deadline)
+
+    # Parameters that change.
 
     def set_path_mtu(self, mtu: int) -> None:
         """Segments get another size; what is in flight and has become too large is sent again at once (RFC 1191)."""
-        smaller = self._effective_mss(mtu) < self.mss
-        self.mss = self._effective_mss(mtu)
-        self.max_burst = max(self.max_burst, self.mss)
-        self.congestion.set_mss(self.mss)
-        self.recovery.mss = self.mss
-        if smaller and self.nxt > self.una and not self.persisting:
-            self._go_back()
+        self.path_mtu = mtu
+        self.black_hole.reset()
+        if self._adopt_mss() and not self.persist.is_on:
+            self.recovery.on_smaller_mss()
+            self._urgent = self.flight.pending > 0
 
     def set_sws_prevention(self, microseconds: int) -> None:
         """How long what is small is held back (Config.sws_prevention_us)."""
         self.override_us = microseconds or _OVERRIDE_US
 
-    def _effective_mss(self, mtu: int) -> int:
+    def _adopt_mss(self) -> bool:
+        """Segments have the size that is effective now, from now on; whether that is a smaller one."""
+        mss = self._effective_mss()
+        smaller = mss < self.mss
+        self.mss = self.recovery.mss = self.pacer.mss = mss
+        self.max_burst = max(self.max_burst, mss)
+        self.congestion.set_mss(mss)
+        return smaller
+
+    def _effective_mss(self) -> int:
         """RFC 6691: the options that every segment carries come out of the MSS. Tiny ones are an attack."""
         options = 12 if self.use_timestamps else 0
-        return max(min(self.remote_mss, mtu - self.ip_header - 20) - options, _LEAST_MSS)
+        room = self.black_hole.mss(min(self.remote_mss, self.path_mtu - self.ip_header - 20))
+        return max(room - options, _LEAST_MSS)
 
     # Acknowledgements.
+
+    def on_ack(self, segment: Segment, ack: int, is_newer: bool, now: int) -> None:
+        """Takes in an acceptable acknowledgement of position `ack`, at most max; below una only its SACK blocks count.
+
+        is_newer: whether the segment is the latest one from the peer, so that its window counts.
+        """
+        recovery = self.recovery
+        flight = self.flight
+        told = flight.told
+        told.begin(recovery.high, flight.highest)
+        duplicates = 0
+        self.rack.echo = -1
+        if segment.has_timestamp and self.use_timestamps and segment.ts_ecr != 0:
+            self.rack.echo = segment.ts_ecr
+        if ack > self.una:
+            self._advance(ack, now)
+        elif not recovery.sack and self.is_duplicate(segment, ack):
+            duplicates = segment.segments
+        if recovery.sack and segment.sack_blocks:
+            read_blocks(segment.sack_blocks, add(self.base_seq, self.una), ack, flight, now)
+            self._on_duplicate_report()
+        if told.sacked > 0 or duplicates > 0:
+            self.statistics.duplicate_acks += 1
+        rtt = self._measure_rtt(segment, now)
+        if self._is_dubious(duplicates):
+            recovery.on_ack(duplicates, self.rack.echo, now)
+        self._on_tail_acked(segment, ack, now)
+        self.delivered += told.packets
+        if told.longest > 0 and self.black_hole.on_acked(told.longest):
+            self._adopt_mss()
+        self._adapt_cwnd(rtt, now)
+        self._restart_timers(ack, now)
+        if is_newer:
+            self._update_window(segment.window << self.scale, now)
+
+    def _advance(self, ack: int, now: int) -> None:
+        self.una = ack
+        if self.nxt < ack:
+            self.nxt = ack
+        if self.max < ack:
+            self.max = ack
+        self.queue.release(ack)
+        self.flight.acknowledge(ack, now)
+        if not self.persist.is_on:
+            self.timer.progress()
 
     def is_duplicate(self, segment: Segment, ack: int) -> bool:
         """RFC 5681, 2: a duplicate acknowledgement, where SACK does not tell more."""
@@ -134,87 +216,83 @@ class Sender:
             and segment.window << self.scale == self.wnd
         )
 
-    def on_ack(self, segment: Segment, ack: int, is_newer: bool, now: int) -> None:
-        """Takes in an acceptable acknowledgement of position `ack`, una <= ack <= max.
-
-        is_newer: whether the segment is the latest one from the peer, so that its window counts.
-        """
+    def _is_dubious(self, duplicates: int) -> bool:
+        """Whether the acknowledgement may change the state of recovery; most do not."""
         recovery = self.recovery
-        board = recovery.scoreboard
-        newly = 0
-        board.duplicate_reported = 0
-        if recovery.sack:
-            if segment.sack_blocks:
-                newly = board.update(segment.sack_blocks, add(self.base_seq, self.una), self.una, self.max)
-                duplicate = board.duplicate_reported
-                if duplicate > 0 and self.undo.is_proved_by_duplicate(board.duplicate_start, duplicate):
-                    self._undo(now)
-        elif self.is_duplicate(segment, ack):
-            newly = 1
-        if ack > self.una:
-            self._advance(segment, ack, now)
-            if recovery.phase == _OPEN and recovery.is_lost(self.una):
-                self._enter_recovery(now)
-        elif newly > 0:
-            self.statistics.duplicate_acks += 1
-            if recovery.on_duplicate(self.una):
-                self._enter_recovery(now)
-            elif self._probe_tells_of_loss():
-                self._enter_recovery(now)
-                recovery.lose_below(board.last())
-        elif ack == self.tail.end and segment.payload_length == 0 and segment.window << self.scale == self.wnd:
-            self.tail.end = -1
-        if recovery.phase == _FAST:
-            recovery.measure(self.una, self.nxt)
-        if is_newer:
-            self._update_window(segment.window << self.scale, now)
+        told = self.flight.told
+        return recovery.state != _OPEN or duplicates > 0 or told.sacked > 0 or told.duplicate_start >= 0
 
-    def _advance(self, segment: Segment, ack: int, now: int) -> None:
-        acked = ack - self.una
-        flight = self.nxt - self.una
-        self.una = ack
-        if self.nxt < ack:
-            self.nxt = ack
-        self.queue.release(ack)
-        self._measure_rtt(segment, now)
-        if self.tail.end >= 0:
-            self._on_tail_acked(ack, flight, now)
-        self.recovery.on_advance(ack, self.nxt, acked)
-        if self.undo.is_proved_by_echo(segment):
-            self._undo(now)
-            # What had been under way still is; what was to be sent again even before that has not been.
-            self.nxt = max(self.nxt, self._reacted_at)
-            self.recovery.reset()
-        congestion = self.congestion
-        if self.recovery.phase != _FAST:
-            limited = self._cwnd_limited or (congestion.cwnd < congestion.ssthresh and flight * 2 >= congestion.cwnd)
-            congestion.on_ack(acked, limited, -1, self.rtt.srtt, self.una, self.nxt, now)
-        if self.persisting:
+    def _on_duplicate_report(self) -> None:
+        """RFC 2883: something has arrived twice."""
+        told = self.flight.told
+        if told.duplicate_end < 0:
             return
-        self.timer.progress()
-        if self.una < self.nxt:
-            self.timer.start(now, self.rtt.rto())
-        else:
-            self.timer.stop()
-        self._arm_tail(now)
+        self.statistics.duplicates_reported += 1
+        self.recovery.undo.duplicate(told.duplicate_start, told.duplicate_end)
+        if not self.tail.is_reported(told.duplicate_start, told.duplicate_end):
+            self.rack.on_duplicate(self.una, self.nxt)
 
-    def _measure_rtt(self, segment: Segment, now: int) -> None:
-        """RFC 6298, 3 and Karn: one segment in flight is timed, if it was sent once; else the echo tells."""
-        if self._timed_end >= 0:
-            if self.una >= self._timed_end:
-                self.rtt.sample(now - self._timed_at)
-                self._timed_end = -1
-        elif self.use_timestamps and segment.has_timestamp and self._echo_is_fresh(segment):
-            measured = self.timestamps.round_trip(segment.ts_ecr, now)
-            if measured >= 0:
-                self.rtt.sample(max(measured, 500_000 // self.timestamps.ticks_per_second))
+    def _measure_rtt(self, segment: Segment, now: int) -> int:
+        """RFC 6298, 3 and Karn: what was sent once tells; else the echo does. Returns the sample, or -1."""
+        told = self.flight.told
+        rtt = least = -1
+        if told.first_sent >= 0 and not told.repeated:
+            rtt = now - told.first_sent
+            least = now - told.last_sent
+        elif told.first_sacked >= 0:
+            rtt = now - told.first_sacked
+            least = now - told.last_sacked
+        elif told.acked > 0 and self.rack.echo >= 0 and self._echo_is_fresh(segment):
+            rtt = self.timestamps.round_trip(segment.ts_ecr, now)
+            if rtt >= 0:
+                rtt = least = max(rtt, 500_000 // self.timestamps.ticks_per_second)
+        if rtt >= 0:
+            self.rtt.sample(rtt)
+            self.rtt.note_least(least, now)
+            if not self.persist.is_on:
+                self.timer.backoff = 0
+        return least
 
     def _echo_is_fresh(self, segment: Segment) -> bool:
         """Out-of-order data and duplicates do not renew the echo, and the acknowledgement of what did can be lost.
 
         SACK blocks tell of both; without SACK nothing does, and after a time-out the echo is not to be trusted.
         """
-        return not segment.sack_blocks if self.recovery.sack else self.timer.count == 0
+        return not segment.sack_blocks if self.recovery.sack else self.timer.backoff == 0
+
+    def _adapt_cwnd(self, rtt: int, now: int) -> None:
+        told = self.flight.told
+        recovery = self.recovery
+        congestion = self.congestion
+        if recovery.is_reducing():
+            recovery.lead_cwnd()
+        elif told.acked > 0 or (told.delivered > 0 and recovery.reordering > recovery.threshold) or rtt >= 0:
+            delivered = told.delivered if told.acked > 0 or recovery.reordering > recovery.threshold else 0
+            limited = self.usage.is_limited()
+            congestion.on_ack(delivered, limited, rtt, self.rtt.srtt, self.una, self.nxt, now)
+        self.pacer.update(congestion.cwnd, self.rtt.srtt, congestion.cwnd * 2 < congestion.ssthresh)
+
+    def _restart_timers(self, ack: int, now: int) -> None:
+        """RFC 6298, 5.2 and 5.3."""
+        told = self.flight.told
+        if self.persist.is_on:
+            return
+        if self.una >= self.nxt:
+            if told.acked > 0:
+                self.timer.stop()
+            self.rack.stop()
+            self.tail.deadline = _NEVER
+            return
+        head = self.flight.head()
+        if told.acked > 0:
+            if head is not None and head.is_sacked:
+                # The peer does not acknowledge what it has covered: it may have dropped it (RFC 2018, 8).
+                self.timer.start(now, max(self.rtt.srtt // 2, _LEAST_RENEGING_US))
+            else:
+                self.timer.start(now, self._time_out())
+            self._arm_tail(now)
+        elif told.first_sacked >= 0 and head is not None and told.first_sacked < head.sent:
+            self.timer.start(now, self._time_out())
 
     def _update_window(self, wnd: int, now: int) -> None:
         """RFC 9293, 3.10.7.4 (SND.WND), and what a window that closes or opens starts and ends."""
@@ -224,151 +302,128 @@ class Sender:
             self.max_wnd = wnd
         if wnd == 0:
             if before > 0 or self.una >= self.end():
-                self._stop_persisting()
-            elif self.persisting and self.timer.count > 0:
-                self.timer.probe_count += 1
-                self._start_persisting(now)
+                self.persist.stop()
+            else:
+                self.persist.answered(now)
         elif before == 0:
-            if self.persisting:
-                self._stop_persisting()
+            if self.persist.is_on:
+                self.persist.stop()
             if self.una < self.nxt:
-                self._go_back()
+                self._go_back(now)
 
-    # Loss.
-
-    def _enter_recovery(self, now: int) -> None:
-        """RFC 6675, 5, step 4; RFC 6582, 3.2, step 2."""
-        self.statistics.fast_retransmits += 1
-        self._reacted_at = self.nxt
-        self.congestion.on_congestion(self.nxt - self.una, now)
-        self.congestion.end_recovery()
-        self.recovery.enter(self.una, self.nxt, self.max)
-        self._timed_end = -1
+    def _go_back(self, now: int) -> None:
+        """What is in flight has to be sent again, for another reason than congestion."""
+        self.recovery.on_everything_lost(now)
+        self.timer.stop()
         self.tail.stop()
-        self.undo.expect(True, self.use_timestamps)
+
+    # Timers.
 
     def on_timer(self, now: int) -> bool:
         """The retransmission timer expired. False: the limit is reached, and nothing more is to be sent."""
-        if self.persisting:
+        if self.persist.is_on:
             if self.una >= self.end():
-                self._stop_persisting()
+                self.persist.stop()
                 return True
-            if not self.timer.expire_probe():
-                return False
-            self.timer.start(now, self.rtt.backed_off(self.timer.count - 1))
-            self.probe_due = True
-            return True
+            return self.persist.expire(now)
         if self.una >= self.max:
             self.timer.stop()
             return True
         if not self.timer.expire(now):
             return False
-        count = self.timer.count
         self.statistics.timeouts += 1
-        self.congestion.on_timeout(self.nxt - self.una, now, count == 1)
-        self.recovery.on_timeout(self.una, self.max, count)
-        before = self.nxt
-        self.nxt = self.una
-        self._timed_end = -1
+        head = self.flight.head()
+        length = head.end - head.start if head is not None else 0
+        if self.black_hole.on_timeout(length, self.mss, self.timer.count):
+            self._adopt_mss()
+        self.recovery.on_timeout(now)
         self.tail.stop()
-        if count == 1:
-            self._reacted_at = before
-            self.undo.expect(False, self.use_timestamps)
-        self.timer.start(now, self.rtt.backed_off(count))
+        self._urgent = True
+        self.timer.start(now, self._time_out())
         return True
 
-    def on_ecn_echo(self, now: int) -> None:
-        """The peer reports congestion (RFC 3168, 6.1.2): what a loss does to cwnd, and nothing to send again."""
-        if self.recovery.phase == _OPEN:
-            self.congestion.on_congestion(self.nxt - self.una, now)
-            self.congestion.end_recovery()
-
-    def _go_back(self) -> None:
-        """What is in flight has to be sent again, for another reason than congestion."""
-        self.nxt = self.una
-        self.recovery.reset()
-        self._timed_end = -1
-        self.timer.stop()
+    def on_ecn_echo(self, now: int) -> bool:
+        """RFC 3168, 6.1.2: the peer tells of congestion; whether cwnd is reduced for it, once per window of data."""
+        if not self.recovery.on_congestion_echo(now):
+            return False
         self.tail.stop()
+        return True
 
-    def _undo(self, now: int) -> None:
-        """Nothing had been lost."""
-        self.statistics.spurious_recoveries += 1
-        self.congestion.undo(now)
-        if self.undo.is_fast:
-            self.recovery.on_reordering()
+    def _time_out(self) -> int:
+        return self.rtt.backed_off(self.timer.backoff)
 
     # Sending.
 
     def next_segment(self, now: int) -> Segment | None:
         """The next segment, without acknowledgement, window and options; None: nothing may be sent now."""
         if self.una >= self.end():
-            self._cwnd_limited = False
             return None
         if self.wnd == 0:
-            return self._next_probe(now)
-        if self.recovery.phase != _FAST:
-            segment = self._next_in_order(now)
-            if segment is None and self.tail.deadline <= now:
-                segment = self._next_tail_probe(now)
-            return segment
-        segment = self._next_lost(now)
-        if segment is None and not self.recovery.forced:
-            segment = self._next_in_order(now)
-            if segment is None and self.recovery.find_doubtful(self.una):
-                segment = self._repair(now)
+            return self._next_window_probe(now)
+        if self.rack.deadline <= now:
+            self.recovery.on_reordering_timer(now)
+        segment = None
+        if self._urgent or not self.pacer.is_held(now):
+            segment = self._next_by_priority(now)
+        if segment is None and self.tail.deadline <= now:
+            segment = self._next_tail_probe(now)
         return segment
+
+    def _next_by_priority(self, now: int) -> Segment | None:
+        """What is lost, then what is new (RFC 6675, 4, NextSeg); new data first where F-RTO wants it (RFC 5682)."""
+        recovery = self.recovery
+        if not recovery.may_repeat():
+            return self._next_in_order(now)
+        if recovery.frto.prefers_new():
+            segment = self._next_in_order(now)
+            if segment is not None:
+                return segment
+            if self.nxt <= recovery.high:
+                recovery.frto.stop()
+            else:
+                recovery.frto.sent_new()
+                return None
+        return self._next_lost(now)
 
     def _next_lost(self, now: int) -> Segment | None:
-        if not self.recovery.find_lost(self.una):
-            self.recovery.forced = False
+        """Sends what is lost again, as far as the windows allow."""
+        record = self.flight.next_lost()
+        if record is None:
             return None
-        return self._repair(now)
-
-    def _repair(self, now: int) -> Segment | None:
-        """Sends (a part of) the hole that was found, as far as cwnd allows."""
-        recovery = self.recovery
-        start = recovery.hole
-        length = min(recovery.hole_end - start, self.max_burst)
-        room = self.congestion.cwnd - recovery.pipe
-        if recovery.forced and room < self.mss:
-            room = self.mss
-        if room < length:
-            length = room
-        if start + length < recovery.hole_end:
+        start = record.start
+        wanted = min(record.end, self.end()) - start
+        room = self.congestion.cwnd - self.recovery.in_flight()
+        length = min(wanted, self.max_burst, self.pacer.allowance(now), room)
+        if length < wanted:
             length -= length % self.mss
+        length = min(length, self.una + self.wnd - start)
         if length <= 0:
-            self._cwnd_limited = True
             return None
-        segment = self._build(start, length, now)
-        end = start + length_of(segment)
-        if start == self.una or not self.timer.is_running():
-            self.timer.start(now, self.rtt.backed_off(self.timer.count))
-        if end > self.nxt:
-            self.nxt = end
-        recovery.retransmitted(self.una, start, end, self.nxt)
-        return segment
+        self._urgent = False
+        return self._repeat(record, start + length, now)
 
     def _next_in_order(self, now: int) -> Segment | None:
-        """Sends from nxt on: new data, or what is to be sent again."""
-        # The byte at una is missing, even if the peer has once covered it (RFC 2018, 8).
-        if self.una < self.nxt < self.max and self.recovery.scoreboard.total > 0:
-            self.nxt = self.recovery.scoreboard.hole_start(self.nxt)
+        """Sends from nxt on: new data, or what has possibly been sent before a hand-over."""
         start = self.nxt
         data = self.queue.end - start
         window = self.una + self.wnd - start
         if data <= 0:
-            self._cwnd_limited = False
             if data < 0 or self.fin_length == 0 or window < 1:
                 return None
-            return self._send(start, 0, now)
-        if self.una == self.max and now - self.last_sent > self.rtt.rto():
-            self.congestion.on_idle(now - self.last_sent, self.rtt.rto(), now)
-            self.last_sent = now
-        room = self.congestion.cwnd - self.recovery.in_flight(self.una, start)
-        self._cwnd_limited = room < min(data, window)
-        length = self._length_to_send(start, data, min(window, room), window > room, now)
-        return self._send(start, length, now) if length > 0 else None
+            return self._send(start, start + 1, now)
+        if self.una == self.max:
+            self.usage.starts(self.rtt.rto(), now)
+        room = self.congestion.cwnd - self.recovery.in_flight() if not self.flight.is_full() else 0
+        cwnd_binds = room < min(data, window)
+        length = self._length_to_send(start, data, min(window, room, self.pacer.allowance(now)), cwnd_binds, now)
+        if length > 0:
+            end = start + length
+            if end == self.queue.end and self.fin_length > 0 and length < window:
+                end += 1
+            return self._send(start, end, now)
+        if cwnd_binds:
+            self.usage.sent(self.una, self.nxt, True, _NEVER, now)
+        return None
 
     def _length_to_send(self, start: int, data: int, allowed: int, cwnd_binds: bool, now: int) -> int:
         """How many of the `data` bytes from `start` on go into one segment, or train of segments; 0: wait."""
@@ -376,10 +431,6 @@ class Sender:
         if length <= 0:
             return 0
         again = start < self.max
-        if again and self.recovery.scoreboard.total > 0:
-            hole = self.recovery.scoreboard.hole_end(start, start + length) - start
-            if hole < length:
-                return hole
         if cwnd_binds and length == allowed < data and self._train_may_grow(length):
             return 0
         tail = length % self.mss
@@ -400,7 +451,7 @@ class Sender:
         """
         eighth = self.congestion.cwnd // 8
         return (
-            self.recovery.phase == _OPEN and eighth >= _LEAST_TRAIN * self.mss and length < min(eighth, self.max_burst)
+            self.recovery.state == _OPEN and eighth >= _LEAST_TRAIN * self.mss and length < min(eighth, self.max_burst)
         )
 
     def _nagle_holds(self) -> bool:
@@ -419,101 +470,114 @@ class Sender:
             self.override_at = now + self.override_us
         return False
 
-    def _send(self, start: int, length: int, now: int) -> Segment:
-        segment = self._build(start, length, now)
-        sent = length_of(segment)
-        self.nxt = start + sent
-        self.recovery.pipe += sent
+    def _send(self, start: int, end: int, now: int) -> Segment:
+        """[start, end) leaves, from nxt on."""
+        again = start < self.max
+        segment = self._build(start, end, now)
+        self.nxt = start + length_of(segment)
+        if self.nxt > self.max:
+            self.max = self.nxt
+        self.flight.add(self.nxt, self.mss, segment.segments, now, again)
         self.override_at = _NEVER
-        if not self.timer.is_running():
-            self.timer.start(now, self.rtt.backed_off(self.timer.count))
+        self._left(segment, self.nxt - start, now)
         self._arm_tail(now)
+        state = self.recovery.state
+        in_flight = self.recovery.in_flight()
+        limited = in_flight > self.congestion.cwnd - self.mss
+        self.usage.sent(self.una, self.nxt, limited, self.rtt.rto() if state == _OPEN else _NEVER, now)
         return segment
+
+    def _repeat(self, record: Record, end: int, now: int) -> Segment:
+        """`record`, up to `end`, leaves again."""
+        start = record.start
+        segment = self._build(start, end, now)
+        end = start + length_of(segment)
+        stamp = self.timestamps.value(now) if self.use_timestamps else -1
+        self.flight.repeat(record, end, self.mss, stamp, now)
+        self.recovery.undo.repeated(start, end, stamp)
+        if start == self.una:
+            self.timer.start(now, self._time_out())
+        self._left(segment, end - start, now)
+        return segment
+
+    def _left(self, segment: Segment, count: int, now: int) -> None:
+        """What every transmission of data entails."""
+        self.recovery.prr.sent(count)
+        self.pacer.sent(count, now)
+        if not self.timer.is_running():
+            self.timer.start(now, self._time_out())
 
     # The tail of a flight.
 
     def _arm_tail(self, now: int) -> None:
         """RFC 8985, 7.2: a probe needs SACK to be of use, and nothing known to be missing."""
         recovery = self.recovery
-        if recovery.sack and recovery.phase == _OPEN and recovery.scoreboard.total == 0 and self.una < self.nxt:
-            is_single = self.nxt - self.una <= self.mss
-            self.tail.arm(now, self.rtt.srtt, is_single, self.timer.deadline)
+        if recovery.sack and self.una < self.nxt and (recovery.state == _OPEN or recovery.state == _CWR):
+            self.tail.arm(now, self.rtt.srtt, self.flight.packets <= 1, self.timer.deadline)
         else:
             self.tail.deadline = _NEVER
 
     def _next_tail_probe(self, now: int) -> Segment | None:
         """RFC 8985, 7.3: one segment of new data, or the last one again."""
         self.tail.deadline = _NEVER
-        if self.recovery.phase != _OPEN or self.nxt < self.max or self.una >= self.nxt:
+        if self.nxt < self.max or self.una >= self.nxt:
             return None
         data = self.queue.end - self.nxt
         window = self.una + self.wnd - self.nxt
         if data > 0 and window > 0:
-            segment = self._send(self.nxt, min(data, window, self.mss), now)
-            self.tail.sent(self.nxt, False)
+            start = self.nxt
+            segment = self._send(start, start + min(data, window, self.mss), now)
+            self.tail.sent(start, self.nxt, False)
         else:
+            record = self.flight.tail(self.mss)
             # What counts as sent may reach beyond the window: the owner before could not tell what had left.
-            end = min(self.max, self.una + self.wnd)
-            if end <= self.una:
+            if record is None or record.end > self.una + self.wnd:
                 return None
-            start = max(self.una, end - self.mss)
-            segment = self._build(start, end - start, now)
-            self.tail.sent(end, True)
+            segment = self._repeat(record, record.end, now)
+            self.tail.sent(record.start, self.nxt, True)
         self.statistics.tail_probes += 1
-        self.timer.start(now, self.rtt.backed_off(self.timer.count))
+        self.timer.start(now, self._time_out())
         return segment
 
-    def _probe_tells_of_loss(self) -> bool:
-        """Whether the probe has arrived, so that what was sent long before it and is missing is lost."""
-        return self.recovery.phase == _OPEN and self.una < self.tail.end <= self.recovery.scoreboard.highest()
-
-    def _on_tail_acked(self, ack: int, flight: int, now: int) -> None:
+    def _on_tail_acked(self, segment: Segment, ack: int, now: int) -> None:
         """RFC 8985, 7.4.2: if a repeated probe was no duplicate, it has repaired a loss, which counts as one.
 
         An acknowledgement of just the probe does not tell: it may be the original's, and a duplicate then follows.
         """
         tail = self.tail
-        duplicate = self.recovery.scoreboard.duplicate_reported > 0
-        if ack < tail.end or (ack == tail.end and tail.repeated and not duplicate):
+        if tail.end < 0 or ack < tail.end:
             return
-        tail.end = -1
-        if tail.repeated and not duplicate:
-            self.congestion.on_congestion(flight, now)
-            self.congestion.end_recovery()
+        told = self.flight.told
+        if not tail.repeated or tail.is_reported(told.duplicate_start, told.duplicate_end):
+            tail.end = -1
+        elif ack > tail.end:
+            tail.end = -1
+            self.recovery.on_tail_loss(now)
+        elif told.acked == 0 and told.sacked == 0 and segment.payload_length == 0:
+            if segment.window << self.scale == self.wnd:
+                tail.end = -1
 
     # The closed window.
 
-    def _next_probe(self, now: int) -> Segment | None:
+    def _next_window_probe(self, now: int) -> Segment | None:
         """RFC 9293, 3.8.6.1: one byte, or the FIN, at the left edge of a closed window, when the timer says so."""
-        if not self.persisting:
-            self._start_persisting(now)
-        if not self.probe_due:
+        if not self.persist.is_on:
+            self.override_at = _NEVER
+            self.tail.stop()
+            self.rack.stop()
+            self.persist.start(now)
+        if not self.persist.take_probe():
             return None
-        self.probe_due = False
         self.statistics.window_probes += 1
-        return self._build(self.una, 1 if self.una < self.queue.end else 0, now)
-
-    def _start_persisting(self, now: int) -> None:
-        self.persisting = True
-        self.probe_due = False
-        self.override_at = _NEVER
-        self.tail.stop()
-        self.timer.count = 0
-        self.timer.start(now, self.rtt.backed_off(self.timer.probe_count))
-
-    def _stop_persisting(self) -> None:
-        self.persisting = False
-        self.probe_due = False
-        self.timer.stop()
-        self.timer.count = 0
-        self.timer.probe_count = 0
+        segment = self._build(self.una, self.una + 1, now)
+        self.max = max(self.max, self.una + 1)
+        return segment
 
     # Building.
 
-    def _build(self, start: int, length: int, now: int) -> Segment:
-        """A segment of `length` bytes from `start` on; the FIN joins it where it follows and fits the window."""
+    def _build(self, start: int, end: int, now: int) -> Segment:
+        """A segment of the bytes from `start` to `end`, which may be the position after the FIN, or fewer."""
         queue = self.queue
-        end = start + length
         data = min(end, queue.end) - start
         segment = Segment()
         segment.seq = add(self.base_seq, start)
@@ -526,26 +590,20 @@ class Sender:
             segment.segments = (data + self.mss - 1) // self.mss
             if queue.pushed:
                 segment.flags |= _PSH
-        if self.fin_length > 0 and start + data == queue.end and (self.una + self.wnd > queue.end or data == 0):
+        if end > queue.end and start + data == queue.end:
             segment.flags |= _FIN
-        self._account(segment, start, start + length_of(segment), data, now)
+        self.last_sent = now
+        self._count(segment, start, data)
         return segment
 
-    def _account(self, segment: Segment, start: int, end: int, data: int, now: int) -> None:
+    def _count(self, segment: Segment, start: int, data: int) -> None:
         statistics = self.statistics
-        self.last_sent = now
         if start < self.max:
+            segment.is_retransmission = True
             statistics.retransmitted_segments += segment.segments
             statistics.retransmitted_bytes += data
-            self._timed_end = -1
-            self.undo.retransmitted(start, end, self.timestamps.value(now))
         else:
             statistics.bytes_out += data
-            if self._timed_end < 0 and self.recovery.phase == _OPEN:
-                self._timed_end = end
-                self._timed_at = now
-        if end > self.max:
-            self.max = end
 
 
 def length_of(segment: Segment) -> int:

@@ -6,6 +6,7 @@ cdef class Statistics:
     cdef public long long retransmitted_segments
     cdef public long long retransmitted_bytes
     cdef public long long duplicate_acks
+    cdef public long long duplicates_reported
     cdef public long long fast_retransmits
     cdef public long long timeouts
     cdef public long long spurious_recoveries

@@ -15,6 +15,8 @@ class Statistics:
         self.retransmitted_segments = 0
         self.retransmitted_bytes = 0
         self.duplicate_acks = 0
+        self.duplicates_reported = 0
+        """Segments of ours of which the peer says that they had arrived before (RFC 2883)."""
         self.fast_retransmits = 0
         """Times that fast recovery was entered."""
         self.timeouts = 0

@@ -9,13 +9,14 @@ _SLACK_US = 2_000
 
 
 class TailProbe:
-    """When to probe, and the probe that is outstanding: `end` is the position after it, -1 if there is none.
+    """When to probe, and the probe that is outstanding, from `start` to `end`, -1 if there is none.
 
     repeated: whether the probe was a retransmission.
     """
 
     def __init__(self) -> None:
         self.deadline = _NEVER
+        self.start = -1
         self.end = -1
         self.repeated = False
 
@@ -31,11 +32,16 @@ class TailProbe:
         if at < limit:
             self.deadline = at
 
-    def sent(self, end: int, repeated: bool) -> None:
+    def sent(self, start: int, end: int, repeated: bool) -> None:
         """The probe leaves."""
         self.deadline = _NEVER
+        self.start = start
         self.end = end
         self.repeated = repeated
+
+    def is_reported(self, start: int, end: int) -> bool:
+        """Whether [start, end), which the peer reports as a duplicate, is the probe that is outstanding."""
+        return self.end >= 0 and self.repeated and end == self.end and start >= self.start
 
     def stop(self) -> None:
         """No probe is scheduled or outstanding."""

@@ -6,6 +6,7 @@ cdef class RetransmitTimer:
     cdef public long long deadline
     cdef public long long started
     cdef public long long count
+    cdef public long long backoff
     cdef public long long probe_count
     cdef public long long total
     cpdef start(self, long long now, long long delay)

@@ -10,6 +10,8 @@ _NEVER = 2**62
 class RetransmitTimer:
     """count: time-outs in a row, or probes in this round. probe_count: rounds of probing that were answered.
 
+    backoff: how often the time-out was doubled, which lasts until a round trip is measured (Karn; RFC 6298, 5.7).
+
     total: time spent retransmitting the current segment. max_count, max_total: the limits; max_total 0 means that
     max_count counts, -1 that there is no limit.
     """
@@ -20,6 +22,7 @@ class RetransmitTimer:
         self.deadline = _NEVER
         self.started = 0
         self.count = 0
+        self.backoff = 0
         self.probe_count = 0
         self.total = 0
 
@@ -44,6 +47,7 @@ class RetransmitTimer:
     def expire(self, now: int) -> bool:
         """Counts a time-out; whether the limit allows to try again."""
         self.count += 1
+        self.backoff += 1
         self.total += now - self.started
         if self.max_total == 0:
             return self.count <= self.max_count

@@ -4,60 +4,63 @@ Two proofs are known: an echo of the original segment (Eifel, RFC 3522), and the
 retransmission was a duplicate (RFC 2883, RFC 3708).
 """
 
-from chimney.tcp.segment import Segment
 from chimney.tcp.seq import lt
+
+_NONE = -1
 
 
 class Undo:
-    """is_fast: whether fast recovery, not a time-out, was the reaction. Bytes count since that reaction."""
+    """What was sent again since the reduction: from `start` to `end`, `count` bytes not reported as duplicates.
+
+    stamp: the TSval of the first of it, -1 if there is none. marker: SND.UNA at the reduction, -1 if there is nothing
+    to be taken back.
+    """
 
     def __init__(self) -> None:
-        self.is_fast = False
-        self._possible = False
-        self._watches_echo = False
-        self._stamp = -1
-        self._bytes = 0
-        self._start = 0
-        self._end = 0
+        self.marker = _NONE
+        self.stamp = _NONE
+        self.count = _NONE
+        self.start = 0
+        self.end = 0
 
-    def expect(self, is_fast: bool, timestamps: bool) -> None:
+    def expect(self, una: int) -> None:
         """cwnd was reduced."""
-        self.is_fast = is_fast
-        self._possible = True
-        self._watches_echo = timestamps
-        self._stamp = -1
-        self._bytes = 0
+        self.marker = una
+        self.count = _NONE
 
-    def retransmitted(self, start: int, end: int, stamp: int) -> None:
-        """Positions [start, end) were sent again, with TSval `stamp`."""
-        if not self._possible:
-            return
-        self._start = min(self._start, start) if self._bytes > 0 else start
-        self._end = max(self._end, end) if self._bytes > 0 else end
-        self._bytes += end - start
-        if self._stamp < 0:
-            self._stamp = stamp
+    def forget(self) -> None:
+        """There is nothing to be taken back."""
+        self.marker = _NONE
 
-    def is_proved_by_echo(self, segment: Segment) -> bool:
-        """RFC 3522, 3.2: the first new acknowledgement echoes a segment sent before the first retransmission."""
-        if not self._watches_echo:
-            return False
-        self._watches_echo = False
-        echo = segment.ts_ecr
-        if self._stamp < 0 or not segment.has_timestamp or echo == 0 or not lt(echo, self._stamp):
-            return False
-        self._possible = False
-        return True
+    def clear_stamp(self) -> None:
+        """Nothing that was sent again is outstanding."""
+        self.stamp = _NONE
 
-    def is_proved_by_duplicate(self, start: int, length: int) -> bool:
-        """The peer reports `length` bytes from `start` on as a duplicate: whether that makes all that was sent again.
+    def repeated(self, start: int, end: int, stamp: int) -> None:
+        """Positions [start, end) were sent again, with TSval `stamp`, -1 without timestamps."""
+        if self.stamp < 0:
+            self.stamp = stamp
+        if self.count < 0:
+            self.count = 0
+            self.start = start
+            self.end = end
+        self.count += end - start
+        self.start = min(self.start, start)
+        self.end = max(self.end, end)
 
-        What was not sent again was duplicated by the network, and proves nothing.
-        """
-        if not self._possible or self._bytes == 0 or start < self._start or start + length > self._end:
-            return False
-        self._bytes -= length
-        if self._bytes > 0:
-            return False
-        self._possible = self._watches_echo = False
-        return True
+    def duplicate(self, start: int, end: int) -> None:
+        """The peer reports [start, end) as a duplicate; what was not sent again was duplicated by the network."""
+        if self.marker >= 0 and self.count > 0 and start >= self.start and end <= self.end:
+            self.count = max(self.count - (end - start), 0)
+
+    def is_possible(self) -> bool:
+        """Whether there is a reduction that can be taken back."""
+        return self.marker >= 0
+
+    def is_proved_by_duplicates(self) -> bool:
+        """Whether all that was sent again was a duplicate."""
+        return self.marker >= 0 and self.count == 0
+
+    def is_proved_by_echo(self, echo: int) -> bool:
+        """RFC 3522, 3.2: the acknowledgement echoes a segment sent before the first retransmission."""
+        return self.marker >= 0 and self.stamp >= 0 and echo >= 0 and lt(echo, self.stamp)

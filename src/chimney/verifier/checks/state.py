@@ -290,6 +290,8 @@ class RoundTripChecks(Checks):
     @segment_in
     def received(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         acked = stream.send.acked
+        if packet.sack_blocks:
+            stream.facts["state: covered"] = True
         # A target takes no acknowledgement from a segment that is not acceptable (RFC 9293, 3.10.7.4).
         acceptable = stream.receive.position(packet.seq) <= stream.receive.limit
         if packet.flags & ACK and packet.acts and acceptable and acked > stream.facts.get("state: acknowledged", 0):
@@ -312,6 +314,9 @@ class RoundTripChecks(Checks):
     def _told(self, crossing: Crossing, stream: Stream, now: TcpDelegated) -> None:
         before = stream.delegated
         trips: _RoundTrips | None = stream.facts.get("state: round trips")
+        if stream.facts.get("state: covered") and (trips is None or trips.least < 0):
+            # What is acknowledged selectively tells a round trip, too.
+            return
         if stream.send.acked == 0 and (trips is None or trips.least < 0):
             self.check(
                 "state.rtt.scaled",

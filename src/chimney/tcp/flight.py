@@ -1,0 +1,483 @@
+"""What was sent and is not acknowledged: one record per transmission, with running totals.
+
+Records lie side by side in stream order from `una` to `end`. Those that may still arrive are linked in the order of
+their last transmission as well, which is what RFC 8985 looks at. A train of wire segments is one record until the
+peer, or a new transmission, tells its segments apart; what the peer has covered selectively grows together again.
+"""
+
+from operator import attrgetter
+
+from chimney.tcp.rack import Rack
+
+_COMPACT = 512
+_MANY = 16_384
+_BY_TIME = attrgetter("sent", "end")
+
+
+class Record:
+    """[start, end), sent at `sent` in `count` wire segments of at most `mss` bytes.
+
+    is_sacked: the peer has covered it. is_lost: taken as lost. is_repeated: it was sent again, and that has not been
+    taken as lost; was_repeated: it was ever sent again, or by somebody else. stamp: the TSval of the last repetition,
+    -1 if not known. older, newer: its neighbours in time, while it may still arrive (is_listed).
+    """
+
+    def __init__(self, start: int, end: int, mss: int, count: int, now: int) -> None:
+        self.start = start
+        self.end = end
+        self.mss = mss
+        self.count = count
+        self.sent = now
+        self.stamp = -1
+        self.is_sacked = False
+        self.is_lost = False
+        self.is_repeated = False
+        self.was_repeated = False
+        self.is_listed = False
+        self.older: Record | None = None
+        self.newer: Record | None = None
+
+
+class Told:
+    """What one acknowledgement told; bytes, positions and times, -1 for none.
+
+    delivered: bytes that are new, cumulatively (acked) or selectively (sacked). packets: the same in wire segments.
+    first_sent, last_sent: when the first and the last of what was acknowledged were sent, of those sent once only;
+    first_sacked, last_sacked: the same of what was covered selectively. repeated: something that was sent again was
+    acknowledged (Karn). original: something before `high`, sent once only, has arrived. lowest: the start of the first
+    that was sent once only. before: what was the highest position covered before. longest: of the segments that have
+    arrived. lost, lost_again: bytes newly taken as lost, and whether a repetition was. duplicate_start, duplicate_end:
+    what the peer reports as a duplicate (RFC 2883).
+    """
+
+    def __init__(self) -> None:
+        self.begin(0, -1)
+
+    def begin(self, high: int, before: int) -> None:
+        """The next acknowledgement."""
+        self.high = high
+        self.before = before
+        self.acked = 0
+        self.sacked = 0
+        self.delivered = 0
+        self.packets = 0
+        self.first_sent = -1
+        self.last_sent = -1
+        self.first_sacked = -1
+        self.last_sacked = -1
+        self.repeated = False
+        self.original = False
+        self.lowest = -1
+        self.longest = 0
+        self.lost = 0
+        self.lost_again = False
+        self.duplicate_start = -1
+        self.duplicate_end = -1
+
+
+class Flight:
+    """The records, and in bytes: sacked, lost, repeated (see Record), pending (lost, and not repeated).
+
+    packets: wire segments of all records, sacked_packets: of those covered. highest: the position after the last byte
+    covered, -1 if none is. una: the first byte not acknowledged; end: after the last record.
+    """
+
+    def __init__(self, max_ranges: int, rack: Rack) -> None:
+        self.max_ranges = max_ranges
+        self.rack = rack
+        self.told = Told()
+        self.una = 0
+        self.end = 0
+        self.packets = 0
+        self.sacked = 0
+        self.sacked_packets = 0
+        self.ranges = 0
+        self.lost = 0
+        self.repeated = 0
+        self.pending = 0
+        self.highest = -1
+        self.oldest: Record | None = None
+        self.newest: Record | None = None
+        self._records: list[Record | None] = []
+        self._first = 0
+        self._hint = 0
+
+    def in_flight(self) -> int:
+        """The estimate of the bytes in the network (RFC 6675, 4, SetPipe)."""
+        return self.end - self.una - self.sacked - self.lost + self.repeated
+
+    def is_full(self) -> bool:
+        """Whether there are so many records that nothing more is to be sent."""
+        return len(self._records) - self._first >= _MANY
+
+    # Sending.
+
+    def add(self, end: int, mss: int, count: int, now: int, again: bool) -> None:
+        """The bytes up to `end` were sent; again: perhaps not for the first time."""
+        record = Record(self.end, end, mss, count, now)
+        record.was_repeated = again
+        self._records.append(record)
+        self._list(record)
+        self.end = end
+        self.packets += count
+
+    def repeat(self, record: Record, end: int, mss: int, stamp: int, now: int) -> None:
+        """The bytes of `record` up to `end` were sent again, with this TSval, in segments of `mss`."""
+        if end < record.end:
+            self._split(self._index(record.start), end)
+        if not record.is_repeated:
+            record.is_repeated = True
+            self.repeated += record.end - record.start
+            if record.is_lost:
+                self.pending -= record.end - record.start
+        record.was_repeated = True
+        record.stamp = stamp
+        record.sent = now
+        if record.mss != mss:
+            record.mss = mss
+            self._recount(record)
+        if record.is_listed:
+            self._unlist(record)
+        self._list(record)
+
+    # What an acknowledgement changes.
+
+    def acknowledge(self, una: int, now: int) -> None:
+        """Everything before `una` has arrived."""
+        records = self._records
+        count = len(records)
+        first = self._first
+        self.told.acked += una - self.una
+        while first < count:
+            record = records[first]
+            if record is None or record.start >= una:
+                break
+            if record.end > una:
+                self._deliver(record, una, now)
+                self._trim(record, una)
+                break
+            self._deliver(record, record.end, now)
+            self.packets -= record.count
+            if record.is_sacked:
+                self.sacked_packets -= record.count
+                self.ranges -= 1
+            elif record.is_listed:
+                self._unlist(record)
+            records[first] = None
+            first += 1
+        if first == count:
+            records.clear()
+            first = 0
+        elif first >= _COMPACT and first * 2 >= count:
+            del records[:first]
+            first = 0
+        self._first = first
+        self.una = una
+        if self.end < una:
+            self.end = una
+        if self.highest <= una:
+            self.highest = -1
+
+    def cover(self, start: int, end: int, now: int) -> None:
+        """The peer has [start, end), of which whole wire segments count."""
+        records = self._records
+        index = self._index(start)
+        while index < len(records):
+            record = records[index]
+            if record is None or record.start >= end:
+                return
+            if record.is_sacked:
+                index += 1
+                continue
+            left = record.start
+            if start > left:
+                left += -(-(start - left) // record.mss) * record.mss
+            right = record.end
+            if end < right:
+                right = record.start + (end - record.start) // record.mss * record.mss
+            if left >= right:
+                index += 1
+                continue
+            if self.ranges >= self.max_ranges:
+                return
+            if left > record.start:
+                self._split(index, left)
+                index += 1
+                continue
+            if right < record.end:
+                self._split(index, right)
+            self._mark_sacked(record, now)
+            index = self._join(index) + 1
+
+    def uncover(self) -> None:
+        """The peer has dropped what it had covered (RFC 2018, 8)."""
+        for record in self._records:
+            if record is not None and record.is_sacked:
+                record.is_sacked = False
+                record.was_repeated = True
+                record.is_repeated = record.is_lost = False
+                self._list(record)
+        self.sacked = self.sacked_packets = self.ranges = 0
+        self.highest = -1
+
+    # Loss.
+
+    def mark_lost(self, record: Record) -> None:
+        """The last transmission of `record` is taken as lost."""
+        if record.is_sacked or (record.is_lost and not record.is_repeated):
+            return
+        length = record.end - record.start
+        if record.is_repeated:
+            record.is_repeated = False
+            self.repeated -= length
+            self.told.lost_again = True
+        if not record.is_lost:
+            record.is_lost = True
+            self.lost += length
+        self.pending += length
+        self.told.lost += length
+        if record.is_listed:
+            self._unlist(record)
+        if record.start < self._hint:
+            self._hint = record.start
+
+    def lose_head(self, length: int) -> None:
+        """The first `length` bytes are lost, where nothing tells more (RFC 6582)."""
+        record = self.head()
+        if record is not None and not record.is_sacked:
+            if record.end - record.start > length:
+                self._split(self._first, record.start + length)
+            self.mark_lost(record)
+
+    def lose_all(self, younger: int) -> None:
+        """All that is not covered is lost; what was sent after the time `younger` may still arrive, the head excepted.
+
+        A peer that has covered the head, and does not acknowledge it, has dropped it.
+        """
+        head = self.head()
+        if head is not None and head.is_sacked:
+            self.uncover()
+        for record in self._records:
+            if record is not None and (record is head or record.sent <= younger):
+                self.mark_lost(record)
+
+    def lose_longer(self, mss: int) -> None:
+        """What was sent in segments of more than `mss` bytes is lost (RFC 1191, 6.5)."""
+        for record in self._records:
+            if record is not None and min(record.mss, record.end - record.start) > mss:
+                self.mark_lost(record)
+
+    def find_again(self) -> None:
+        """Nothing is lost after all: everything not covered may still arrive."""
+        records = [r for r in self._records if r is not None and not r.is_sacked]
+        self.oldest = self.newest = None
+        for record in sorted(records, key=_BY_TIME):
+            record.is_lost = False
+            self._list(record)
+        self.lost = self.pending = 0
+
+    def next_lost(self) -> Record | None:
+        """The first record that is lost and was not sent again since; None if there is none."""
+        if self.pending == 0:
+            return None
+        records = self._records
+        for index in range(self._index(self._hint), len(records)):
+            record = records[index]
+            if record is not None and record.is_lost and not record.is_repeated:
+                self._hint = record.start
+                return record
+        return None
+
+    def head(self) -> Record | None:
+        """The first record."""
+        return self._records[self._first] if self._first < len(self._records) else None
+
+    def tail(self, length: int) -> Record | None:
+        """The last `length` bytes or less as a record of their own, unless they are covered or lost."""
+        if self._first == len(self._records):
+            return None
+        record = self._records[-1]
+        if record is None or record.is_sacked or record.is_lost:
+            return None
+        if record.end - record.start > length:
+            self._split(len(self._records) - 1, record.end - length)
+            record = self._records[-1]
+        return record
+
+    def segments_lost(self) -> int:
+        """Wire segments that are taken as lost, sent again or not; looks at every record."""
+        return sum(r.count for r in self._records if r is not None and r.is_lost)
+
+    def segments_repeated(self) -> int:
+        """Wire segments sent again that may still arrive; looks at every record."""
+        return sum(r.count for r in self._records if r is not None and r.is_repeated)
+
+    # Beneath.
+
+    def _deliver(self, record: Record, end: int, now: int) -> None:
+        """`record`, up to `end`, is acknowledged cumulatively."""
+        told = self.told
+        length = end - record.start
+        if record.was_repeated:
+            told.repeated = True
+        if record.is_sacked:
+            self.sacked -= length
+            return
+        told.delivered += length
+        told.packets += record.count if end == record.end else _segments(length, record.mss)
+        if length > told.longest:
+            told.longest = min(length, record.mss)
+        if not record.was_repeated:
+            if told.first_sent < 0:
+                told.first_sent = record.sent
+            told.last_sent = record.sent
+            if told.lowest < 0:
+                told.lowest = record.start
+            if end <= told.high:
+                told.original = True
+        if record.is_lost:
+            self.lost -= length
+            if not record.is_repeated:
+                self.pending -= length
+        if record.is_repeated:
+            self.repeated -= length
+        self.rack.delivered(record, end, True, now)
+
+    def _mark_sacked(self, record: Record, now: int) -> None:
+        told = self.told
+        length = record.end - record.start
+        if record.is_lost:
+            self.lost -= length
+            if not record.is_repeated:
+                self.pending -= length
+        if record.is_repeated:
+            self.repeated -= length
+        told.delivered += length
+        told.sacked += length
+        told.packets += record.count
+        if not record.was_repeated:
+            if told.first_sacked < 0 or record.sent < told.first_sacked:
+                told.first_sacked = record.sent
+            if record.sent > told.last_sacked:
+                told.last_sacked = record.sent
+            if told.lowest < 0 or record.start < told.lowest:
+                told.lowest = record.start
+            if record.end <= told.high:
+                told.original = True
+        self.rack.delivered(record, record.end, False, now)
+        record.is_sacked = True
+        record.is_lost = record.is_repeated = False
+        if record.is_listed:
+            self._unlist(record)
+        self.sacked += length
+        self.sacked_packets += record.count
+        self.ranges += 1
+        if record.end > self.highest:
+            self.highest = record.end
+
+    def _join(self, index: int) -> int:
+        """The record at `index`, which is covered, grows together with covered neighbours; where it is then."""
+        records = self._records
+        if index > self._first:
+            before = records[index - 1]
+            if before is not None and before.is_sacked:
+                self._absorb(index)
+                index -= 1
+        if index + 1 < len(records):
+            after = records[index + 1]
+            if after is not None and after.is_sacked:
+                self._absorb(index + 1)
+        return index
+
+    def _absorb(self, index: int) -> None:
+        """The record at `index` becomes part of the one before."""
+        record = self._records[index]
+        before = self._records[index - 1]
+        if record is None or before is None:
+            return
+        before.end = record.end
+        before.count += record.count
+        before.was_repeated = before.was_repeated or record.was_repeated
+        before.sent = max(before.sent, record.sent)
+        self.ranges -= 1
+        del self._records[index]
+
+    def _split(self, index: int, at: int) -> None:
+        """The record at `index` becomes two, the second one from `at` on."""
+        record = self._records[index]
+        if record is None:
+            return
+        rest = Record(at, record.end, record.mss, 0, record.sent)
+        rest.stamp = record.stamp
+        rest.is_sacked = record.is_sacked
+        rest.is_lost = record.is_lost
+        rest.is_repeated = record.is_repeated
+        rest.was_repeated = record.was_repeated
+        record.end = at
+        self._recount(record)
+        self._recount(rest)
+        self._records.insert(index + 1, rest)
+        if record.is_listed:
+            rest.is_listed = True
+            rest.older = record
+            rest.newer = record.newer
+            if rest.newer is None:
+                self.newest = rest
+            else:
+                rest.newer.older = rest
+            record.newer = rest
+
+    def _trim(self, record: Record, start: int) -> None:
+        record.start = start
+        self._recount(record)
+
+    def _recount(self, record: Record) -> None:
+        count = _segments(record.end - record.start, record.mss)
+        self.packets += count - record.count
+        if record.is_sacked:
+            self.sacked_packets += count - record.count
+        record.count = count
+
+    def _index(self, position: int) -> int:
+        """Where the first record that ends after `position` is."""
+        records = self._records
+        low = self._first
+        high = len(records)
+        while low < high:
+            middle = (low + high) // 2
+            record = records[middle]
+            if record is not None and record.end <= position:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _list(self, record: Record) -> None:
+        """`record` is the last one that was sent."""
+        newest = self.newest
+        record.is_listed = True
+        record.older = newest
+        record.newer = None
+        if newest is None:
+            self.oldest = record
+        else:
+            newest.newer = record
+        self.newest = record
+
+    def _unlist(self, record: Record) -> None:
+        older = record.older
+        newer = record.newer
+        if older is None:
+            self.oldest = newer
+        else:
+            older.newer = newer
+        if newer is None:
+            self.newest = older
+        else:
+            newer.older = older
+        record.is_listed = False
+        record.older = record.newer = None
+
+
+def _segments(length: int, mss: int) -> int:
+    return (length + mss - 1) // mss
