@@ -52,3 +52,13 @@ def test_the_other_side() -> None:
 def test_a_side_without_a_chimney() -> None:
     with pytest.raises(ValueError, match="b has no chimney"):
         sweep(Case(), run, side="b")
+
+
+def test_the_second_point_is_anywhere() -> None:
+    """The far ones are spread over the whole run, and never beyond its end."""
+    events = 60
+    swept = [moved(case) for case in sweep(CASE, lambda case: Outcome(case, events=events), stays=(0, 4))]
+    pairs = [hand_overs for hand_overs in swept if len(hand_overs) == 2 and hand_overs[0][0] == "Offload"]
+    far = [upload[1] - offload[1] for offload, upload in pairs if upload[1] - offload[1] > 4]
+    assert len(far) > events * 0.8 and len(set(far)) > events * 0.5 and max(far) > events * 0.7
+    assert all(upload[1] <= events + 4 for _, upload in pairs)

@@ -17,6 +17,7 @@ from chimney.sim.case import (
     Send,
     Target,
     Upload,
+    Window,
 )
 from chimney.sim.world import START, World
 
@@ -241,3 +242,32 @@ def test_only_trouble_is_made():
     with pytest.raises(TypeError, match="Send makes no trouble"):
         world.trouble.do(Send(at=0, side="a", size=1))
     assert world.clock.now == START
+
+
+def test_an_mtu_that_one_end_knows_loses_what_the_other_sends():
+    big = Send(at=1000, side="b", size=4000)
+    _, lines = play(Upload(at=800), Mtu(at=900, mtu=1000, of="a"), big, Send(at=1000, side="a", size=4000))
+    lost = {side for at, side, kind, text in lines if (kind, text) == ("net", "lost")}
+    assert lost == {"b"}
+    _, lines = play(Upload(at=800), *(Mtu(at=900, mtu=1000, of=of) for of in "ab"), big)
+    assert not said(lines, "net", "lost")
+
+
+def test_a_window_is_taken_back():
+    """And the sender bears it, whoever that is; everybody behaves in the end."""
+    for moves in ((), (Upload(at=2000),)):
+        fills = (Read(at=800, side="b", depth=0), Send(at=900, side="a", size=30_000))
+        world, lines = play(*moves, *fills, Window(at=1500, side="b", size=1))
+        assert any(" win 0 " in text for at, side, kind, text in lines if side == "b" and kind == "out" and at >= 1500)
+        assert world.machines["b"].tcp.receiver.buffer == world.case.b.receive_buffer
+
+
+def test_a_target_dies_and_nobody_is_told():
+    """Until the connection is wanted back."""
+    world = World(Case(a=TWO, steps=(*STEPS, Target(at=900, what="dies"), Send(at=1000, side="b", size=100))))
+    lines = []
+    world.note_to = lambda *line: lines.append(line[1:])
+    world.play()
+    assert world.findings == [] and world.verifier.violations == []
+    assert max(said(lines, "out", "target"), default=0) < 1000
+    assert world.applications["a"].error is not None

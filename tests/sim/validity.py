@@ -28,6 +28,7 @@ from chimney.sim.case import (
     Step,
     Target,
     Upload,
+    Window,
 )
 
 SMALLEST_MTU = {False: 576, True: 1280}
@@ -93,6 +94,8 @@ def check_step(case: Case, step: Step) -> None:
             assert step.size > 0
         case Read():
             assert step.size > 0 and step.depth >= 0
+        case Window():
+            assert step.size > 0 and not case.host(step.side).chimney
         case Offload() | Upload():
             assert case.host(step.side).chimney
         case Change():

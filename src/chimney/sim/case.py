@@ -155,6 +155,16 @@ class Nodelay(_Step, frozen=True):
     on: bool = True
 
 
+class Window(_Step, frozen=True):
+    """The receive buffer of a machine that is its kernel alone has another size from now on, until everybody behaves. A
+    window that was offered beyond it is taken back, which a receiver should not do, and a sender must bear (RFC 9293,
+    3.8.6).
+    """
+
+    side: Side
+    size: _Piece
+
+
 # Hand-over
 
 
@@ -187,9 +197,12 @@ class Partition(_Step, frozen=True):
 
 
 class Mtu(_Step, frozen=True):
-    """The path's MTU changes: both ends' links take no larger packets from now on, and know it."""
+    """The path's MTU changes: larger packets are lost from now on. The end ``of`` it knows at once, and its link takes
+    no larger ones; the other finds out as it can, or is told by a later step.
+    """
 
     mtu: Annotated[int, msgspec.Meta(ge=576, le=1500)] = 1500
+    of: Literal["a", "b", "both"] = "both"
 
 
 class Garbage(_Step, frozen=True):
@@ -210,6 +223,7 @@ class Garbage(_Step, frozen=True):
         "ack-old",  # an old acknowledgement
         "paws",  # a segment with an old timestamp
         "options",  # options that make no sense
+        "window",  # an acknowledgement whose window (as it stands in the header) is amount
         "urgent",  # an acknowledgement with URG, for which a target wants its connection uploaded
         "truncated",  # a TCP header that ends too early
         "checksum",  # a wrong checksum
@@ -251,12 +265,22 @@ class Target(_Step, frozen=True):
 
     "short": allocations of ``of`` (one of `ALLOCATIONS`) fail from the ``nth`` on, until "enough".
     "hardware-failure": the state of its connection is lost, and it finds out when the host wants it; "reset": it knows
-    at once. "upload" does nothing for a reason that needs a cause (urgent data, a timeout, an invalid state).
+    at once; "dies": from now on it hears and says nothing, either. "upload" does nothing for a reason that needs a
+    cause (urgent data, a timeout, an invalid state).
     """
 
     side: Side = "a"
     what: Literal[
-        "pause", "resume", "upload-all", "upload", "hardware-failure", "update-failure", "reset", "short", "enough"
+        "pause",
+        "resume",
+        "upload-all",
+        "upload",
+        "hardware-failure",
+        "update-failure",
+        "reset",
+        "dies",
+        "short",
+        "enough",
     ] = "pause"
     reason: str = "UPLOAD_REQUESTED"
     of: str = ""
@@ -282,6 +306,7 @@ Step = (
     | Abort
     | Detach
     | Nodelay
+    | Window
     | Offload
     | Upload
     | Change
@@ -341,6 +366,8 @@ def _check(case: Case) -> None:
     if min(case.a.receive_buffer, case.b.receive_buffer) >> max(case.scale, 0) == 0:
         raise msgspec.ValidationError(f"scale: {case.scale} is too much for the window of so small a receive_buffer")
     for number, step in enumerate(case.steps):
+        if isinstance(step, Window) and case.host(step.side).chimney:
+            raise msgspec.ValidationError(f"{step.side} has a chimney: its window stays - at `$.steps[{number}]`")
         if not isinstance(step, Offload | Upload | Driver | Target):
             continue
         host = case.host(step.side)

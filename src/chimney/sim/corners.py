@@ -257,6 +257,7 @@ class _Corner:
                 "hardware-failure",
                 "update-failure",
                 "reset",
+                "dies",
                 "short",
                 "enough",
             )

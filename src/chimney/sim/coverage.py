@@ -98,6 +98,7 @@ _TARGET = {
     "hardware-failure": "failure",
     "update-failure": "failure",
     "reset": "failure",
+    "dies": "failure",
     "short": "shortage",
     "enough": "shortage",
 }

@@ -227,6 +227,10 @@ class Door:
         if not self._world.broken_off and self._world.machines[self.side].state != "CLOSED":
             self._broken("peer blindness", "an RST, and nobody has broken the connection off")
 
+    def takes_back(self) -> None:
+        """The machine takes back what it has offered: its window may end anywhere from now on, but stays there."""
+        self.facts.edge = -1
+
     # What arrives
 
     def inject(self, frame: bytes | bytearray | memoryview) -> None:

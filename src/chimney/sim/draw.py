@@ -17,6 +17,7 @@ import msgspec
 from chimney.ndis.status import UploadReason
 from chimney.sim.case import (
     ALLOCATIONS,
+    OTHER,
     SIDES,
     Case,
     Change,
@@ -33,6 +34,7 @@ from chimney.sim.case import (
     Step,
     Target,
     Upload,
+    Window,
 )
 from chimney.sim.scripts import SMALL_BUFFER, Script, pick, script_of
 
@@ -70,10 +72,13 @@ _APPLICATION_BY_EVENT = 0.25  # that what an application does follows the hand-o
 # A bad network
 _LOSS, _BURST, _JITTER, _REORDER, _DUPLICATE, _CORRUPT, _NARROW = 0.3, 0.15, 0.3, 0.3, 0.4, 0.15, 0.1
 _PARTITION, _CHANGE, _MTU, _GARBAGE = 0.3, 0.1, 0.1, 0.3
+_TOLD_LATER = 0.5  # that the end which does not know of a new MTU is told of it some time
+_WINDOW = 0.15  # that a peer takes back what it has offered
 _GRO = 0.2  # in any network: a NIC may merge segments
 _RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
 _DUPLICATE_RATES = (0.1, 0.5, 1.0)
 _PARTITIONS_US = (100, 500, 2_000, 20_000, 250_000, 1_000_000)
+_WINDOWS = (1, 100, 1000, 3000, 65536)
 _MTUS = {False: (576, 1000, 1400), True: (1280, 1400)}
 
 # Bad drivers and targets
@@ -141,7 +146,7 @@ def case_of(seed: int, index: int) -> Case:
     _hand_overs(draft, chimneys)
     network = Network(delay_us=delay_us, gro=chance.random() < _GRO)
     if bad_network:
-        network = _bad_network(draft, network, ipv6)
+        network = _bad_network(draft, network, ipv6, hosts["b"].chimney)
     if bad_drivers:
         for side in chimneys:
             _bad_drivers(draft, side, hosts[side].layers)
@@ -319,7 +324,7 @@ def _count_instead(chance: Random, script: Script, side: Side, events: Sequence[
 # Trouble
 
 
-def _bad_network(draft: _Draft, network: Network, ipv6: bool) -> Network:
+def _bad_network(draft: _Draft, network: Network, ipv6: bool, peer_has_chimney: bool) -> Network:
     """Vices of the network from the start, and what happens to it on the way; one vice at least."""
     chance, steps = draft.chance, draft.steps
     bad = _vices(chance, network)
@@ -334,13 +339,27 @@ def _bad_network(draft: _Draft, network: Network, ipv6: bool) -> Network:
         steps.append(Change(at=when.at, event=when.event, network=_vices(chance, network)))
     if chance.random() < _MTU:
         when = draft.around()
-        steps.append(Mtu(at=when.at, event=when.event, mtu=chance.choice(_MTUS[ipv6])))
+        _mtu(draft, when, chance.choice(_MTUS[ipv6]))
+    if chance.random() < _WINDOW and not peer_has_chimney:
+        for _ in range(chance.randint(1, 3)):
+            when = draft.around()
+            steps.append(Window(at=when.at, event=when.event, side="b", size=chance.choice(_WINDOWS)))
     if chance.random() < _GARBAGE:
         for _ in range(chance.randint(1, 4)):
             _garbage(draft)
     if bad == network and len(steps) == before:
         bad = msgspec.structs.replace(bad, loss=chance.choice(_RATES))
     return bad
+
+
+def _mtu(draft: _Draft, when: When, mtu: int) -> None:
+    """The path takes smaller packets; both ends know, or one does, and the other learns of it later, or never."""
+    chance = draft.chance
+    of: Literal["a", "b", "both"] = chance.choice(("a", "b", "both"))
+    draft.steps.append(Mtu(at=when.at, event=when.event, mtu=mtu, of=of))
+    if of != "both" and chance.random() < _TOLD_LATER:
+        later = _later(chance, when)
+        draft.steps.append(Mtu(at=later.at, event=later.event, mtu=mtu, of=OTHER[of]))
 
 
 def _vices(chance: Random, network: Network) -> Network:
@@ -460,8 +479,8 @@ def _bad_target(draft: _Draft, side: Side) -> None:
         steps.append(Target(at=stop.at, event=stop.event, side=side, what="enough"))
     if chance.random() < _FAILURE:
         when = draft.around()
-        what: Literal["hardware-failure", "update-failure", "reset"] = chance.choice(
-            ("hardware-failure", "update-failure", "reset")
+        what: Literal["hardware-failure", "update-failure", "reset", "dies"] = chance.choice(
+            ("hardware-failure", "update-failure", "reset", "dies")
         )
         steps.append(Target(at=when.at, event=when.event, side=side, what=what))
     if chance.random() < _DIE:

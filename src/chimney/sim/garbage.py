@@ -96,7 +96,7 @@ def craft(world: World, step: case.Garbage) -> bytes | None:
         (receiver_iss + acknowledged) & _MASK if flags & wire.ACK else 0,
         (20 + len(options)) // 4 << 4,
         flags,
-        known.window,
+        min(step.amount, 0xFFFF) if step.kind == "window" else known.window,
         0,
         0,
     )
@@ -197,6 +197,11 @@ def _urgent(known: _Target, step: case.Garbage, by: case.Side) -> _Made:
     return known.sent, known.acked, wire.ACK | wire.URG, known.timestamps(0), b""
 
 
+def _window(known: _Target, step: case.Garbage, by: case.Side) -> _Made:
+    """Right but for its window, which nobody has offered: none, or too much."""
+    return known.sent, known.acked, wire.ACK, known.timestamps(0), b""
+
+
 def _next_data(known: _Target, step: case.Garbage, by: case.Side) -> _Made:
     """Data that would be taken if the rest of it made sense."""
     return known.has, known.acked, wire.ACK | wire.PSH, known.timestamps(0), _FILLER * max(step.amount, 1)
@@ -212,6 +217,7 @@ _MAKERS: dict[str, _Maker] = {
     "ack-old": _ack_old,
     "paws": _paws,
     "options": _options,
+    "window": _window,
     "urgent": _urgent,
     "truncated": _next_data,
     "checksum": _next_data,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from chimney.link.base import ETHERNET_HEADER
 from chimney.link.memory import MemoryLink, MemoryNetwork, Tap
 from chimney.sim import case
 
@@ -27,6 +28,10 @@ class BadNetwork(MemoryNetwork):
         super().__init__(clock, seed, tap=tap)
         self.change(network)
 
+    def limit(self, mtu: int) -> None:
+        """Lose all IP packets that are larger; 0: none is too large."""
+        self.drop_if = (lambda _, frame: len(frame) - ETHERNET_HEADER > mtu) if mtu else None
+
     def change(self, network: case.Network) -> None:
         """Behave like this from now on. What is under way arrives as it would have."""
         self.delay_us = network.delay_us
@@ -44,9 +49,10 @@ class BadNetwork(MemoryNetwork):
 
     def behave(self) -> None:
         """From now on nothing is lost, late, twice, out of order or damaged, and there is room for everything; all
-        partitions are over.
+        partitions are over, and no packet is too large.
         """
         self.change(_WELL_BEHAVED)
+        self.limit(0)
         self.heal()
 
     def inject(self, to: MemoryLink, frame: bytes) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from chimney.host.connection import Owner
 from chimney.link.base import NEVER
-from chimney.sim.case import OTHER, SIDES, Case, Change, Driver, Garbage, Layer, Mtu, Side
+from chimney.sim.case import OTHER, SIDES, Case, Change, Driver, Garbage, Layer, Mtu, Side, Window
 from chimney.sim.log import unwrapped
 from chimney.sim.model import ModelTcp
 
@@ -264,11 +264,11 @@ class Promptness:
 
 def loses_unseen(case: Case) -> bool:
     """Whether segments may be lost before they reach the door (an engine believes to have said what nobody hears), or
-    may be damaged or forged, so that the door and the engine differ in what has arrived.
+    may be damaged or forged, so that the door and the engine differ in what has arrived, or say what is taken back.
     """
     networks = [case.network, *(step.network for step in case.steps if isinstance(step, Change))]
     vices = any(network.bandwidth or network.corrupt for network in networks)
-    return vices or any(isinstance(step, Mtu | Garbage) for step in case.steps)
+    return vices or any(isinstance(step, Mtu | Garbage | Window) for step in case.steps)
 
 
 def _lets_sends_pass(case: Case, side: Side) -> bool:

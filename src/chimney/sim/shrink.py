@@ -34,12 +34,13 @@ from chimney.sim.case import (
     Step,
     Target,
     Upload,
+    Window,
 )
 
 LIMIT = 400
 """How many runs are spent on a case."""
 
-_NETWORK = (Change, Partition, Mtu, Garbage)
+_NETWORK = (Change, Partition, Mtu, Garbage, Window)
 _KINDS: tuple[tuple[type, ...], ...] = (
     _NETWORK,
     (Driver, Target, Die),

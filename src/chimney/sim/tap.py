@@ -38,6 +38,7 @@ class TapLink(Link):
         self._keys: frozenset[bytes] | None = frozenset()
         self._refused_now = False
         self._closed = False
+        self._dead = False
         self._received_frames = 0
         self._received_bytes = 0
         self._drops = 0
@@ -47,12 +48,17 @@ class TapLink(Link):
 
     def arrived(self, key: bytes | None, data: bytes, vlan: int, checksum_ok: bool, gso_size: int) -> None:
         """A frame has reached the NIC; ``key`` is its flow as `chimney.sim.machine.flow_key` has it."""
-        if self._keys is not None and key not in self._keys:
+        if self._dead or (self._keys is not None and key not in self._keys):
             return
         if len(self._waiting) + len(self._lent) >= RING:
             self._drops += 1
             return
         self._waiting.append(Frame(memoryview(bytearray(data)), vlan, checksum_ok, gso_size))
+
+    def dies(self) -> None:
+        """Neither hear nor say anything from now on, and nobody is told."""
+        self._dead = True
+        self._waiting.clear()
 
     def fileno(self) -> int:
         return self._descriptor
@@ -123,7 +129,7 @@ class TapLink(Link):
         for segment in segments:
             self._sent_bytes += len(segment)
             # What a device is to cut into pieces that are too large, it loses.
-            if len(segment) - ETHERNET_HEADER <= mtu:
+            if len(segment) - ETHERNET_HEADER <= mtu and not self._dead:
                 machine.transmit("target", segment, vlan)
         return True
 

@@ -150,7 +150,8 @@ class Trouble:
                 for side in case.SIDES if step.of == "both" else (step.of,):
                     self.world.network.partition(self.world.machines[side].nic, until)
             case case.Mtu():
-                for side in case.SIDES:
+                self.world.network.limit(step.mtu)
+                for side in case.SIDES if step.of == "both" else (step.of,):
                     self._set_mtu(side, step.mtu)
             case case.Garbage():
                 self._inject(step)
@@ -288,8 +289,11 @@ class Trouble:
             case "update-failure":
                 for tcp in target.connections.values():
                     target.fail_update(tcp.flow)
-            case "hardware-failure" | "reset":
+            case "hardware-failure" | "reset" | "dies":
                 self._lose_state(step.side, target, tell=step.what == "reset")
+                if step.what == "dies":
+                    for tap in self.world.machines[step.side].taps:
+                        tap.dies()
             case "short":
                 target.allocate = _Shortage(step.of, step.nth)
             case "enough":

@@ -34,6 +34,7 @@ from chimney.sim.case import (
     Step,
     Target,
     Upload,
+    Window,
 )
 from chimney.sim.coverage import cell_of, event_of
 from chimney.sim.door import Door
@@ -313,7 +314,11 @@ class World:
                 application.abort()
             case Detach():
                 application.detach()
+            case Window():
+                self._resize(side, step.size)
             case _Behave():
+                if machine.platform is None and any(isinstance(step, Window) for step in self.case.steps):
+                    self._resize(side, self.case.host(side).receive_buffer)
                 application.heal()
             case Nodelay():
                 machine.set_nodelay(step.on)
@@ -324,6 +329,11 @@ class World:
             case _:
                 raise TypeError(f"{type(step).__name__} is nothing that a process does")
         machine.flush()
+
+    def _resize(self, side: Side, size: int) -> None:
+        """The receive buffer of a kernel's socket has so many bytes from now on."""
+        self.machines[side].tcp.resize(size)
+        self.doors[side].takes_back()
 
     def offload(self, side: Side) -> None:
         """Down, if that is possible."""

@@ -88,6 +88,14 @@ class Receiver:
         """By how much the edge moves at least: the receiver's silly window avoidance."""
         return min(self.buffer // 2, self.mss)
 
+    def resize(self, buffer: int) -> None:
+        """The buffer has another size. What was offered beyond it is taken back."""
+        self.buffer = buffer
+        edge = max(self._possible_edge(), self.nxt)
+        if edge < self.edge:
+            self.edge = edge
+            self.ack_now = True
+
     def was_read(self) -> None:
         """The application has made room: is it worth a segment?"""
         if self.fin_received:

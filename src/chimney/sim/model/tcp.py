@@ -224,6 +224,11 @@ class ModelTcp:
         if self.state is FIN_WAIT2:
             self._ending_at = now + TIME_WAIT_US
 
+    def resize(self, buffer: int) -> None:
+        """The receive buffer has another size from now on, in bytes."""
+        self.receiver.resize(buffer)
+        self._dirty = True
+
     def look_again(self) -> None:
         """Something was changed from outside: `output` finds out what may be sent now."""
         self._dirty = True
