@@ -361,8 +361,10 @@ def test_injection_reaches_a_socket_that_is_bound_to_a_device(lab, helpers, fami
     state = placeholder.state
     placeholder.give_back(state)
     said = inject.segment(state.remote, state.local, state.rcv_nxt, state.snd_una, inject.ACK, 100, payload=b"hello")
+    descriptors = os.listdir("/proc/self/fd")
     inject.deliver([said], state.remote.address, state.local.address, ours)
     assert helpers.receive(ours, 5) == b"hello"
+    assert os.listdir("/proc/self/fd") == descriptors, "the raw socket stays open"
     assert ours.getsockopt(socket.SOL_SOCKET, so.SO_BINDTOIFINDEX) == lab.host_end.index
     assert not lab.tap.resets()
 

@@ -6,12 +6,11 @@ by the mark. Sources: raw(7), RFC 791, RFC 8200, RFC 9293 (3.1), RFC 1071; seen 
 
 from __future__ import annotations
 
-import functools
-import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import Endpoint
@@ -65,24 +64,27 @@ def deliver(segments: Iterable[bytes], source: bytes, destination: bytes, sock: 
     Raises OSError; without a socket that takes a segment, the kernel answers `source` with an RST.
     """
     with _heard(sock):
-        raw = _raw(socket.AF_INET if len(source) == 4 else socket.AF_INET6, os.getpid(), _namespace())
-        for part in segments:
-            _send(raw, part, source, destination)
+        with _raw(socket.AF_INET if len(source) == 4 else socket.AF_INET6) as raw:
+            for part in segments:
+                _send(raw, part, source, destination)
 
 
 def packets(received: Sequence[bytes | memoryview], sock: socket.socket | None = None) -> None:
     """Let the kernel process whole IP packets of TCP, as a tap saw them (checksums incomplete, merged by GRO)."""
     with _heard(sock):
-        for packet in received:
-            data = bytes(packet)
-            version = data[0] >> 4
-            raw = _raw(socket.AF_INET if version == 4 else socket.AF_INET6, os.getpid(), _namespace())
-            if version == 4:
-                header, total = (data[0] & 15) * 4, struct.unpack_from("!H", data, 2)[0]
-                _send(raw, data[header : total or len(data)], data[12:16], data[16:20])
-            else:
-                total = struct.unpack_from("!H", data, 4)[0]
-                _send(raw, data[40 : 40 + total if total else len(data)], data[8:24], data[24:40])
+        for version, same in groupby(map(bytes, received), lambda data: data[0] >> 4):
+            with _raw(socket.AF_INET if version == 4 else socket.AF_INET6) as raw:
+                for data in same:
+                    _send_packet(raw, version, data)
+
+
+def _send_packet(raw: socket.socket, version: int, data: bytes) -> None:
+    if version == 4:
+        header, total = (data[0] & 15) * 4, struct.unpack_from("!H", data, 2)[0]
+        _send(raw, data[header : total or len(data)], data[12:16], data[16:20])
+    else:
+        total = struct.unpack_from("!H", data, 4)[0]
+        _send(raw, data[40 : 40 + total if total else len(data)], data[8:24], data[24:40])
 
 
 def _send(raw: socket.socket, tcp: bytes, source: bytes, destination: bytes) -> None:
@@ -101,22 +103,14 @@ def _send(raw: socket.socket, tcp: bytes, source: bytes, destination: bytes) -> 
     raw.sendto(header + tcp[:16] + struct.pack("!H", value) + tcp[18:], to)
 
 
-@functools.lru_cache(maxsize=16)
-def _raw(family: int, process: int, namespace: int) -> socket.socket:
-    """The raw socket of a family; one for each process and network namespace that injects."""
-    raw = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)
-    try:
+@contextmanager
+def _raw(family: int) -> Iterator[socket.socket]:
+    """A raw socket of a family, for one injection: made in some microseconds, it keeps no network namespace alive."""
+    with socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW) as raw:
         if family == socket.AF_INET6:
             raw.setsockopt(socket.IPPROTO_IPV6, so.IPV6_HDRINCL, 1)
         raw.setsockopt(so.SOL_SOCKET, so.SO_MARK, so.INJECT_MARK)
-    except OSError:
-        raw.close()
-        raise
-    return raw
-
-
-def _namespace() -> int:
-    return os.stat("/proc/thread-self/ns/net").st_ino
+        yield raw
 
 
 @contextmanager
