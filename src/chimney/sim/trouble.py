@@ -290,10 +290,11 @@ class Trouble:
                 for tcp in target.connections.values():
                     target.fail_update(tcp.flow)
             case "hardware-failure" | "reset" | "dies":
-                self._lose_state(step.side, target, tell=step.what == "reset")
-                if step.what == "dies":
+                if step.what == "dies" and target.connections:
+                    # Not one without a connection: whoever comes later would not know that this one is lost.
                     for tap in self.world.machines[step.side].taps:
                         tap.dies()
+                self._lose_state(step.side, target, tell=step.what == "reset")
             case "short":
                 target.allocate = _Shortage(step.of, step.nth)
             case "enough":

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from chimney.verifier.verifier import Verifier
 
 _LAST = "receive_completion: received"
+# What one turn of a target takes at most.
+_TURN_US = 1_000
 
 
 class ReceiveCompletion(Checks):
@@ -155,7 +157,7 @@ class ReceiveStatus(Checks):
                 stream,
             )
         elif stream.leaving and not aborted:
-            ended = status == Status.SUCCESS and stream.peer_closed
+            ended = status == Status.SUCCESS and (stream.peer_closed or _was_on_its_way(crossing, entry, stream))
             self.check(
                 "recv.complete.upload",
                 status == Status.UPLOAD_IN_PROGRESS or late or ended,
@@ -287,3 +289,11 @@ def _permitted(entries: list[Completed]) -> tuple[str, ...]:
 
 def _filled(entry: Completed) -> bool:
     return entry.request is not None and 0 < entry.request.length <= entry.view.bytes_transferred
+
+
+def _was_on_its_way(crossing: Crossing, entry: Completed, stream: Stream) -> bool:
+    """Whether a receive may have had its data when the target asked for the upload, in the same turn."""
+    asked = stream.mandatory
+    if asked is None or stream.terminate is not None or not entry.view.bytes_transferred:
+        return False
+    return crossing.at - asked.at <= _TURN_US

@@ -192,9 +192,12 @@ class Retransmissions(Checks):
         if cached.flags & TcpCachedFlags.KEEP_ALIVE_ENABLED:
             # Its probes may have been in vain.
             return
+        if fin_is_acked(stream):
+            # Nothing is left to be sent: it is the peer's FIN that does not come.
+            return
         if probing is not None:
             self._probing_ends(crossing, probing, parameters, cached, stream)
-        elif attempts.una < attempts.high and not fin_is_acked(stream):
+        elif attempts.una < attempts.high:
             self._trying_ends(crossing, attempts, parameters, cached, stream)
 
     def _trying_ends(
