@@ -454,12 +454,13 @@ class Session:
 
     def peers_end(self) -> int:
         """Where the peer's stream ends: where its FIN was heard, or some way on."""
-        if self.judge.peer_is_done():
-            return self.judge.received
-        fin_at = self.conn.receiver.fin_at
-        kept = [end for _, end in self.judge.arrived.within(0, self.judge.edge)]
-        more = min(5_000, 20 * self.config.initial_rcv_wnd)
-        return fin_at if fin_at >= 0 else max(self.judge.received + more, *kept, 0)
+        judge, receiver = self.judge, self.conn.receiver
+        if judge.peer_is_done():
+            return judge.received
+        if receiver.fin_at >= 0:
+            return near(receiver.window.sequence(receiver.fin_at), self.irs, judge.received)
+        kept = [end for _, end in judge.arrived.within(0, judge.edge)]
+        return max(judge.received + min(5_000, 20 * self.config.initial_rcv_wnd), *kept, 0)
 
     def peer_sends(self, end: int) -> bool:
         """The next segment of the peer's stream, as far as the window allows; False if it is closed."""

@@ -25,4 +25,6 @@ cdef class Reassembly:
     cdef object _note_overlap(self, Py_ssize_t first, Py_ssize_t last, long long start, long long end)
     @cython.locals(skip="long long", size="long long", block=Block)
     cpdef long long pop(self, long long position, list received) except -1
+    @cython.locals(start="long long", block=Block)
+    cpdef cut(self, long long position)
     cpdef list ranges(self, Py_ssize_t count)

@@ -135,6 +135,24 @@ class Reassembly:
             position = block.end
         return position
 
+    def cut(self, position: int) -> None:
+        """Forgets what stands at `position` or behind it: the stream ends there."""
+        while self._blocks and self._blocks[len(self._blocks) - 1].end > position:
+            block = self._blocks[len(self._blocks) - 1]
+            if block.start >= position:
+                self.parts -= len(block.parts)
+                self._blocks.pop()
+                self._starts.pop()
+                continue
+            view, push = block.parts.pop()
+            start = block.end - len(view)
+            if start < position:
+                block.parts.append((view[: position - start], push))
+                block.end = position
+            else:
+                block.end = start
+                self.parts -= 1
+
     def ranges(self, count: int) -> list[tuple[int, int]]:
         """At most `count` blocks as (start, end): the one that grew last comes first (RFC 2018, 4)."""
         blocks = self._blocks

@@ -95,6 +95,8 @@ class Receiver:
             return _NOTHING_NEW
         if fin and self.fin_at < 0:
             self.fin_at = end
+            # The peer contradicts itself if it has sent anything beyond: the FIN counts, as with Linux.
+            self.reassembly.cut(end)
         if end <= start:
             return self._accept_fin(start, fin, segment.payload_length)
         if start > window.nxt:
