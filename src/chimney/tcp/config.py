@@ -68,6 +68,8 @@ class Config:
     pacing: bool = False
     black_hole_detection: bool = True
     """Whether segments become smaller after time-outs in a row (RFC 4821, 7.7)."""
+    mtu_probe_floor: int = 0
+    """A larger path MTU is not believed, but looked for from this size (of payload and options) on; 0: believed."""
     max_burst_segment: int = 65_000
     """Payload of one super-segment."""
     max_reassembly_blocks: int = 256

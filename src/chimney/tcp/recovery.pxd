@@ -1,7 +1,7 @@
 cimport cython
 
 from chimney.tcp.congestion cimport CongestionControl
-from chimney.tcp.flight cimport Flight, Told
+from chimney.tcp.flight cimport Flight, Record, Told
 from chimney.tcp.frto cimport Frto
 from chimney.tcp.prr cimport Prr
 from chimney.tcp.rack cimport Rack
@@ -58,6 +58,8 @@ cdef class Recovery:
     cpdef on_timeout(self, long long now)
     cpdef on_everything_lost(self, long long now)
     cpdef on_smaller_mss(self)
+    @cython.locals(record=Record)
+    cdef bint _excuses_mtu_probe(self) except -1
     cdef object _resend_without_congestion(self)
     cpdef bint on_congestion_echo(self, long long now) except -1
     cpdef on_tail_loss(self, long long now)

@@ -159,7 +159,8 @@ class Recovery:
     def _judge(self, now: int) -> None:
         """Whether recovery begins, or what state there is without."""
         if self.flight.lost > 0:
-            self._enter(now)
+            if not self._excuses_mtu_probe():
+                self._enter(now)
         elif self.state != _CWR:
             self._settle()
 
@@ -197,7 +198,7 @@ class Recovery:
         flight.told.begin(self.high, flight.highest)
         window = self.rack.window(self.state >= _RECOVERY, flight.sacked_packets >= self.reordering)
         self.rack.detect(flight, window, now)
-        if flight.told.lost > 0 and self.state != _RECOVERY:
+        if flight.told.lost > 0 and self.state != _RECOVERY and not self._excuses_mtu_probe():
             self._enter(now)
             congestion = self.congestion
             congestion.cwnd = self.prr.cwnd(self.mss, False, self.in_flight(), congestion.ssthresh, self.mss)
@@ -235,6 +236,14 @@ class Recovery:
         self.flight.lose_longer(self.mss)
         if self.flight.pending > 0:
             self._resend_without_congestion()
+
+    def _excuses_mtu_probe(self) -> bool:
+        """RFC 4821, 7.6.2: a larger segment alone is lost, which tells of its size; smaller ones repeat it."""
+        record = self.flight.next_lost()
+        if record is None or record.mss <= self.mss or self.flight.lost > record.end - record.start:
+            return False
+        self._resend_without_congestion()
+        return True
 
     def _resend_without_congestion(self) -> None:
         self.dup_acks = 0

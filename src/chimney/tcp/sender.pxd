@@ -38,6 +38,7 @@ cdef class Sender:
     cdef public bint nagle
     cdef public int scale
     cdef public long long path_mtu
+    cdef public long long mtu_probe_floor
     cdef public BlackHole black_hole
     cdef public long long max_burst
     cdef public long long mss
@@ -74,12 +75,14 @@ cdef class Sender:
     cpdef long long resumes_at(self) except -1
     @cython.locals(at="long long")
     cpdef long long deadline(self) except -1
-    cpdef set_path_mtu(self, long long mtu)
     cpdef set_sws_prevention(self, long long microseconds)
+    @cython.locals(before="long long")
+    cpdef set_path_mtu(self, long long mtu)
     @cython.locals(mss="long long", smaller=bint)
     cdef bint _adopt_mss(self) except -1
-    @cython.locals(options="long long", room="long long")
     cdef long long _effective_mss(self) except -1
+    cdef long long _room(self) except -1
+    cdef long long _allowed(self) except? -1
 
     @cython.locals(recovery=Recovery, flight=Flight, told=Told, duplicates="long long", rtt="long long")
     cpdef on_ack(self, Segment segment, long long ack, bint is_newer, long long now)
@@ -94,6 +97,8 @@ cdef class Sender:
     cdef bint _echo_is_fresh(self, Segment segment) except -1
     @cython.locals(told=Told, recovery=Recovery, congestion=CongestionControl, delivered="long long", limited=bint)
     cdef object _adapt_cwnd(self, long long rtt, long long now)
+    @cython.locals(congestion=CongestionControl)
+    cdef object _set_pace(self)
     @cython.locals(told=Told, head=Record)
     cdef object _restart_timers(self, long long ack, long long now)
     @cython.locals(before="long long")
@@ -113,10 +118,14 @@ cdef class Sender:
     cdef Segment _next_lost(self, long long now)
     @cython.locals(start="long long", data="long long", window="long long", room="long long", cwnd_binds=bint, length="long long", end="long long")
     cdef Segment _next_in_order(self, long long now)
-    @cython.locals(length="long long", again=bint, tail="long long")
+    @cython.locals(recovery=Recovery)
+    cdef bint _may_probe_mtu(self, long long start, long long data, long long window) except -1
+    @cython.locals(hole=BlackHole, mss="long long", segment=Segment)
+    cdef Segment _next_mtu_probe(self, long long start, long long now)
+    @cython.locals(length="long long", burst="long long", again=bint, tail="long long")
     cdef long long _length_to_send(self, long long start, long long data, long long allowed, bint cwnd_binds, long long now) except -1
     @cython.locals(eighth="long long")
-    cdef bint _train_may_grow(self, long long length) except -1
+    cdef bint _train_may_grow(self, long long length, long long burst) except -1
     cdef bint _nagle_holds(self) except -1
     cdef bint _window_suffices(self, long long start, long long length, long long now) except -1
     @cython.locals(again=bint, segment=Segment, state=int, in_flight="long long", limited=bint)

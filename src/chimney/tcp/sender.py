@@ -49,7 +49,8 @@ class Sender:
         self.nagle = config.nagle
         self.scale = min(config.snd_wscale, 14) if config.window_scaling else 0
         self.path_mtu = config.path_mtu
-        self.black_hole = BlackHole(config.black_hole_detection, config.ipv6)
+        self.black_hole = BlackHole(config.black_hole_detection, config.ipv6, 12 if config.timestamps else 0)
+        self.mtu_probe_floor = config.mtu_probe_floor
         self.mss = self._effective_mss()
         self.max_burst = max(config.max_burst_segment, self.mss)
 
@@ -66,6 +67,7 @@ class Sender:
         self.congestion = congestion_control(config, tcb, self.mss)
         self.usage = CwndUsage(self.congestion, config.slow_start_after_idle, now)
         self.pacer = Pacer(config.pacing, self.mss)
+        self._set_pace()
         self.timer = RetransmitTimer(config.max_retransmissions, config.max_rt_us)
         self.timer.count = self.timer.backoff = tcb.retransmit_count
         self.timer.total = tcb.total_rt_us
@@ -134,8 +136,9 @@ class Sender:
 
     def set_path_mtu(self, mtu: int) -> None:
         """Segments get another size; what is in flight and has become too large is sent again at once (RFC 1191)."""
+        before = self._room()
         self.path_mtu = mtu
-        self.black_hole.reset()
+        self.black_hole.on_path_mtu(before, self._allowed(), self.mtu_probe_floor)
         if self._adopt_mss() and not self.persist.is_on:
             self.recovery.on_smaller_mss()
             self._urgent = self.flight.pending > 0
@@ -155,9 +158,15 @@ class Sender:
 
     def _effective_mss(self) -> int:
         """RFC 6691: the options that every segment carries come out of the MSS. Tiny ones are an attack."""
-        options = 12 if self.use_timestamps else 0
-        room = self.black_hole.mss(min(self.remote_mss, self.path_mtu - self.ip_header - 20))
-        return max(room - options, _LEAST_MSS)
+        return max(self._room() - self.black_hole.options, _LEAST_MSS)
+
+    def _room(self) -> int:
+        """How many bytes of options and payload a segment carries at most."""
+        return self.black_hole.mss(self._allowed())
+
+    def _allowed(self) -> int:
+        """What the peer and the path, as far as it has told, would take."""
+        return min(self.remote_mss, self.path_mtu - self.ip_header - 20)
 
     # Acknowledgements.
 
@@ -188,7 +197,7 @@ class Sender:
             recovery.on_ack(duplicates, self.rack.echo, now)
         self._on_tail_acked(segment, ack, now)
         self.delivered += told.packets
-        if told.longest > 0 and self.black_hole.on_acked(told.longest):
+        if told.longest > 0 and self.black_hole.on_acked(told.longest, self.una, now):
             self._adopt_mss()
         self._adapt_cwnd(rtt, now)
         self._restart_timers(ack, now)
@@ -270,6 +279,10 @@ class Sender:
             delivered = told.delivered if told.acked > 0 or recovery.reordering > recovery.threshold else 0
             limited = self.usage.is_limited()
             congestion.on_ack(delivered, limited, rtt, self.rtt.srtt, self.una, self.nxt, now)
+        self._set_pace()
+
+    def _set_pace(self) -> None:
+        congestion = self.congestion
         self.pacer.update(congestion.cwnd, self.rtt.srtt, congestion.cwnd * 2 < congestion.ssthresh)
 
     def _restart_timers(self, ack: int, now: int) -> None:
@@ -414,8 +427,10 @@ class Sender:
         if self.una == self.max:
             self.usage.starts(self.rtt.rto(), now)
         room = self.congestion.cwnd - self.recovery.in_flight() if not self.flight.is_full() else 0
+        if self.black_hole.candidate > 0 and self._may_probe_mtu(start, data, window):
+            return self._next_mtu_probe(start, now)
         cwnd_binds = room < min(data, window)
-        length = self._length_to_send(start, data, min(window, room, self.pacer.allowance(now)), cwnd_binds, now)
+        length = self._length_to_send(start, data, min(window, room), cwnd_binds, now)
         if length > 0:
             end = start + length
             if end == self.queue.end and self.fin_length > 0 and length < window:
@@ -425,13 +440,33 @@ class Sender:
             self.usage.sent(self.una, self.nxt, True, _NEVER, now)
         return None
 
+    def _may_probe_mtu(self, start: int, data: int, window: int) -> bool:
+        """RFC 4821, 7.4: only new data, and only while nothing is missing."""
+        recovery = self.recovery
+        return (
+            recovery.state == _OPEN
+            and start == self.max
+            and self.black_hole.is_due(self.mss, self.congestion.cwnd, recovery.in_flight(), data, window)
+        )
+
+    def _next_mtu_probe(self, start: int, now: int) -> Segment:
+        """One segment that is larger than the others."""
+        hole = self.black_hole
+        mss = self.mss
+        self.mss = hole.candidate - hole.options
+        segment = self._send(start, start + self.mss, now)
+        self.mss = mss
+        hole.probe_end = self.nxt
+        return segment
+
     def _length_to_send(self, start: int, data: int, allowed: int, cwnd_binds: bool, now: int) -> int:
         """How many of the `data` bytes from `start` on go into one segment, or train of segments; 0: wait."""
-        length = min(data, allowed, self.max_burst)
+        burst = min(self.max_burst, self.pacer.allowance(now))
+        length = min(data, allowed, burst)
         if length <= 0:
             return 0
         again = start < self.max
-        if cwnd_binds and length == allowed < data and self._train_may_grow(length):
+        if cwnd_binds and length == allowed < data and self._train_may_grow(length, burst):
             return 0
         tail = length % self.mss
         if tail == 0 or again and not cwnd_binds:
@@ -444,15 +479,13 @@ class Sender:
             return length
         return length if not cwnd_binds and self._window_suffices(start, length, now) else 0
 
-    def _train_may_grow(self, length: int) -> bool:
+    def _train_may_grow(self, length: int, burst: int) -> bool:
         """Whether what cwnd lets through is little, while most of a large cwnd is under way and will be acknowledged.
 
         A longer train costs the link no more than a short one.
         """
         eighth = self.congestion.cwnd // 8
-        return (
-            self.recovery.state == _OPEN and eighth >= _LEAST_TRAIN * self.mss and length < min(eighth, self.max_burst)
-        )
+        return self.recovery.state == _OPEN and eighth >= _LEAST_TRAIN * self.mss and length < min(eighth, burst)
 
     def _nagle_holds(self) -> bool:
         """RFC 9293, 3.7.4: a small segment waits while anything is unacknowledged; not if a FIN follows it."""
