@@ -278,6 +278,15 @@ class HandedOverOnTheWire(Checks):
         ):
             facts["initiate_send_data: resent"] = True
 
+    @enter(Kind.FORWARD, stage=Stage.HANDLER)
+    def forwarded(self, crossing: Crossing) -> None:
+        """So there may be with what came before the connection did."""
+        if crossing.boundary.bottom:
+            for request in crossing.notes:
+                if "initiate_send_data: chain ends" in request.stream.facts:
+                    request.stream.facts["initiate_send_data: patience"] = 0
+                    request.stream.facts["initiate_send_data: resent"] = True
+
     @segment_out
     def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
         if (

@@ -12,6 +12,7 @@ from chimney.verifier.check import Checks, enter, segment_in, segment_out
 from chimney.verifier.packets import ACK, FIN, IPV6, RST, SYN, Packet
 from chimney.verifier.recent import Recent
 from chimney.verifier.relations import has, settled
+from chimney.verifier.segments import TcpSegment, parse_segment
 from chimney.verifier.streams import Stream, distance
 
 if TYPE_CHECKING:
@@ -43,10 +44,23 @@ class Core(Checks):
         """How far the peer lets us go."""
         if not packet.acts or not packet.flags & ACK or packet.flags & (RST | SYN):
             return
+        self._lets_us_go(packet, book, stream)
+
+    @enter(Kind.FORWARD, stage=Stage.HANDLER)
+    def forwarded(self, crossing: Crossing) -> None:
+        """What is forwarded may be processed from now on."""
+        if not crossing.boundary.bottom:
+            return
+        for request in crossing.notes:
+            segment = parse_segment(request.data())
+            if segment is not None and segment.flags & ACK and not segment.flags & (RST | SYN):
+                self._lets_us_go(segment, request.book, request.stream)
+
+    def _lets_us_go(self, segment: Packet | TcpSegment, book: ObjectBook, stream: Stream) -> None:
         const = book.const
         assert isinstance(const, TcpConst)
         scale = const.snd_wind_scale if has(const.flags, TcpConstFlags.WINDOW_SCALING_ENABLED) else 0
-        edge = stream.send.position(packet.ack) + (packet.window << scale)
+        edge = stream.send.position(segment.ack) + (segment.window << scale)
         stream.facts["transport: edge"] = max(self._edge(stream), edge)
 
     def _edge(self, stream: Stream) -> int:
