@@ -14,6 +14,8 @@ _CHALLENGE_INTERVAL_US = 3_000_000
 _AT_ONCE_US = 1_000
 _KEEPALIVE_US = 300_000_000
 _SLACK_US = 5_000_000
+# Where urgent data may have come from, in the facts' names.
+_URGENT = ("", " forwarded", " at the edge", " at the end")
 _TCP_HEADER, _FLAGS = 20, 13
 
 
@@ -31,6 +33,9 @@ class Attacks(Checks):
         within = packet.expected <= position < max(receive.limit, packet.expected + 1)
         exact = position == packet.expected
         if stream.mandatory is not None:
+            # One that waits in TIME_WAIT for the host still looks at what comes, and may tell of this, too.
+            if packet.flags & URG and within:
+                stream.facts["attacks: urgent at the end"] = True
             return
         if packet.flags & RST:
             # Behind forwarded segments that the target has not processed yet, less is expected than the books say.
@@ -118,7 +123,7 @@ class Attacks(Checks):
             self.check("tcp.rst.validation", cause, "aborted without an RST with the next sequence number", crossing)
         elif crossing.value == TcpOffloadEvent.INDICATE_RETRIEVE:
             if crossing.information == UploadReason.RECEIVED_URGENT_DATA:
-                valid = any(f"attacks: urgent{how}" in stream.facts for how in ("", " forwarded", " at the edge"))
+                valid = any(f"attacks: urgent{how}" in stream.facts for how in _URGENT)
                 self.check("tcp.urgent", valid, "no valid segment had URG", crossing)
                 stream.facts["attacks: urgent told"] = True
             elif crossing.information == UploadReason.UPLOAD_REQUESTED and "attacks: syn" in stream.facts:
