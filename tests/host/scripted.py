@@ -132,6 +132,9 @@ class ScriptedKernel:
     def bytes_carried(self) -> tuple[int, int]:
         return len(self.outgoing), 0
 
+    def tcp_info(self):
+        return {"tcpi_rtt": 1000}
+
     def wait_for(self, readable: bool, writable: bool) -> None:
         self.interest = (readable, writable)
 
@@ -314,6 +317,9 @@ class ScriptedStack:
 
     def retransmitted(self, flow: Flow) -> int:
         return 3
+
+    def tcp_info(self, flow: Flow) -> dict[str, int]:
+        return {"tcpi_rtt": 2000}
 
     def wake(self, run: Callable[[], bool]) -> None:
         self.ready.append(run)

@@ -648,3 +648,13 @@ def test_a_socket_whose_sending_half_was_closed_before(stack):
         received = connection.post_receive(bytearray(4))
         stack.poll()
         assert received.bytes_transferred == 4 and received.error is None
+
+
+def test_figures_of_the_owner_have_the_names_of_tcp_info(connection):
+    assert connection.info().tcp == {"tcpi_rtt": 1000}
+    connection.offload()
+    assert connection.info().tcp == {"tcpi_rtt": 2000}
+    connection.upload()
+    assert connection.info().tcp == {"tcpi_rtt": 1000}
+    connection.detach()
+    assert connection.info().tcp == {}

@@ -4,7 +4,8 @@ import dataclasses
 import heapq
 import random
 
-from chimney.tcp import ACK, FIN, NEVER, PSH, RST, Config, Connection, Segment, State, Tcb, parse_segment
+from chimney.tcp import ACK, CWR, ECE, FIN, NEVER, PSH, RST, Config, Connection, Segment, State, Tcb, parse_segment
+from chimney.tcp.segment import CE, NOT_ECT
 
 MASK = 0xFFFFFFFF
 MSS = 1448
@@ -104,6 +105,8 @@ class Impairments:
     delay: int = 5_000
     jitter: int = 0
     extra: int = 20_000
+    mark: float = 0.0
+    """How many of the ECN-capable segments a router marks."""
     merge: bool = False
     """Segments that arrive together are merged, as GRO does it."""
 
@@ -152,7 +155,7 @@ class End:
 
     def check(self, segment):
         """SND.UNA, RCV.NXT, the right edge and TSval never go back; nothing is sent outside the stream."""
-        assert not segment.flags & ~(ACK | PSH | FIN)
+        assert not segment.flags & ~(ACK | PSH | FIN | (ECE | CWR if self.config.ecn else 0))
         ack = (segment.ack - self.irs) % 2**32
         assert ack >= self.rcv_nxt
         self.rcv_nxt = ack
@@ -248,7 +251,9 @@ class Pair:
                     at += self.random.randrange(self.impairments.jitter)
                 if self.random.random() < self.impairments.reorder:
                     at += self.random.randrange(1, self.impairments.extra)
-                heapq.heappush(self.wire, (at, self.count, self.random.random(), other, wire_bytes(piece)))
+                marked = piece.ecn != NOT_ECT and self.impairments.mark > self.random.random()
+                entry = (at, self.count, self.random.random(), other, wire_bytes(piece), CE if marked else piece.ecn)
+                heapq.heappush(self.wire, entry)
 
     def deliver(self):
         """All that arrives now is processed, in one batch."""
@@ -256,10 +261,12 @@ class Pair:
         while self.wire and self.wire[0][0] <= self.now:
             arrived.append(heapq.heappop(self.wire))
         for other in (self.a, self.b):
-            frames = [(data, 1) for *_, to, data in arrived if to is other]
-            for data, segments in merge(frames) if self.impairments.merge else frames:
+            frames = [(data, 1, ecn) for *_, to, data, ecn in arrived if to is other]
+            for data, segments, ecn in merge(frames) if self.impairments.merge else frames:
                 frame = bytearray(data)
-                other.conn.process(parse_segment(memoryview(frame), segments), self.now)
+                segment = parse_segment(memoryview(frame), segments)
+                segment.ecn = ecn
+                other.conn.process(segment, self.now)
                 other.collect()
                 # The frame's memory is used again: nothing may still point into it.
                 frame[:] = b"\xee" * len(frame)
@@ -308,6 +315,8 @@ def split(segment):
         piece.seq = (segment.seq + start) & MASK
         piece.ack, piece.window = segment.ack, segment.window
         piece.flags = segment.flags if last else segment.flags & ~(FIN | PSH)
+        piece.flags = piece.flags & ~CWR if start else piece.flags
+        piece.ecn = segment.ecn
         piece.has_timestamp, piece.ts_val, piece.ts_ecr = segment.has_timestamp, segment.ts_val, segment.ts_ecr
         piece.payload_parts = [memoryview(data)[start : start + segment.mss]]
         piece.payload_length = len(piece.payload_parts[0])
@@ -322,15 +331,20 @@ def wire_bytes(segment):
 def merge(frames):
     """Neighbours with equal headers but for the sequence number become one, up to 64 KB."""
     merged = []
-    for data, _ in frames:
+    for data, _, ecn in frames:
         if merged:
-            last, count = merged[-1]
+            last, count, before = merged[-1]
             header = (last[12] >> 4) * 4
             size = len(last) - header
             follows = (int.from_bytes(last[4:8], "big") + size) & MASK == int.from_bytes(data[4:8], "big")
             same = last[8:13] == data[8:13] and last[14:header] == data[14:header]
+            same = same and ecn == before and not data[13] & CWR
             if follows and same and size and len(data) > header and not last[13] & (FIN | PSH) and size < 60_000:
-                merged[-1] = (last[:13] + data[13:14] + last[14:] + data[header:], count + 1)
+                merged[-1] = (
+                    last[:13] + bytes([last[13] | data[13] & (FIN | PSH)]) + last[14:] + data[header:],
+                    count + 1,
+                    ecn,
+                )
                 continue
-        merged.append((data, 1))
+        merged.append((data, 1, ecn))
     return merged

@@ -25,7 +25,8 @@ __all__ = ["Connection", "ConnectionInfo", "Owner"]
 @dataclass(slots=True)
 class ConnectionInfo:
     """Figures of one connection. Bytes are stream bytes: acknowledged by the peer when sent, in sequence when
-    received.
+    received. ``tcp`` is what its present owner tells, by the names and in the units of TCP_INFO (``tcpi_rtt`` ...); its
+    counters begin anew with each owner. It is empty during a hand-over, and when the connection is the application's.
     """
 
     owner: str
@@ -38,6 +39,7 @@ class ConnectionInfo:
     retransmits: int = 0
     offload_seconds: list[float] = field(default_factory=list)
     upload_seconds: list[float] = field(default_factory=list)
+    tcp: dict[str, int] = field(default_factory=dict)
 
 
 class Connection:
@@ -374,10 +376,12 @@ class Connection:
             sent, received = self._kernel.bytes_carried()
             info.bytes_sent_kernel += sent - self.carried_before[0]
             info.bytes_received_kernel += received - self.carried_before[1]
+            info.tcp = self._kernel.tcp_info()
         elif self.chimney is not None:
             info.bytes_sent_target += self.chimney.bytes_sent
             info.bytes_received_target += self.chimney.bytes_received
             info.retransmits += self.hand_over.retransmitted
+            info.tcp = self.hand_over.tcp_info
         return info
 
     def count_kernel_stretch(self, carried: tuple[int, int]) -> None:

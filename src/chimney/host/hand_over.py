@@ -61,6 +61,13 @@ class HandOver:
             return 0
         return self.adapter.retransmitted(self.plan.flow)
 
+    @property
+    def tcp_info(self) -> dict[str, int]:
+        """What the target tells of the connection that it has, by the names of struct tcp_info."""
+        if self.adapter is None or self.plan is None or self._connection.chimney is None:
+            return {}
+        return self.adapter.tcp_info(self.plan.flow)
+
     def keep(self, segment: KeptSegment) -> None:
         """A segment that reached the host while a hand-over is under way."""
         if len(self._kept) < _KEPT_LIMIT:

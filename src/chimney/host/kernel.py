@@ -105,6 +105,9 @@ class KernelSide(Protocol):
         time.
         """
 
+    def tcp_info(self) -> dict[str, int]:
+        """What TCP_INFO tells, by the names of struct tcp_info."""
+
     def wait_for(self, readable: bool, writable: bool) -> None:
         """Ask for a wake-up when the connection can be read or written; none of both: for none."""
 

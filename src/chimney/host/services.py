@@ -35,6 +35,9 @@ class Adapter(Protocol):
     def retransmitted(self, flow: Flow) -> int:
         """Segments that the target has retransmitted on an offloaded connection so far."""
 
+    def tcp_info(self, flow: Flow) -> dict[str, int]:
+        """What the target tells of an offloaded connection, by the names of struct tcp_info; empty if it tells nothing."""
+
 
 class Services(Protocol):
     """The stack, as a connection sees it.

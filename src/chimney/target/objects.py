@@ -17,6 +17,7 @@ from chimney.target.frames import HeaderTemplate
 from chimney.target.sending import Sending
 from chimney.tcp.config import NEVER
 from chimney.tcp.connection import Connection
+from chimney.tcp.info import TcpInfo, info
 from chimney.tcp.segment import Segment
 
 if TYPE_CHECKING:
@@ -139,6 +140,10 @@ class TcpObject:
     def retransmitted_segments(self) -> int:
         """Wire segments sent again since the offload."""
         return self.engine.stats.retransmitted_segments
+
+    def info(self, now: int) -> TcpInfo:
+        """The engine's figures, as TCP_INFO tells them of a kernel socket."""
+        return info(self.engine, now)
 
     def refresh(self) -> None:
         """Make the header template anew, after a change of neighbor, path or cached variables."""

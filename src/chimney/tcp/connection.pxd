@@ -34,6 +34,7 @@ cdef class Connection(Parts):
     cdef bint _reset_pending
     cdef bint _close_called
     cdef bint _repeat_fin
+    cdef bint _starved
     cdef long long _now
 
     @cython.locals(start="long long", ack="long long")
@@ -51,6 +52,7 @@ cdef class Connection(Parts):
     cpdef update_path_mtu(self, long long mtu)
     cpdef set_nagle(self, bint enabled)
     cpdef set_quick_ack(self, bint enabled)
+    cpdef set_starved(self, bint starved)
     cpdef set_keepalive(self, long long timeout, long long interval, long long probes, long long now)
     cpdef set_parameters(self, long long ack_frequency, long long delayed_ack_us, long long max_retransmissions, long long dupack_threshold, long long sws_us)
     cpdef Segment flush_ack(self, long long now)
@@ -63,7 +65,7 @@ cdef class Connection(Parts):
     @cython.locals(sender=Sender)
     cdef bint _is_ack_acceptable(self, long long ack, long long now) except -1
     cdef object _on_acceptable(self, Segment segment, long long start, long long now)
-    @cython.locals(sender=Sender, is_newer=bint)
+    @cython.locals(sender=Sender, is_newer=bint, before="long long")
     cdef object _on_ack(self, Segment segment, long long start, long long ack, long long now)
     @cython.locals(window="long long")
     cdef bint _is_newer(self, Segment segment, long long start, long long ack) except -1
@@ -81,6 +83,9 @@ cdef class Connection(Parts):
     cdef object _run_window_timer(self, long long now)
     @cython.locals(keepalive=Keepalive)
     cdef object _on_keepalive(self, long long now)
+
+    @cython.locals(sender=Sender, state=int, unsent="long long", wanted="long long")
+    cdef object _note_limit(self, long long now)
 
     cdef object _move(self, int cause, long long now)
     cdef object _finish(self, int state, int event)

@@ -4,6 +4,7 @@ Read `process`, `dispatch` and `poll_at`; what they ask stands below them, or in
 connection consists of is in `parts`. Times are microseconds of a monotonic clock of the caller.
 """
 
+from chimney.tcp.chrono import BUSY, IDLE, RWND_LIMITED, SNDBUF_LIMITED
 from chimney.tcp.config import NEVER, Config, Tcb
 from chimney.tcp.events import Event
 from chimney.tcp.keepalive import Keepalive
@@ -48,6 +49,7 @@ class Connection(Parts):
         self._reset_pending = False
         self._close_called = False
         self._repeat_fin = False
+        self._starved = False
         self._now = now
 
     # The three verbs.
@@ -101,6 +103,7 @@ class Connection(Parts):
                 segment = self._pure_ack(now)
         if segment is None:
             self._dirty = False
+            self._note_limit(now)
         return segment
 
     def poll_at(self) -> int:
@@ -174,6 +177,11 @@ class Connection(Parts):
     def set_quick_ack(self, enabled: bool) -> None:
         """TCP_QUICKACK: whether acknowledgements are sent at once from here on, until events decide otherwise."""
         self.ack_policy.set_quick(enabled)
+        self._dirty = True
+
+    def set_starved(self, starved: bool) -> None:
+        """Whether the application has more to send than there is room for in its buffer (for tcpi_sndbuf_limited)."""
+        self._starved = starved
         self._dirty = True
 
     def set_keepalive(self, timeout: int, interval: int, probes: int, now: int) -> None:
@@ -277,9 +285,11 @@ class Connection(Parts):
         is_newer = self._is_newer(segment, start, ack)
         if start > self.wl1:
             self.wl1 = start
+        before = sender.delivered
         sender.on_ack(segment, ack, is_newer, now)
-        if self.ecn.enabled and self.ecn.is_echo_news(segment.flags, sender.una, sender.max):
-            sender.on_ecn_echo(now)
+        if self.ecn.enabled and self.ecn.is_echo(segment.flags, sender.delivered - before):
+            if self.ecn.is_news(sender.una, sender.max):
+                sender.on_ecn_echo(now)
         if not self.fin_acked and sender.fin_is_acked():
             self.fin_acked = True
             self.events.append(int(Event.FIN_ACKED))
@@ -329,6 +339,7 @@ class Connection(Parts):
     def _on_payload(self, segment: Segment, now: int) -> None:
         """What data in the window tells besides itself: congestion, and the round trip as the receiver sees it."""
         self.data_received_at = now
+        self.stats.data_segments_in += segment.segments
         if self.ecn.enabled and self.ecn.received(segment):
             self.ack_policy.hurry_for(_QUICK_FOR_CONGESTION)
             self.ack_policy.at_once()
@@ -396,6 +407,22 @@ class Connection(Parts):
         else:
             self._stop(Event.TIMEOUT)
 
+    def _note_limit(self, now: int) -> None:
+        """Nothing more can be sent now: what is it that holds the sender up?"""
+        sender = self.sender
+        state = BUSY
+        unsent = sender.end() - sender.nxt
+        if sender.una >= sender.end():
+            state = IDLE
+        elif unsent > 0:
+            wanted = min(unsent, sender.mss)
+            if sender.una + sender.wnd < sender.nxt + wanted and sender.recovery.in_flight() < sender.congestion.cwnd:
+                state = RWND_LIMITED
+        elif self._starved and sender.recovery.in_flight() < sender.congestion.cwnd:
+            state = SNDBUF_LIMITED
+        if state != self.chrono.state:
+            self.chrono.enter(state, now)
+
     # States.
 
     def _move(self, cause: int, now: int) -> None:
@@ -442,6 +469,7 @@ class Connection(Parts):
             self._move(Cause.FIN_SENT, now)
         if segment.payload_length > 0:
             self.ack_policy.answered(now)
+            self.stats.data_segments_out += segment.segments
         if self.ecn.enabled:
             self.ecn.mark(segment, self._is_new_data(segment, highest))
         return self._complete(segment, now)

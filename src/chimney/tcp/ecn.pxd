@@ -10,10 +10,12 @@ cdef int _CE
 cdef class Ecn:
     cdef public bint enabled
     cdef public bint echoing
+    cdef public long long received_ce
     cdef public long long delivered_ce
-    cdef bint _seen
+    cdef public bint seen
     cdef bint _cwr_due
     cdef long long _until
     cpdef bint received(self, Segment segment) except -1
-    cpdef bint is_echo_news(self, int flags, long long una, long long highest) except -1
+    cpdef bint is_echo(self, int flags, long long delivered) except -1
+    cpdef bint is_news(self, long long una, long long highest) except -1
     cpdef mark(self, Segment segment, bint is_new_data)

@@ -15,13 +15,18 @@ _CE = 3
 
 
 class Ecn:
-    """Both roles of one connection. echoing: CE has come, and no CWR since. delivered_ce: segments that had it."""
+    """Both roles of one connection.
+
+    echoing: CE has come, and no CWR since. received_ce: segments that had it. delivered_ce: segments of ours whose
+    acknowledgement echoed it. seen: the peer's packets are ECN-capable.
+    """
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
         self.echoing = False
+        self.received_ce = 0
         self.delivered_ce = 0
-        self._seen = False
+        self.seen = False
         self._cwr_due = False
         self._until = 0
 
@@ -38,18 +43,25 @@ class Ecn:
         if segment.ecn == _CE:
             hurry = hurry or not self.echoing
             self.echoing = True
-            self.delivered_ce += segment.segments
+            self.received_ce += segment.segments
         if segment.ecn == _NOT_ECT:
-            return hurry or self._seen
-        self._seen = True
+            return hurry or self.seen
+        self.seen = True
         return hurry
 
-    def is_echo_news(self, flags: int, una: int, highest: int) -> bool:
-        """An acceptable acknowledgement came, up to position `una`; `highest` is the end of what was sent.
+    def is_echo(self, flags: int, delivered: int) -> bool:
+        """Whether an acceptable acknowledgement, of so many segments, tells of congestion."""
+        if not flags & _ECE:
+            return False
+        self.delivered_ce += delivered
+        return True
 
-        Whether it asks for a reduction: at most once per window of data (6.1.2).
+    def is_news(self, una: int, highest: int) -> bool:
+        """Whether an echo asks for a reduction: at most once per window of data (6.1.2).
+
+        It was in an acknowledgement up to position `una`; `highest` is the end of what was sent.
         """
-        if not flags & _ECE or una < self._until:
+        if una < self._until:
             return False
         self._until = highest + 1
         self._cwr_due = True

@@ -3,6 +3,7 @@ cimport cython
 from chimney.tcp.ack cimport AckPolicy
 from chimney.tcp.auto_tuning cimport AutoTuning
 from chimney.tcp.challenge cimport Challenges
+from chimney.tcp.chrono cimport Chrono
 from chimney.tcp.ecn cimport Ecn
 from chimney.tcp.keepalive cimport Keepalive
 from chimney.tcp.receiver cimport Receiver
@@ -31,7 +32,7 @@ cdef class Parts:
     cdef public bint fin_acked
     cdef public long long fin_wait_2_at
     cdef public long long wl1
-    cdef public long long started
+    cdef public Chrono chrono
     cdef public long long data_received_at
     cdef public long long ack_received_at
     @cython.locals(sender=Sender, window=ReceiveWindow)

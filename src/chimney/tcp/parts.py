@@ -3,6 +3,7 @@
 from chimney.tcp.ack import AckPolicy
 from chimney.tcp.auto_tuning import AutoTuning
 from chimney.tcp.challenge import Challenges
+from chimney.tcp.chrono import Chrono
 from chimney.tcp.config import NEVER, Config, Tcb
 from chimney.tcp.ecn import Ecn
 from chimney.tcp.keepalive import Keepalive
@@ -51,8 +52,8 @@ class Parts:
         if self.state == _FIN_WAIT_2 and config.fin_wait_2_us > 0:
             left = tcb.retransmit_left_us
             self.fin_wait_2_at = now + (left if left >= 0 else config.fin_wait_2_us)
+        self.chrono = Chrono(now)
         self.wl1 = min(unwrap(tcb.snd_wl1, tcb.rcv_nxt, 0), 0)
-        self.started = now
         self.data_received_at = self.ack_received_at = now
 
     @property

@@ -1,6 +1,8 @@
 cdef class Statistics:
     cdef public long long segments_in
     cdef public long long segments_out
+    cdef public long long data_segments_in
+    cdef public long long data_segments_out
     cdef public long long bytes_in
     cdef public long long bytes_out
     cdef public long long retransmitted_segments

@@ -8,6 +8,9 @@ class Statistics:
         self.segments_in = 0
         self.segments_out = 0
         """Retransmissions included."""
+        self.data_segments_in = 0
+        """With payload, in the window or before it."""
+        self.data_segments_out = 0
         self.bytes_in = 0
         """Payload delivered in order."""
         self.bytes_out = 0

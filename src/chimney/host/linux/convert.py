@@ -88,6 +88,8 @@ def _const(state: KernelState) -> TcpConst:
         flags |= TcpConstFlags.SACK_ENABLED
     if state.window_scaling:
         flags |= TcpConstFlags.WINDOW_SCALING_ENABLED
+    if state.ecn:
+        flags |= TcpConstFlags.ECN_ENABLED
     return TcpConst(
         flags=flags,
         remote_port=state.remote.port,

@@ -11,6 +11,7 @@ from chimney.host.kernel import GivenState, Plan, TakenState
 from chimney.host.linux import convert, eligibility, handover, inject
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import FINS, TcpState, read_info
+from chimney.host.linux.tcp_info import tcp_info
 from chimney.host.linux.timer import monotonic_us
 
 _NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -36,6 +37,7 @@ class LinuxKernelSide:
         self._receive_window = receive_window
         self._wait_for = wait_for
         self._placeholder: handover.Placeholder | None = None
+        self._ecn = False
 
     def fileno(self) -> int:
         """The descriptor that `wait_for` registers."""
@@ -56,7 +58,10 @@ class LinuxKernelSide:
 
     def take(self, plan: Plan) -> TakenState:
         self._placeholder = handover.take(self._socket, plan.arrives_on)
-        return convert.taken(self._placeholder.state, self._socket, self._receive_window, monotonic_us())
+        state = self._placeholder.state
+        # The kernel does not get it back (TCP_REPAIR has no way); the peer keeps to it all the same.
+        self._ecn = state.ecn = self._ecn or state.ecn
+        return convert.taken(state, self._socket, self._receive_window, monotonic_us())
 
     def give_back(self, state: GivenState, meanwhile: Callable[[], list[bytes]]) -> None:
         placeholder = self._placeholder
@@ -92,6 +97,9 @@ class LinuxKernelSide:
     def bytes_carried(self) -> tuple[int, int]:
         info = read_info(self._socket)
         return info.bytes_acked, info.bytes_received
+
+    def tcp_info(self) -> dict[str, int]:
+        return tcp_info(self._socket)
 
     def wait_for(self, readable: bool, writable: bool) -> None:
         self._wait_for(self.fileno(), readable, writable)
