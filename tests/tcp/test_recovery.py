@@ -22,7 +22,15 @@ def sender(n=20, n_data=1000, **kwargs):
 
 
 def spans(sent):
-    return [(s.seq // FULL, s.segments) for s in sent]
+    """Where the segments start, and how many there are; neighbours are taken together."""
+    joined = []
+    for s in sent:
+        start = s.seq // FULL
+        if joined and joined[-1][0] + joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], joined[-1][1] + s.segments)
+        else:
+            joined.append((start, s.segments))
+    return joined
 
 
 def test_a_time_out_sends_the_first_segment_and_doubles():

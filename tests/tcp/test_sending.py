@@ -16,29 +16,58 @@ def data(size):
 
 
 def test_a_large_send_leaves_as_a_train_of_segments():
-    peer = Peer(PLAIN, cwnd=10 * FULL)
+    peer = Peer(PLAIN, cwnd=20 * FULL, srtt_us=100)
     peer.conn.send(data(5 * FULL + 1))
     (train,) = peer.take()
     assert (train.seq, train.length, train.segments, train.psh) == (0, 5 * FULL + 1, 6, True)
 
 
 def test_a_train_holds_at_most_64_kb_in_whole_segments():
-    peer = Peer(PLAIN, cwnd=1 << 20, snd_wnd=200_000)
+    peer = Peer(PLAIN, cwnd=1 << 20, snd_wnd=200_000, srtt_us=100)
     peer.conn.send(data(150_000))
     trains = peer.take()
     assert [t.length % FULL for t in trains[:-1]] == [0, 0]
     assert all(t.length <= 65_000 for t in trains) and b"".join(t.data for t in trains) == data(150_000)
-    assert [t.psh for t in trains] == [False, False, True]
+    assert [t.psh for t in trains] == [True, True, True]
+
+
+def test_on_a_long_path_a_train_is_what_leaves_in_a_millisecond():
+    """As Linux sizes its own: two segments at least; the last one of each train is pushed, a single one is not."""
+    peer = Peer(PLAIN, cwnd=7 * FULL, ssthresh=7 * FULL, srtt_us=100_000)
+    peer.conn.send(data(20 * FULL))
+    assert [(s.segments, s.psh) for s in peer.take()] == [(2, True), (2, True), (2, True), (1, False)]
+    peer = Peer(Config(timestamps=False, snd_wscale=8), cwnd=100 * FULL, ssthresh=50 * FULL, snd_wnd=1 << 20)
+    peer.conn.send(data(100 * FULL))
+    # 146,000 bytes in 10 ms, times 1.2.
+    assert [s.segments for s in peer.take()] == [11] * 9 + [1]
+
+
+def test_a_train_takes_no_more_than_half_of_cwnd():
+    peer = Peer(PLAIN, cwnd=10 * FULL, srtt_us=100)
+    peer.conn.send(data(10 * FULL))
+    assert [s.segments for s in peer.take()] == [5, 5]
+
+
+def test_no_segment_goes_on_beyond_the_end_of_a_record():
+    peer = Peer(PLAIN, cwnd=20 * FULL, srtt_us=100)
+    for size, ends in ((FULL + 40, True), (10, False), (20, True), (30, True)):
+        peer.conn.send(data(size), True, ends)
+    assert [(s.seq, s.length) for s in peer.take()] == [(0, 1500), (1500, 30), (1530, 30)]
+    while not peer.conn.stats.timeouts:
+        sent = peer.wait()
+    assert [(s.seq, s.length) for s in sent] == [(0, FULL)]
+    peer.give(0, FULL)
+    assert [(s.seq, s.length) for s in peer.take()] == [(FULL, 40), (1500, 30), (1530, 30)]
 
 
 def test_many_small_sends_share_segments_and_pushes_are_kept():
-    peer = Peer(PLAIN, cwnd=1 << 20)
+    peer = Peer(PLAIN, cwnd=1 << 20, srtt_us=100)
     for _ in range(3000):
         peer.conn.send(memoryview(b"x" * 10), False)
     peer.conn.send(memoryview(b"end"), True)
     sent = peer.take()
     assert sum(s.length for s in sent) == 30_003 and len(sent) < 6
-    assert [s.psh for s in sent][-1] and not any(s.psh for s in sent[:-1])
+    assert [s.psh for s in sent][-1]
 
 
 def test_segments_are_as_the_peer_and_the_path_want():
@@ -70,13 +99,24 @@ def test_nagle_holds_a_small_segment_while_data_is_outstanding(nagle):
 
 @pytest.mark.parametrize("nagle", [False, True])
 def test_nagle_holds_what_the_window_makes_small(nagle):
-    """Also where it ends with a send, or is half of the largest window there ever was."""
+    """Also where it ends with a send, or is half of the largest window there ever was; but one may be outstanding."""
     peer = Peer(Config(timestamps=False, nagle=nagle), snd_wnd=FULL + 700, max_snd_wnd=FULL + 700)
     peer.conn.send(data(FULL + 700))
     peer.conn.send(data(5000))
-    assert [s.length for s in peer.take()] == ([FULL] if nagle else [FULL, 700])
+    assert [s.length for s in peer.take()] == [FULL, 700]
     peer.give(0, FULL, window=1400)
-    assert sum(s.length for s in peer.take()) == (1400 if nagle else 0)
+    assert sum(s.length for s in peer.take()) == 0
+
+
+def test_nagle_does_not_hold_the_end_of_a_long_send():
+    """Minshall's variant: full-sized segments outstanding do not hold a small one."""
+    peer = Peer(Config(timestamps=False, nagle=True), cwnd=20 * FULL, srtt_us=100)
+    peer.conn.send(data(2 * FULL + 10))
+    assert [s.length for s in peer.take()] == [2 * FULL + 10]
+    peer.conn.send(data(10))
+    assert peer.take() == []
+    peer.give(0, 2 * FULL + 10)
+    assert [s.length for s in peer.take()] == [10]
 
 
 def test_nagle_does_not_hold_the_last_segment_before_a_fin():

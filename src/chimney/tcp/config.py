@@ -66,12 +66,15 @@ class Config:
     slow_start_after_idle: bool = True
     """Whether a congestion window that is not used shrinks (RFC 2861)."""
     pacing: bool = False
+    tail_loss_probes: bool = True
     black_hole_detection: bool = True
     """Whether segments become smaller after time-outs in a row (RFC 4821, 7.7)."""
     mtu_probe_floor: int = 0
     """A larger path MTU is not believed, but looked for from this size (of payload and options) on; 0: believed."""
     max_burst_segment: int = 65_000
     """Payload of one super-segment."""
+    min_train_segments: int = 2
+    """Wire segments in a super-segment, at least, where the rate of the path makes it shorter than that."""
     max_reassembly_blocks: int = 256
     """Islands of out-of-order data, that is holes, that are kept."""
     max_reassembly_parts: int = 8192

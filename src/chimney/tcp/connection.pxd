@@ -43,7 +43,7 @@ cdef class Connection(Parts):
     cpdef Segment dispatch(self, long long now)
     cpdef long long poll_at(self) except -1
 
-    cpdef send(self, object view, bint push=*)
+    cpdef send(self, object view, bint push=*, bint record_end=*)
     cpdef close(self)
     cpdef abort(self, long long now)
     @cython.locals(window=ReceiveWindow)

@@ -122,14 +122,16 @@ class Connection(Parts):
 
     # What the owner does.
 
-    def send(self, view: memoryview, push: bool = True) -> None:
+    def send(self, view: memoryview, push: bool = True, record_end: bool = False) -> None:
         """Queues bytes, which stay the caller's memory and unchanged until they are acknowledged.
+
+        record_end: no segment goes on beyond their end (MSG_EOR).
 
         The first bytes queued after construction begin at SND.UNA, sent or not. Raises ValueError after `close`.
         """
         if self._close_called or self.fin_acked:
             raise ValueError("send() after close(): the FIN stands after the last byte that was queued")
-        self.sender.queue.append(view, push)
+        self.sender.queue.append(view, push, record_end)
         self._dirty = True
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ cdef class Rack:
     cdef public long long end
     cdef public long long rtt
     cdef public long long echo
-    cdef public bint reordering_seen
+    cdef public long long reorderings
     cdef public long long steps
     cdef public long long deadline
     cdef bint _advanced

@@ -24,7 +24,8 @@ class Rack:
     """sent, end, rtt: of the transmission that was made last among those that have arrived (6.2, step 2).
 
     echo: the echo of the acknowledgement at hand, -1 if it has none. steps: the reordering window in quarters of the
-    smallest round trip. deadline: when what may be late still is lost (6.2, step 5).
+    smallest round trip. deadline: when what may be late still is lost (6.2, step 5). reorderings: how often something
+    was late.
     """
 
     def __init__(self, estimator: RttEstimator) -> None:
@@ -33,7 +34,7 @@ class Rack:
         self.end = 0
         self.rtt = 0
         self.echo = -1
-        self.reordering_seen = False
+        self.reorderings = 0
         self.steps = 1
         self.deadline = _NEVER
         self._advanced = False
@@ -57,7 +58,7 @@ class Rack:
 
     def window(self, in_recovery: bool, many: bool) -> int:
         """6.2, step 4: how late a segment may be. many: as many segments are covered as classic TCP waits for."""
-        if not self.reordering_seen and (in_recovery or many):
+        if self.reorderings == 0 and (in_recovery or many):
             return 0
         return min(self.estimator.min_rtt() // 4 * self.steps, self.estimator.srtt)
 

@@ -334,7 +334,7 @@ class Recovery:
         """
         if not self.undo.is_proved_by_echo(echo):
             return False
-        self.rack.reordering_seen = True
+        self.rack.reorderings += 1
         if self.flight.repeated > 0:
             self.holds = True
             return True
@@ -354,7 +354,7 @@ class Recovery:
         late = told.before - told.lowest
         if late > self.reordering * self.mss:
             self.reordering = min(-(-late // self.mss), _MAX_REORDERING)
-        self.rack.reordering_seen = True
+        self.rack.reorderings += 1
 
     def _count_duplicates(self, duplicates: int) -> None:
         """Counts what has arrived out of order; an acknowledgement of a hole uses up what had been counted."""
@@ -377,4 +377,4 @@ class Recovery:
             limit = max(flight.packets - 1, 0)
             if self.dup_acks > limit:
                 self.dup_acks = limit
-                self.rack.reordering_seen = True
+                self.rack.reorderings += 1

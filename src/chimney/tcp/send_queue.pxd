@@ -13,8 +13,9 @@ cdef class SendQueue:
     cdef list _starts
     cdef list _views
     cdef list _pushes
+    cdef list _ends
     @cython.locals(length="Py_ssize_t")
-    cpdef append(self, object view, bint push)
+    cpdef append(self, object view, bint push, bint record_end=*)
     @cython.locals(count="Py_ssize_t", first="Py_ssize_t")
     cpdef release(self, long long position)
     @cython.locals(index="Py_ssize_t", following="long long")

@@ -23,15 +23,20 @@ class SendQueue:
         self._starts: list[int] = []
         self._views: list[memoryview] = []
         self._pushes: list[bool] = []
+        self._ends: list[bool] = []
 
-    def append(self, view: memoryview, push: bool) -> None:
-        """Queues the bytes of `view`, which stay the caller's until they are acknowledged."""
+    def append(self, view: memoryview, push: bool, record_end: bool = False) -> None:
+        """Queues the bytes of `view`, which stay the caller's until they are acknowledged.
+
+        record_end: no segment holds bytes from both before and behind their end (MSG_EOR).
+        """
         length = len(view)
         if length == 0:
             return
         self._starts.append(self.end)
         self._views.append(view)
         self._pushes.append(push)
+        self._ends.append(record_end)
         self.end += length
 
     def release(self, position: int) -> None:
@@ -50,11 +55,13 @@ class SendQueue:
             self._starts.clear()
             self._views.clear()
             self._pushes.clear()
+            self._ends.clear()
             first = 0
         elif first >= _COMPACT and first * 2 >= count:
             del self._starts[:first]
             del self._views[:first]
             del self._pushes[:first]
+            del self._ends[:first]
             first = 0
         self._first = first
 
@@ -67,7 +74,8 @@ class SendQueue:
     def gather(self, position: int, length: int) -> list[memoryview]:
         """Views of the bytes from `position` on, all of which are queued.
 
-        `gathered` tells how many bytes they hold: `length`, or fewer if that would take too many views. `pushed`
+        `gathered` tells how many bytes they hold: `length`, or fewer at the end of a record, and if that would take too
+        many views. `pushed`
         tells whether the last byte of a send with push is among them.
         """
         index = bisect_right(self._starts, position, self._first) - 1
@@ -84,6 +92,8 @@ class SendQueue:
                 left -= size
                 if self._pushes[index]:
                     self.pushed = True
+                if self._ends[index]:
+                    break
             else:
                 parts.append(view[offset : offset + left])
                 left = 0

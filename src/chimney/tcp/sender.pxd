@@ -28,6 +28,8 @@ cdef long long _LEAST_MSS
 cdef long long _OVERRIDE_US
 cdef long long _LEAST_TRAIN
 cdef long long _LEAST_RENEGING_US
+cdef long long _TRAIN_US
+cdef long long _LONG_PATH
 
 cdef class Sender:
     cdef public Statistics statistics
@@ -61,6 +63,10 @@ cdef class Sender:
     cdef public Flight flight
     cdef public Recovery recovery
     cdef public long long delivered
+    cdef public long long train
+    cdef public long long min_train_segments
+    cdef public long long small_end
+    cdef public bint probes_tail
     cdef public long long override_us
     cdef public long long override_at
     cdef public long long last_sent
@@ -124,6 +130,8 @@ cdef class Sender:
     cdef Segment _next_mtu_probe(self, long long start, long long now)
     @cython.locals(length="long long", burst="long long", again=bint, tail="long long")
     cdef long long _length_to_send(self, long long start, long long data, long long allowed, bint cwnd_binds, long long now) except -1
+    @cython.locals(srtt="long long", congestion=CongestionControl, percent="long long", count="long long", halvings="long long", mss="long long")
+    cdef object _size_trains(self)
     @cython.locals(eighth="long long")
     cdef bint _train_may_grow(self, long long length, long long burst) except -1
     cdef bint _nagle_holds(self) except -1
@@ -134,8 +142,9 @@ cdef class Sender:
     cdef Segment _repeat(self, Record record, long long end, long long now)
     cdef object _left(self, Segment segment, long long count, long long now)
 
-    @cython.locals(recovery=Recovery)
+    @cython.locals(recovery=Recovery, calm=bint)
     cdef object _arm_tail(self, long long now)
+    cdef object _hush_tail(self)
     @cython.locals(data="long long", window="long long", start="long long", record=Record, segment=Segment)
     cdef Segment _next_tail_probe(self, long long now)
     @cython.locals(tail=TailProbe, told=Told)

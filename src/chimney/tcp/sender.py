@@ -35,6 +35,8 @@ _LEAST_MSS = 48
 _OVERRIDE_US = 200_000
 _LEAST_TRAIN = 4
 _LEAST_RENEGING_US = 10_000
+_TRAIN_US = 977
+_LONG_PATH = 17
 
 
 class Sender:
@@ -88,6 +90,12 @@ class Sender:
             statistics,
         )
         self.delivered = 0
+        self.train = self.max_burst
+        self.min_train_segments = config.min_train_segments
+        self._size_trains()
+        # Whether what somebody else has sent ends with a small segment is not known.
+        self.small_end = self.max
+        self.probes_tail = config.tail_loss_probes
         self.set_sws_prevention(config.sws_prevention_us)
         self.override_at = _NEVER
         self.last_sent = now
@@ -195,6 +203,7 @@ class Sender:
         rtt = self._measure_rtt(segment, now)
         if self._is_dubious(duplicates):
             recovery.on_ack(duplicates, self.rack.echo, now)
+            self._hush_tail()
         self._on_tail_acked(segment, ack, now)
         self.delivered += told.packets
         if told.longest > 0 and self.black_hole.on_acked(told.longest, self.una, now):
@@ -284,6 +293,7 @@ class Sender:
     def _set_pace(self) -> None:
         congestion = self.congestion
         self.pacer.update(congestion.cwnd, self.rtt.srtt, congestion.cwnd * 2 < congestion.ssthresh)
+        self._size_trains()
 
     def _restart_timers(self, ack: int, now: int) -> None:
         """RFC 6298, 5.2 and 5.3."""
@@ -375,6 +385,7 @@ class Sender:
             return self._next_window_probe(now)
         if self.rack.deadline <= now:
             self.recovery.on_reordering_timer(now)
+            self._hush_tail()
         segment = None
         if self._urgent or not self.pacer.is_held(now):
             segment = self._next_by_priority(now)
@@ -406,7 +417,7 @@ class Sender:
         start = record.start
         wanted = min(record.end, self.end()) - start
         room = self.congestion.cwnd - self.recovery.in_flight()
-        length = min(wanted, self.max_burst, self.pacer.allowance(now), room)
+        length = min(wanted, self.train, self.pacer.allowance(now), room)
         if length < wanted:
             length -= length % self.mss
         length = min(length, self.una + self.wnd - start)
@@ -461,7 +472,7 @@ class Sender:
 
     def _length_to_send(self, start: int, data: int, allowed: int, cwnd_binds: bool, now: int) -> int:
         """How many of the `data` bytes from `start` on go into one segment, or train of segments; 0: wait."""
-        burst = min(self.max_burst, self.pacer.allowance(now))
+        burst = min(self.train, self.pacer.allowance(now))
         length = min(data, allowed, burst)
         if length <= 0:
             return 0
@@ -473,11 +484,29 @@ class Sender:
             return length
         if length > self.mss:
             return length if length == data and not self._nagle_holds() else length - tail
-        if self._nagle_holds() and self.una < self.max and not again:
+        if self._nagle_holds() and not again:
             return 0
         if length == data:
             return length
         return length if not cwnd_binds and self._window_suffices(start, length, now) else 0
+
+    def _size_trains(self) -> None:
+        """A train is what the path carries in a millisecond, as Linux has it, and on a short path more.
+
+        It has two segments at least, and takes up no more than half of cwnd, so that acknowledgements keep coming.
+        """
+        srtt = self.rtt.srtt
+        if srtt == 0:
+            return
+        congestion = self.congestion
+        percent = 200 if congestion.cwnd * 2 < congestion.ssthresh else 120
+        count = max(congestion.cwnd, self.nxt - self.una) * percent // 100 * _TRAIN_US // srtt
+        halvings = self.rtt.min_rtt() >> 9
+        if halvings < _LONG_PATH:
+            count += self.max_burst >> halvings
+        mss = self.mss
+        count = min(max(count, self.min_train_segments * mss), max(congestion.cwnd // 2, mss))
+        self.train = min(count - count % mss, self.max_burst)
 
     def _train_may_grow(self, length: int, burst: int) -> bool:
         """Whether what cwnd lets through is little, while most of a large cwnd is under way and will be acknowledged.
@@ -488,8 +517,12 @@ class Sender:
         return self.recovery.state == _OPEN and eighth >= _LEAST_TRAIN * self.mss and length < min(eighth, burst)
 
     def _nagle_holds(self) -> bool:
-        """RFC 9293, 3.7.4: a small segment waits while anything is unacknowledged; not if a FIN follows it."""
-        return self.nagle and self.fin_length == 0
+        """RFC 9293, 3.7.4: a small segment waits while another one is unacknowledged; not if a FIN follows it.
+
+        That full-sized ones do not count is Minshall's variant, which Linux has: the end of a long write does not wait
+        for a delayed acknowledgement.
+        """
+        return self.nagle and self.fin_length == 0 and self.una < self.small_end
 
     def _window_suffices(self, start: int, length: int, now: int) -> bool:
         """Silly window avoidance (RFC 9293, 3.8.6.2.1): whether a part of a segment may leave.
@@ -510,6 +543,8 @@ class Sender:
         self.nxt = start + length_of(segment)
         if self.nxt > self.max:
             self.max = self.nxt
+        if segment.payload_length < segment.segments * self.mss:
+            self.small_end = self.nxt
         self.flight.add(self.nxt, self.mss, segment.segments, now, again)
         self.override_at = _NEVER
         self._left(segment, self.nxt - start, now)
@@ -545,9 +580,17 @@ class Sender:
     def _arm_tail(self, now: int) -> None:
         """RFC 8985, 7.2: a probe needs SACK to be of use, and nothing known to be missing."""
         recovery = self.recovery
-        if recovery.sack and self.una < self.nxt and (recovery.state == _OPEN or recovery.state == _CWR):
+        calm = recovery.state == _OPEN or recovery.state == _CWR
+        if recovery.sack and self.probes_tail and self.una < self.nxt and calm:
             self.tail.arm(now, self.rtt.srtt, self.flight.packets <= 1, self.timer.deadline)
         else:
+            self.tail.deadline = _NEVER
+
+    def _hush_tail(self) -> None:
+        """What is known to be missing needs no probe; where it may be late, the reordering timer comes first."""
+        if self.recovery.state > _CWR:
+            self.tail.stop()
+        elif self.rack.deadline != _NEVER:
             self.tail.deadline = _NEVER
 
     def _next_tail_probe(self, now: int) -> Segment | None:
@@ -621,7 +664,8 @@ class Sender:
             data = queue.gathered
             segment.payload_length = data
             segment.segments = (data + self.mss - 1) // self.mss
-            if queue.pushed:
+            # The receiver of a train shall not wait for more (GRO), as Linux does it.
+            if queue.pushed or segment.segments > 1:
                 segment.flags |= _PSH
         if end > queue.end and start + data == queue.end:
             segment.flags |= _FIN
