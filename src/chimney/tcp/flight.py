@@ -242,9 +242,10 @@ class Flight:
             self._hint = record.start
 
     def lose_head(self, length: int) -> None:
-        """The first `length` bytes are lost, where nothing tells more (RFC 6582)."""
+        """The first `length` bytes are lost, where nothing tells more (RFC 6582); a larger segment is so as a whole."""
         record = self.head()
         if record is not None and not record.is_sacked:
+            length = max(length, record.mss)
             if record.end - record.start > length:
                 self._split(self._first, record.start + length)
             self.mark_lost(record)
@@ -325,8 +326,7 @@ class Flight:
             return
         told.delivered += length
         told.packets += record.count if end == record.end else _segments(length, record.mss)
-        if length > told.longest:
-            told.longest = min(length, record.mss)
+        told.longest = max(told.longest, min(length, record.mss))
         if not record.was_repeated:
             if told.first_sent < 0:
                 told.first_sent = record.sent
@@ -355,6 +355,7 @@ class Flight:
         told.delivered += length
         told.sacked += length
         told.packets += record.count
+        told.longest = max(told.longest, min(length, record.mss))
         if not record.was_repeated:
             if told.first_sacked < 0 or record.sent < told.first_sacked:
                 told.first_sacked = record.sent

@@ -69,7 +69,6 @@ class Sender:
         self.congestion = congestion_control(config, tcb, self.mss)
         self.usage = CwndUsage(self.congestion, config.slow_start_after_idle, now)
         self.pacer = Pacer(config.pacing, self.mss)
-        self._set_pace()
         self.timer = RetransmitTimer(config.max_retransmissions, config.max_rt_us)
         self.timer.count = self.timer.backoff = tcb.retransmit_count
         self.timer.total = tcb.total_rt_us
@@ -92,7 +91,7 @@ class Sender:
         self.delivered = 0
         self.train = self.max_burst
         self.min_train_segments = config.min_train_segments
-        self._size_trains()
+        self._set_pace()
         # Whether what somebody else has sent ends with a small segment is not known.
         self.small_end = self.max
         self.probes_tail = config.tail_loss_probes
@@ -435,8 +434,8 @@ class Sender:
             if data < 0 or self.fin_length == 0 or window < 1:
                 return None
             return self._send(start, start + 1, now)
-        if self.una == self.max:
-            self.usage.starts(self.rtt.rto(), now)
+        if self.una == self.max and self.usage.starts(self.rtt.rto(), now):
+            self._set_pace()
         room = self.congestion.cwnd - self.recovery.in_flight() if not self.flight.is_full() else 0
         if self.black_hole.candidate > 0 and self._may_probe_mtu(start, data, window):
             return self._next_mtu_probe(start, now)

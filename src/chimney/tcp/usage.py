@@ -32,13 +32,16 @@ class CwndUsage:
         congestion = self.congestion
         return self._limited or (congestion.cwnd < congestion.ssthresh and congestion.cwnd < 2 * self._most)
 
-    def starts(self, rto: int, now: int) -> None:
-        """Data is to be sent while nothing is under way: first, cwnd takes notice of the pause."""
-        if now > self.last_sent:
-            self.congestion.on_idle(now - self.last_sent, rto if self.restarts else 0, now)
-            if self.restarts and now - self.last_sent > rto:
-                self._used = 0
-                self._full_at = now
+    def starts(self, rto: int, now: int) -> bool:
+        """Data is to be sent while nothing is under way: first, cwnd takes notice of the pause. Whether it shrank."""
+        if now <= self.last_sent:
+            return False
+        before = self.congestion.cwnd
+        self.congestion.on_idle(now - self.last_sent, rto if self.restarts else 0, now)
+        if self.restarts and now - self.last_sent > rto:
+            self._used = 0
+            self._full_at = now
+        return self.congestion.cwnd < before
 
     def sent(self, una: int, nxt: int, limited: bool, rto: int, now: int) -> None:
         """Data up to `nxt` was sent just now; or none, as cwnd forbade it.
