@@ -36,7 +36,7 @@ class Adapter(Protocol):
         """Segments that the target has retransmitted on an offloaded connection so far."""
 
     def tcp_info(self, flow: Flow) -> dict[str, int]:
-        """What the target tells of an offloaded connection, by the names of struct tcp_info; empty if it tells nothing."""
+        """What the target tells of an offloaded connection, by the names of struct tcp_info; empty if nothing."""
 
 
 class Services(Protocol):

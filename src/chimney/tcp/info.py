@@ -155,7 +155,7 @@ def info(connection: Parts, now: int) -> TcpInfo:
         tcpi_bytes_sent=stats.bytes_out + stats.retransmitted_bytes,
         tcpi_bytes_retrans=stats.retransmitted_bytes,
         tcpi_dsack_dups=stats.duplicates_reported,
-        tcpi_reord_seen=int(sender.rack.reordering_seen),
+        tcpi_reord_seen=sender.rack.reorderings,
         tcpi_rcv_ooopack=stats.out_of_order,
         tcpi_snd_wnd=connection.snd_wnd,
     )
