@@ -15,7 +15,7 @@ RECIPE := $(shell { cat pyproject.toml setup.py constraints.txt; echo $(CURDIR);
 INSTALLED := .venv/installed-$(RECIPE)
 FUZZER := .venv/fuzzer-$(RECIPE)
 
-.PHONY: demo test simulate fuzz coverage lint build clean system
+.PHONY: demo test simulate packetdrill fuzz coverage lint build clean system
 
 demo: build
 	$(BIN)/chimney demo $(ARGS)
@@ -23,6 +23,11 @@ demo: build
 test: lint
 	$(BIN)/python -m pytest $(TESTS)
 	CHIMNEY_PURE=1 $(BIN)/python -m pytest $(TESTS)
+
+# Scripts in the packetdrill language (docs/packetdrill.md): our own, or those in the file or directory SUITE; LIST names
+# a file that says which of them.
+packetdrill: build
+	$(BIN)/chimney packetdrill $(if $(LIST),--list $(LIST)) $(ARGS) $(or $(SUITE),tests/packetdrill/scripts)
 
 simulate: build
 	$(BIN)/chimney simulate --replay tests/sim/cases --no-coverage

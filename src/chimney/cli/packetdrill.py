@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from chimney.cli.rules import wide_console
 from chimney.packetdrill.compare import Rules
 from chimney.packetdrill.runner import Outcome, Result
 from chimney.packetdrill.suite import Summary, find_scripts, read_list, run_scripts
@@ -43,7 +44,8 @@ def packetdrill(
     """
     rules = _rules(relax or [])
     scripts = find_scripts(paths, read_list(names) if names is not None else None)
-    console = Console(quiet=as_json, highlight=False, soft_wrap=True)
+    console = wide_console()
+    console.quiet = as_json
     summary = Summary()
     results: list[Result] = []
     for result in run_scripts(scripts, rules):
@@ -69,18 +71,22 @@ def _show(console: Console, result: Result, verbose: bool) -> None:
     if verbose:
         console.print(f"[bold]{escape(result.name)}[/bold]")
         for line in result.log:
-            console.print(escape(line))
+            console.print(escape(line), highlight=False, soft_wrap=True)
         if result.printed:
             console.print(escape(result.printed.rstrip()))
     if verbose or result.outcome is not Outcome.PASSED:
         style = _STYLES[result.outcome]
         where = f"{result.name}:{result.line}" if result.line else result.name
-        console.print(f"[{style}]{result.outcome}[/{style}] {escape(where)}: {escape(result.reason or 'as expected')}")
+        console.print(
+            f"[{style}]{result.outcome}[/{style}] {escape(where)}: {escape(result.reason or 'as expected')}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _show_summary(console: Console, summary: Summary, relaxed: list[str]) -> None:
     table = Table("directory", *(str(outcome) for outcome in Outcome), box=None, header_style="bold")
-    for directory, counts in summary.per_directory.items():
+    for directory, counts in summary.relative().items():
         table.add_row(escape(directory), *(str(counts[outcome] or "") for outcome in Outcome))
     table.add_row("[bold]all", *(f"[bold]{summary.total[outcome]}" for outcome in Outcome))
     console.print(table)

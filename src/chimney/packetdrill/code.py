@@ -5,7 +5,6 @@ A script is a program: its code runs with the rights of whoever runs the script,
 
 import contextlib
 import dataclasses
-import importlib
 import io
 import traceback
 
@@ -14,6 +13,7 @@ from chimney.packetdrill.engine_config import receive_buffer
 from chimney.packetdrill.errors import Mismatch, ScriptError
 from chimney.packetdrill.host import Host, Socket
 from chimney.tcp import State
+from chimney.tcp.info import info
 
 _LINUX_STATES = {
     State.ESTABLISHED: 1, State.SYN_SENT: 2, State.SYN_RECEIVED: 3, State.FIN_WAIT_1: 4, State.FIN_WAIT_2: 5,
@@ -22,12 +22,12 @@ _LINUX_STATES = {
 _CONSTANTS = {
     "TCP_ESTABLISHED": 1, "TCP_SYN_SENT": 2, "TCP_SYN_RECV": 3, "TCP_FIN_WAIT1": 4, "TCP_FIN_WAIT2": 5,
     "TCP_TIME_WAIT": 6, "TCP_CLOSE": 7, "TCP_CLOSE_WAIT": 8, "TCP_LAST_ACK": 9, "TCP_LISTEN": 10, "TCP_CLOSING": 11,
-    "TCP_INFINITE_SSTHRESH": 0x7FFFFFFF, "TCP_CA_Open": 0, "TCP_CA_Disorder": 1, "TCP_CA_CWR": 2, "TCP_CA_Recovery": 3, "TCP_CA_Loss": 4,
+    "TCP_INFINITE_SSTHRESH": 0x7FFFFFFF,
+    "TCP_CA_Open": 0, "TCP_CA_Disorder": 1, "TCP_CA_CWR": 2, "TCP_CA_Recovery": 3, "TCP_CA_Loss": 4,
     "TCPI_OPT_TIMESTAMPS": 1, "TCPI_OPT_SACK": 2, "TCPI_OPT_WSCALE": 4, "TCPI_OPT_ECN": 8, "TCPI_OPT_ECN_SEEN": 16,
     "TCPI_OPT_SYN_DATA": 32, "TCPI_OPT_USEC_TS": 64, "TCPI_OPT_TFO_CHILD": 128,
     **{f"TCPI_{state.name}": value for state, value in _LINUX_STATES.items()},
 }  # fmt: skip
-_UNSET = 0x7FFFFFFF
 _NAMES = (
     "state", "ca_state", "retransmits", "probes", "backoff", "options", "snd_wscale", "rcv_wscale",
     "delivery_rate_app_limited", "rto", "ato", "snd_mss", "rcv_mss", "unacked", "sacked", "lost", "retrans",
@@ -53,7 +53,7 @@ class CodeRunner:
         output = io.StringIO()
         try:
             with contextlib.redirect_stdout(output):
-                exec(compile(text, "<script>", "exec"), self._names)
+                exec(compile(text + "\n", "<script>", "exec"), self._names)
         except AssertionError as error:
             seen = f", which is {error}" if error.args else ""
             raise Mismatch(f"the assertion fails: {_failed_line(text, error)}{seen}") from None
@@ -92,41 +92,11 @@ def tcp_info(host: Host) -> dict[str, object]:
 def _of_the_engine(endpoint: Endpoint, now: int) -> dict[str, object]:
     connection = endpoint.connection
     assert connection is not None
-    try:
-        info = importlib.import_module("chimney.tcp.info").info
-    except ImportError:
-        return _computed(endpoint, now)
     seen = info(connection, now)
     values = {f.name: getattr(seen, f.name) for f in dataclasses.fields(seen)}
+    # What the peer was told is the handshake's; it counts without the options that every segment carries.
     values["tcpi_advmss"] = endpoint.agreed.our_mss - (12 if endpoint.agreed.timestamps else 0)
     return values
-
-
-def _computed(endpoint: Endpoint, now: int) -> dict[str, object]:
-    """What can be told of a connection from outside."""
-    connection = endpoint.connection
-    assert connection is not None
-    sender = connection.sender
-    mss = connection.mss
-    agreed = endpoint.agreed
-    return {
-        "tcpi_snd_cwnd": connection.cwnd // mss,
-        "tcpi_snd_ssthresh": _UNSET if sender.congestion.ssthresh >= _UNSET else sender.congestion.ssthresh // mss,
-        "tcpi_snd_mss": mss,
-        "tcpi_advmss": agreed.our_mss - (12 if agreed.timestamps else 0),
-        "tcpi_rtt": sender.rtt.srtt,
-        "tcpi_rttvar": sender.rtt.rttvar,
-        "tcpi_rto": sender.rtt.backed_off(sender.timer.count),
-        "tcpi_unacked": -(-(sender.nxt - sender.una) // mss),
-        "tcpi_snd_wscale": agreed.snd_wscale,
-        "tcpi_rcv_wscale": agreed.rcv_wscale,
-        "tcpi_snd_wnd": connection.snd_wnd,
-        "tcpi_bytes_acked": connection.acked,
-        "tcpi_bytes_received": endpoint.received_count,
-        "tcpi_total_retrans": connection.stats.retransmitted_segments,
-        "tcpi_reordering": 3,
-        "tcpi_options": agreed.timestamps | agreed.sack << 1 | agreed.window_scaling << 2 | agreed.ecn << 3,
-    }
 
 
 def _of_the_socket(endpoint: Endpoint, host: Host) -> dict[str, object]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from chimney.packetdrill.errors import Unsupported
 from chimney.packetdrill.settings import Settings
+from chimney.tcp import Config
 
 _SECOND = 1_000_000
 _MILLISECOND = 1000
@@ -99,6 +100,7 @@ _IGNORED = (
     re.compile(r"sysctl (-w |-q )*(net\.inet6?\.|kern\.)"),
 )
 _DEFAULTS = "defaults.sh"
+_ENGINE = "chimney."
 
 
 def run(text: str, settings: Settings) -> None:
@@ -159,7 +161,9 @@ def _run_sysctl(assignments: list[str], settings: Settings) -> None:
     for assignment in assignments:
         path, equals, value = assignment.partition("=")
         name = path.replace("/", ".").rsplit(".", 1)[-1]
-        if not equals or name in _IGNORED_SYSCTLS:
+        if path.startswith(_ENGINE) and equals:
+            _set_engine(path.removeprefix(_ENGINE), value, settings)
+        elif not equals or name in _IGNORED_SYSCTLS:
             settings.ignored.append(f"sysctl {assignment}")
         elif name in _SYSCTLS:
             attribute, convert = _SYSCTLS[name]
@@ -169,6 +173,17 @@ def _run_sysctl(assignments: list[str], settings: Settings) -> None:
                 raise Unsupported(f"the value of sysctl {assignment}") from None
         else:
             raise Unsupported(f"sysctl {path}")
+
+
+def _set_engine(name: str, value: str, settings: Settings) -> None:
+    """A parameter of the engine that Linux does not have."""
+    default = getattr(Config(), name, None)
+    if default is None:
+        raise Unsupported(f"the engine's parameter {name}")
+    converted: object = value
+    if not isinstance(default, str):
+        converted = _flag(value) if isinstance(default, bool) else _number(value)
+    settings.engine[name] = converted
 
 
 def _run_tc(command: str, words: list[str], settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """One connection of the host under test: its handshake, its engine, and the buffers of its socket."""
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 from chimney.packetdrill import engine_config
@@ -28,6 +29,15 @@ class Phase(IntEnum):
     CLOSED = 2
 
 
+@dataclass(slots=True)
+class _Piece:
+    """What was written and is held back. push: a write ends with it; record: a record does."""
+
+    data: bytes
+    push: bool
+    record: bool
+
+
 class Endpoint:
     """One connection. Packets that leave are appended to `sent`, with the time; the host takes them from there.
 
@@ -54,8 +64,9 @@ class Endpoint:
         self.orphaned = False
         self.activity = 0
         self.path_mtu = settings.route_mtu or settings.mtu
-        self._held = bytearray()
+        self._held: list[_Piece] = []
         self._release_at = NEVER
+        self._starved = False
         self._abandoned_at = NEVER
 
     @property
@@ -89,8 +100,9 @@ class Endpoint:
         config, state = engine_config.build(self.agreed, self.settings, self.options, self.ipv6, now)
         self.connection = Connection(config, state, now)
         if self.options.quickack is not None:
-            engine_config.set_quick_ack(self.connection, self.options.quickack)
+            self.connection.set_quick_ack(self.options.quickack)
         self.buffer = SendBuffer(self.settings, self.options, self.agreed.peer_mss)
+        self.buffer.expand(state.cwnd // self.connection.mss)
         self.phase = Phase.OPEN
         self.activity += 1
         if self.write_shut:
@@ -123,7 +135,7 @@ class Endpoint:
         connection.process(segment, now)
         self._collect(now)
         if connection.snd_una != acked and self._held and not self.options.cork:
-            self._pass_on(now, whole=True, push=False, record=False)
+            self._pass_on(now, whole=True)
         if closing and self.read_shut and self.phase is Phase.OPEN and _brings_more(packet, end_before):
             self._refuse(packet, now)
             return
@@ -224,7 +236,8 @@ class Endpoint:
         if self._abandoned_at <= now:
             self.phase = Phase.CLOSED
         if self._release_at <= now and self.phase is Phase.OPEN:
-            self._pass_on(now, whole=True, push=True, record=False)
+            self._held[-1].push = True
+            self._pass_on(now, whole=True)
         self.flush(now)
 
     # The application.
@@ -270,7 +283,7 @@ class Endpoint:
             return 0
         if self.buffer.lacks_space and not self.buffer.is_writable(self.lowat()):
             return 0
-        self.buffer.lacks_space = False
+        self._feed_again()
         return self.buffer.room(full_buffer(connection.mss, connection.sender.max_wnd), self.lowat())
 
     def is_writable(self) -> bool:
@@ -289,8 +302,21 @@ class Endpoint:
         if in_flight < connection.cwnd:
             self.buffer.expand(connection.cwnd // connection.mss)
         if self.buffer.is_writable(self.lowat()):
-            self.buffer.lacks_space = False
+            self._feed_again()
             self.activity += 1
+
+    def _feed_again(self) -> None:
+        if self._starved and self.connection is not None:
+            self.connection.set_starved(False)
+        self._starved = False
+        self.buffer.lacks_space = False
+
+    def starve(self) -> None:
+        """A writer finds no room, and waits for it."""
+        self.buffer.lacks_space = True
+        if self.connection is not None and not self._starved:
+            self._starved = True
+            self.connection.set_starved(True)
 
     def write(self, length: int, now: int, *, last: bool = True, more: bool = False, record: bool = False) -> None:
         """The application writes `length` bytes.
@@ -298,26 +324,29 @@ class Endpoint:
         last: the write ends with them. more: another one follows, and what is less than a segment waits for it.
         record: the write ends a record (MSG_EOR): no segment goes on beyond its end.
         """
-        self._held += pattern(self.written, length)
+        self._held.append(_Piece(pattern(self.written, length), last and not more, last and record))
         self.written += length
         self.buffer.appended(length, last and record)
-        whole = last and not more and not self.options.cork
-        self._pass_on(now, whole=whole, push=last and not more, record=last and record)
+        self._pass_on(now, whole=last and not more and not self.options.cork)
 
     def uncork(self, now: int) -> None:
         """What was held back leaves."""
-        self._pass_on(now, whole=True, push=self.options.cork_pushes, record=False)
+        self._pass_on(now, whole=True)
 
-    def _pass_on(self, now: int, *, whole: bool, push: bool, record: bool) -> None:
+    def _pass_on(self, now: int, *, whole: bool) -> None:
+        """Gives to the engine what was held back; without `whole` the full segments only."""
         connection = self.connection
         assert connection is not None
-        length = len(self._held)
+        length = sum(len(piece.data) for piece in self._held)
         if not whole:
             length -= length % connection.mss
-        if length > 0:
-            data = memoryview(bytes(self._held[:length]))
-            del self._held[:length]
-            engine_config.send(connection, data, push and whole, record)
+        while length > 0:
+            piece = self._held.pop(0)
+            if len(piece.data) > length:
+                self._held.insert(0, _Piece(piece.data[length:], piece.push, piece.record))
+                piece = _Piece(piece.data[:length], False, False)
+            connection.send(memoryview(piece.data), piece.push, piece.record)
+            length -= len(piece.data)
         self.flush(now)
 
     def read(self, length: int, now: int, *, peek: bool = False) -> int:
@@ -336,15 +365,11 @@ class Endpoint:
             return
         self.write_shut = True
         if self.connection is not None and self.phase is Phase.OPEN:
-            self.connection.close() if not self._held else self._pass_on_and_close(now)
+            for piece in self._held:
+                self.connection.send(memoryview(piece.data), True)
+            self._held.clear()
+            self.connection.close()
             self.flush(now)
-
-    def _pass_on_and_close(self, now: int) -> None:
-        assert self.connection is not None
-        data = memoryview(bytes(self._held))
-        self._held.clear()
-        self.connection.send(data, True)
-        self.connection.close()
 
     def close(self, now: int) -> None:
         """The application is done. With unread data, or if lingering is forbidden, the connection is reset."""

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from chimney.packetdrill.settings import Settings
-from chimney.tcp import Config, Connection, State, Tcb
+from chimney.tcp import Config, State, Tcb
 
 _IPV4_AND_TCP = 40
 _IPV6_AND_TCP = 60
@@ -45,8 +45,6 @@ class SocketOptions:
 
     nodelay: bool = False
     cork: bool = False
-    cork_pushes: bool = True
-    """Whether what was held back is pushed when it leaves: not if more was announced for each write."""
     maxseg: int = 0
     rcvbuf: int = 0
     """As asked for, before it is doubled; 0: the default."""
@@ -144,13 +142,19 @@ def _config(agreed: Agreed, settings: Settings, options: SocketOptions, ipv6: bo
 
 
 def _of_the_other_parts(settings: Settings, options: SocketOptions, agreed: Agreed) -> dict[str, object]:
-    """Parameters that are given only where the engine has them."""
+    """What Linux does, where the engine's default is another one; and parameters of the engine that are set by name."""
+    may_grow = settings.moderate_rcvbuf and not options.rcvbuf and not settings.receive_window
+    largest = min(receive_space(settings, settings.rmem[2]), LARGEST_UNSCALED << agreed.rcv_wscale)
     return {
+        "max_rcv_wnd": largest if may_grow else 0,
+        "challenge_every_syn": True,
+        "min_train_segments": settings.min_tso_segs,
         "hystart": "hystart" if settings.hystart else "none",
         "slow_start_after_idle": settings.slow_start_after_idle,
+        "tail_loss_probes": settings.early_retrans > 0,
+        "mtu_probe_floor": settings.base_mss if settings.mtu_probing == 2 else 0,
         "black_hole_detection": settings.mtu_probing > 0,
-        # Scripts are about TCP, not about the interface documents.
-        "challenge_every_syn": True,
+        **settings.engine,
     }
 
 
@@ -200,16 +204,6 @@ def _state(agreed: Agreed, settings: Settings, now: int) -> Tcb:
         "min_rtt_us": agreed.rtt_us,
     }
     return Tcb(**{name: value for name, value in wanted.items() if name in _KNOWN_STATE})  # type: ignore[arg-type]
-
-
-def send(connection: Connection, data: memoryview, push: bool, record: bool) -> None:
-    """Queues data. record: no segment is to go on beyond its end."""
-    connection.send(data, push)
-
-
-def set_quick_ack(connection: Connection, enabled: bool) -> None:
-    """TCP_QUICKACK."""
-    connection.set_quick_ack(enabled)
 
 
 def timestamp(now: int) -> int:

@@ -11,6 +11,7 @@ from chimney.packetdrill.wire import ACK, RST, SYN, Packet
 from chimney.tcp import NEVER
 
 _MANY_PACKETS = 100_000
+_MANY_STEPS = 10_000
 
 
 class Socket:
@@ -46,6 +47,7 @@ class Host:
         self.endpoints: list[Endpoint] = []
         self.under_test: Socket | Endpoint | None = None
         self.outbox: list[Packet] = []
+        self._same_time = 0
 
     # Time.
 
@@ -59,6 +61,9 @@ class Host:
         if at > until:
             self.now = max(self.now, until)
             return False
+        self._same_time = self._same_time + 1 if at == self.now else 0
+        if self._same_time > _MANY_STEPS:
+            raise Mismatch("a timer of the engine is due, and stays due")
         self.now = at
         for endpoint in self.endpoints:
             if endpoint.poll_at() <= self.now:

@@ -82,7 +82,7 @@ def tokens(text: str) -> list[Token]:
             found.append(Token(*_token(name, value), line, match.start(), match.end()))
         line += value.count("\n")
         at = match.end()
-    found.append(Token(Kind.END, "", line, at, at))
+    found.append(Token(Kind.END, "", found[-1].line if found else 1, at, at))
     return found
 
 

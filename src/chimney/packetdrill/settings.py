@@ -56,5 +56,7 @@ class Settings:
     """The window at the start of a connection, whatever the field of the SYN can tell; 0: from the buffer."""
     bsd_errors: bool = False
     """A reset in CLOSE-WAIT is told as ECONNRESET, as BSD does, and not as EPIPE, as Linux does."""
+    engine: dict[str, object] = field(default_factory=dict)
+    """Fields of chimney.tcp.Config, set by `sysctl chimney.<name>=<value>`."""
     ignored: list[str] = field(default_factory=list)
     """Commands and settings that are known to make no difference here."""

@@ -119,7 +119,6 @@ def _set_tcp(host: Host, socket: Socket, option: int, value: int, name: str) -> 
             endpoint.flush(host.now)
     elif option == SYMBOLS["TCP_CORK"]:
         options.cork = value != 0
-        options.cork_pushes = True
         if endpoint is not None and endpoint.connection is not None and not options.cork:
             endpoint.uncork(host.now)
     elif option == SYMBOLS["TCP_MAXSEG"]:
@@ -144,7 +143,7 @@ def _set_tcp(host: Host, socket: Socket, option: int, value: int, name: str) -> 
     elif option == SYMBOLS["TCP_QUICKACK"]:
         options.quickack = value != 0
         if endpoint is not None and endpoint.connection is not None:
-            engine_config.set_quick_ack(endpoint.connection, options.quickack)
+            endpoint.connection.set_quick_ack(options.quickack)
             endpoint.flush(host.now)
     elif option == SYMBOLS["TCP_DEFER_ACCEPT"]:
         options.defer_accept = value

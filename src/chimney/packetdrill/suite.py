@@ -1,5 +1,6 @@
 """Many scripts: which there are, running them, and the table of what came of them."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -61,6 +62,13 @@ class Summary:
 
     per_directory: dict[str, Counter[Outcome]] = field(default_factory=dict)
     total: Counter[Outcome] = field(default_factory=Counter)
+
+    def relative(self) -> dict[str, Counter[Outcome]]:
+        """The same with names relative to the directory that holds them all."""
+        if not self.per_directory:
+            return {}
+        common = os.path.commonpath(list(self.per_directory))
+        return {os.path.relpath(name, common): counts for name, counts in sorted(self.per_directory.items())}
 
     def add(self, result: Result) -> None:
         """One script more."""

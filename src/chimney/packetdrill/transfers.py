@@ -98,8 +98,6 @@ def _write_from(call: Invocation, length: int, flags: int) -> int:
     socket = call.socket()
     endpoint = _writable(socket)
     host = call.host
-    if flags & _MORE:
-        socket.options.cork_pushes = False
     while call.done < length:
         if endpoint.phase is Phase.CLOSED or endpoint.write_shut:
             if call.done:
@@ -107,7 +105,7 @@ def _write_from(call: Invocation, length: int, flags: int) -> int:
             _writable(socket)
         room = endpoint.room()
         if room <= 0:
-            endpoint.buffer.lacks_space = True
+            endpoint.starve()
             if call.done and (socket.nonblocking or flags & _DONTWAIT):
                 return call.done
             if flags & _DONTWAIT:
