@@ -378,10 +378,10 @@ class Sender:
 
     def next_segment(self, now: int) -> Segment | None:
         """The next segment, without acknowledgement, window and options; None: nothing may be sent now."""
-        if self.una >= self.end():
-            return None
-        if self.wnd == 0:
-            return self._next_window_probe(now)
+        if self.una >= self.end() or self.wnd == 0:
+            # Nothing waits for its time any more.
+            self.pacer.deadline = _NEVER
+            return None if self.una >= self.end() else self._next_window_probe(now)
         if self.rack.deadline <= now:
             self.recovery.on_reordering_timer(now)
             self._hush_tail()
