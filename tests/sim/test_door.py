@@ -384,6 +384,29 @@ def test_what_is_injected_is_not_the_peer_s(rig, payload, counts):
 # What the log is told
 
 
+def test_the_peers_last_words_are_answered_once(rig):
+    """However often it has said them: a second answer at once meets nobody any more."""
+    rig.out(0, flags=ACK | FIN)
+    rig.arrive(0, ack=1)
+    rig.arrive(0, ack=1, flags=ACK | FIN)
+    rig.arrive(0, ack=1, flags=ACK | FIN)
+    assert rig.out(1, ack=1) == []
+    rig.arrive(0, ack=1, flags=ACK | FIN)
+    assert rig.out(1, ack=1) == []
+    assert rig.out(1, ack=1) == ["peer blindness"]
+
+
+def test_who_is_still_there_may_be_answered_twice(rig):
+    """As long as our own end is not acknowledged, or later."""
+    rig.out(0, flags=ACK | FIN)
+    rig.arrive(0, flags=ACK | FIN)
+    assert rig.out(1, ack=1) == rig.out(1, ack=1) == []
+    rig.arrive(1, ack=1)
+    assert rig.out(1, ack=1) == []
+    rig.clock.advance(1)
+    assert rig.out(1, ack=1) == []
+
+
 def test_the_log_is_told_every_segment(rig):
     rig.note_to = rig.note
     rig.door.out("kernel", rig.frame("a", 0, 100, 0, flags=ACK | PSH))
