@@ -25,8 +25,7 @@ class Book:
         self.fin = None
         self.sacked = set()
         self.challenged = False
-        self.ts_val = self.echo = setup.peer_clock
-        self.has_time = setup.knows_clock
+        self.ts_val = setup.peer_clock
 
     def peer_place(self, place):
         """A position in the peer's stream."""
@@ -60,20 +59,13 @@ class Book:
             return self.max
         return 0 if self.una - self.widest <= ack < 0 else ack
 
-    def timestamp(self, step, ack):
-        """The option of a segment; None without one.
-
-        An old acknowledgement tells no new time here: to the kernel it would tell none (docs/differences.md).
-        """
-        is_old = ack < self.una
-        if not self.setup.timestamps or step.ts is None or is_old and not self.has_time:
+    def timestamp(self, step):
+        """The option of a segment; None without one."""
+        if not self.setup.timestamps or step.ts is None:
             return None
-        if is_old:
-            value = self.echo + min(step.ts, 0)
-        else:
-            value = self.ts_val + step.ts
-            if 0 < step.ts < _NEAR:
-                self.ts_val = value
+        value = self.ts_val + step.ts
+        if 0 < step.ts < _NEAR:
+            self.ts_val = value
         return value, self.setup.clock + step.echo
 
     @property
@@ -86,10 +78,6 @@ class Book:
         view = kernel.view
         self.next, self.edge, self.una, self.max = view.received, kernel.edge, view.acked, our_max
         self.widest = max(self.widest, view.snd_wnd)
-        echoes = [packet.ts[1] for packet in kernel.sent if packet.ts]
-        if echoes:
-            self.echo = echoes[-1]
-            self.has_time |= self.echo != 0
         self.sacked |= {signed(right - self.setup.irs) for packet in kernel.sent for _, right in packet.sack}
         if arrival and arrival.flags & (RST | SYN):
             self.challenged = True

@@ -108,6 +108,14 @@ class EngineSide:
         window.size = max(distance - window.nxt + window.undelivered - consumed, 0)
         window.forced = True
 
+    def wait(self):
+        """Time passes until a timer of the engine's expires, unless that is the last resort of them."""
+        at = self.connection.poll_at()
+        if at >= self.now + MIN_RTO_MS * 1000:
+            return []
+        self.now = max(self.now, at)
+        return self._dispatch()
+
     def tell_window(self):
         """An acknowledgement that nothing calls for."""
         self.connection.set_initial_rcv_wnd(self.connection.receiver.window.size)

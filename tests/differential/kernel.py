@@ -16,6 +16,8 @@ _TCP_WINDOW_CLAMP = 10
 _SO_MEMINFO = 55
 _INFO = 240
 _SMALL_WINDOW = 2000
+# Longer than any timer but that of retransmission takes, in seconds.
+_SOON = 2.0
 _STATES = {
     1: "ESTABLISHED", 4: "FIN_WAIT_1", 5: "FIN_WAIT_2", 6: "TIME_WAIT", 7: "CLOSED", 8: "CLOSE_WAIT", 9: "LAST_ACK",
     11: "CLOSING",
@@ -115,6 +117,11 @@ class KernelSide:
         # A copy of the descriptor would keep it alive; a disconnect is an abort, and leaves something to look at.
         so.disconnect(self._sock.fileno())
         self.reset = True
+        return self._answers()
+
+    def wait(self):
+        """What a timer of the kernel's makes it send soon."""
+        self._wire.wait(_SOON)
         return self._answers()
 
     def view(self):

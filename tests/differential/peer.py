@@ -6,6 +6,7 @@ processed in order, on one CPU: when the echo is back, everything that the kerne
 
 import contextlib
 import os
+import select
 import socket
 import struct
 from dataclasses import dataclass
@@ -118,6 +119,10 @@ class Wire:
             packet[10:12] = b"\0\0"
             packet[10:12] = checksum(packet[:20]).to_bytes(2, "big")
         self._socket.send(ethernet(self._host_mac, PEER_MAC, ETHER_IPV4, bytes(packet)))
+
+    def wait(self, timeout):
+        """Until the host sends something, which is not taken yet, but not longer than `timeout` seconds."""
+        select.select([self._socket], [], [], timeout)
 
     def answers(self, port):
         """What the host has sent to a port of the peer's until now."""

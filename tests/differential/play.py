@@ -95,7 +95,8 @@ class Performance:
         self.story.append(f"    {side.name} {view}")
         track.written = self.written
         track.room = max(track.room, view.acked + view.snd_wnd)
-        track.take(data)
+        if not (self.arrival and known.is_urgent(self.arrival)):
+            track.take(data)
         for packet in sent:
             track.note(packet)
         return Outcome(sent, data, view, track)
@@ -129,7 +130,9 @@ class Performance:
         if not self.literally:
             ack = book.known_ack(ack, max(track.max for track in self.tracks.values()))
             length, flags = book.honest(start, length, flags)
-        ts = book.timestamp(step, ack)
+        # To the kernel an old acknowledgement would tell no time (docs/differences.md).
+        ts = book.timestamp(step) if self.literally or ack >= book.una else None
+        distance = step.ts if ts else 0
         places = [[(book.our_place(end) + setup.iss) & MASK for end in block] for block in step.sack]
         blocks = places[: (_OPTION_SPACE - len(step.options) - (12 if ts else 0) - 4) // 8]
         window = min(step.window >> setup.snd_wscale, 0xFFFF)
@@ -138,7 +141,7 @@ class Performance:
         if step.offset is not None and (step.offset < 5 or step.offset * 4 > len(segment)):
             segment = segment[:12] + bytes((step.offset << 4,)) + segment[13:]
         options = segment[20 : (segment[12] >> 4) * 4]
-        self.arrival = known.Arrival(start, length, flags, ack, book, self.state, options, step.ts or 0)
+        self.arrival = known.Arrival(start, length, flags, ack, book, self.state, options, distance)
         self.story.append(f"    seq {start}+{length} ack {ack} flags {flags:#x}")
         return "arrives", segment
 
