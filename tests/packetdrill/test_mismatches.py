@@ -202,3 +202,12 @@ def test_the_log_shows_what_was_expected_and_what_was_seen():
     result = check("   +0 write(4, ..., 500) = 500\n   +0 > P. 2:502(500) ack 1")
     assert any("expected: P. 2:502(500) ack 1" in line for line in result.log)
     assert any("seen:     P. 1:501(500) ack 1" in line for line in result.log)
+
+
+def test_packets_can_be_merged_from_segments():
+    """With --mss what arrives is what a receiving card has merged: acknowledgements count segments."""
+    body = """   +0 setsockopt(4, SOL_TCP, TCP_QUICKACK, [0], 4) = 0
+   +0 < . 1:2001(2000) ack 1 win 40000
+   +0 > . 1:1(0) ack 2001"""
+    assert check(body, "--mss=1000\n" + OPEN).outcome is Outcome.PASSED
+    assert "time" in check(body.replace("2000", "1000").replace("2001", "1001"), "--mss=1000\n" + OPEN).reason

@@ -46,3 +46,8 @@ def test_the_window_is_the_buffer_and_the_error_is_theirs():
     assert run_text(SCRIPT, freebsd=False).outcome is not Outcome.PASSED
     outside = SCRIPT.replace("65700:65700", "65701:65701")
     assert "no packet left" in run_text(outside).reason
+
+
+def test_what_a_script_distinguishes():
+    text = "a\n#ifdef STANDARD\nb\n#else\nc\n#endif\n#ifdef FreeBSD\nd\n#ifdef STANDARD\ne\n#endif\n#endif\nf\n"
+    assert normalise(text).split() == ["a", "b", "f"]

@@ -116,5 +116,6 @@ def merge(first: Packet, following: Packet) -> Packet:
     flags = following.flags & ~CWR | first.flags & CWR
     return Packet(
         flags, first.seq, following.ack, following.window, following.urgent, following.options,
-        first.payload + following.payload, following.ecn, following.at, (first.merged or [first]) + [following],
+        first.payload + following.payload, following.ecn, following.at,
+        merged=(first.merged or [first]) + [following],
     )  # fmt: skip

@@ -67,6 +67,7 @@ class Endpoint:
         self._held: list[_Piece] = []
         self._release_at = NEVER
         self._starved = False
+        self._pushed = 0
         self._abandoned_at = NEVER
 
     @property
@@ -125,7 +126,7 @@ class Endpoint:
     def _give(self, packet: Packet, now: int) -> None:
         connection = self.connection
         assert connection is not None
-        segment = parse_segment(memoryview(header_bytes(packet) + packet.payload))
+        segment = parse_segment(memoryview(header_bytes(packet) + packet.payload), packet.segments)
         if segment is None:
             return
         segment.ecn = packet.ecn
@@ -324,10 +325,23 @@ class Endpoint:
         last: the write ends with them. more: another one follows, and what is less than a segment waits for it.
         record: the write ends a record (MSG_EOR): no segment goes on beyond its end.
         """
-        self._held.append(_Piece(pattern(self.written, length), last and not more, last and record))
+        data = pattern(self.written, length)
         self.written += length
         self.buffer.appended(length, last and record)
+        push = (last and not more) or self._is_much()
+        if push:
+            self._pushed = self.written
+        self._held.append(_Piece(data, push, last and record))
         self._pass_on(now, whole=last and not more and not self.options.cork)
+
+    def _is_much(self) -> bool:
+        """As Linux does, a buffer that is full is pushed if half of the peer's largest window was not."""
+        connection = self.connection
+        assert connection is not None
+        half = connection.sender.max_wnd >> 1
+        return self.written - self._pushed > half and self.buffer.is_full(
+            full_buffer(connection.mss, connection.sender.max_wnd)
+        )
 
     def uncork(self, now: int) -> None:
         """What was held back leaves."""

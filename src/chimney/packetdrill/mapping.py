@@ -35,7 +35,7 @@ class NumberMap:
         return Packet(
             packet.flags, packet.seq + self.remote_shift & _MASK,
             packet.ack + self.local_shift & _MASK if packet.flags & 16 else packet.ack,
-            packet.window, packet.urgent, options, packet.payload, packet.ecn, packet.at,
+            packet.window, packet.urgent, options, packet.payload, packet.ecn, packet.at, packet.segments,
         )  # fmt: skip
 
     def _inbound_option(self, option: Option, packet: Packet) -> Option:

@@ -14,6 +14,8 @@ _WINDOW = re.compile(r"\bwin\s+\d+\b")
 _SYN = re.compile(r">\s*(\[[^\]]*\]\s*|\([^)]*\)\s*)?S[A-Z]*\.?\s")
 _OPTIONS = re.compile(r"<[^<>]*>")
 _ACCEPT = re.compile(r"^(\s*)\S+\s+accept\s*\(.*\)\s*=\s*(\d+)")
+_CONDITION = re.compile(r"^#(ifdef|ifndef|else|endif)\b\s*(\w*)")
+_STANDARD = "STANDARD"
 _MARKS = ("net.inet.", "net.inet6.", "kern.ipc.", "TCP_LOG_ID", "sockstat")
 
 
@@ -26,9 +28,25 @@ def normalise(text: str) -> str:
     """The script without what is FreeBSD's only; every line keeps its number.
 
     After accept(), the quick acknowledgements at the start of a connection are switched off, which Linux has and
-    FreeBSD has not.
+    FreeBSD has not. Where a script distinguishes (`#ifdef STANDARD`), it is read as for a stack that follows the RFCs.
     """
-    return "\n".join(_line(line) for line in text.splitlines()) + "\n"
+    return "\n".join(_line(line) for line in _standard(text.splitlines())) + "\n"
+
+
+def _standard(lines: list[str]) -> list[str]:
+    """The lines that hold for such a stack; the others are empty."""
+    kept: list[str] = []
+    left_out: list[bool] = []
+    for line in lines:
+        condition = _CONDITION.match(line)
+        if condition and condition[1] in ("ifdef", "ifndef"):
+            left_out.append((condition[2] == _STANDARD) != (condition[1] == "ifdef"))
+        elif condition and left_out and condition[1] == "else":
+            left_out[-1] = not left_out[-1]
+        elif condition and left_out:
+            left_out.pop()
+        kept.append("" if condition or any(left_out) else line)
+    return kept
 
 
 def receive_window(text: str) -> int:

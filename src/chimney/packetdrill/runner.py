@@ -155,6 +155,7 @@ class Runner:
         options = script.options
         self.tolerance = int(options.get("tolerance_usecs") or _DEFAULT_TOLERANCE)
         self.percent = float(options.get("tolerance_percent") or _DEFAULT_PERCENT)
+        self.merged_size = int(options.get("mss") or 0)
         self.strict_segments = "strict_segments" in options
         tick = int(options.get("tcp_ts_tick_usecs") or rules.ts_tick_us)
         self.rules = Rules(rules.ignore_push, rules.ignore_window, tick)
@@ -254,6 +255,8 @@ class Runner:
             raise Unsupported(f"the TCP option {foreign}")
         payload = pattern(expected.seq - self._first_byte(expected) & 0xFFFFFFFF, expected.length)
         packet = Packet(flags, expected.seq, expected.ack, expected.window or 0, expected.urgent, options, payload, ecn)
+        if self.merged_size > 0:
+            packet.segments = max(-(-expected.length // self.merged_size), 1)
         self._note("<", packet)
         if flags & SYN and flags & ACK == 0 and not isinstance(self.host.under_test, Endpoint):
             self._remote_isn = expected.seq

@@ -83,6 +83,10 @@ class SendBuffer:
             return 0
         return goal
 
+    def is_full(self, goal: int) -> bool:
+        """Whether nothing more goes into the last buffer."""
+        return self._tail() >= goal
+
     def is_writable(self, lowat: int) -> bool:
         """Whether a writer is told to go on: a third is free, and not too much waits to be sent."""
         memory = self.memory()

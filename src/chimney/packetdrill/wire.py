@@ -38,6 +38,8 @@ class Packet:
     payload: bytes = b""
     ecn: int = NOT_ECT
     at: int = 0
+    segments: int = 1
+    """Of a packet that arrives: how many a receiving card has merged into it."""
     merged: list["Packet"] = field(default_factory=list)
     """Of a packet that stands for several, as segmentation offload makes them: these."""
 
