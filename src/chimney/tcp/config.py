@@ -67,6 +67,9 @@ class Config:
     """Whether a congestion window that is not used shrinks (RFC 2861)."""
     pacing: bool = False
     tail_loss_probes: bool = True
+    linux_window_probes: bool = False
+    """Whether a closed window is probed as Linux does it: without data, each interval twice as long as the one before,
+    whatever the peer answers; and not by a byte, in rounds, as the interface documents have it."""
     black_hole_detection: bool = True
     """Whether segments become smaller after time-outs in a row (RFC 4821, 7.7)."""
     mtu_probe_floor: int = 0

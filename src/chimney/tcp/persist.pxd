@@ -6,6 +6,7 @@ from chimney.tcp.timer cimport RetransmitTimer
 cdef class Persist:
     cdef public RetransmitTimer timer
     cdef public RttEstimator rtt
+    cdef public bint as_linux
     cdef public bint is_on
     cdef public bint is_due
     cpdef start(self, long long now)

@@ -5,11 +5,15 @@ from chimney.tcp.timer import RetransmitTimer
 
 
 class Persist:
-    """is_on: the window is closed, and the timer is for probing it. is_due: a probe is to be sent."""
+    """is_on: the window is closed, and the timer is for probing it. is_due: a probe is to be sent.
 
-    def __init__(self, timer: RetransmitTimer, rtt: RttEstimator) -> None:
+    as_linux: see Config.linux_window_probes.
+    """
+
+    def __init__(self, timer: RetransmitTimer, rtt: RttEstimator, as_linux: bool) -> None:
         self.timer = timer
         self.rtt = rtt
+        self.as_linux = as_linux
         self.is_on = False
         self.is_due = False
 
@@ -22,7 +26,7 @@ class Persist:
 
     def answered(self, now: int) -> None:
         """The peer says again that its window is closed."""
-        if self.is_on and self.timer.count > 0:
+        if self.is_on and self.timer.count > 0 and not self.as_linux:
             self.timer.probe_count += 1
             self.start(now)
 
@@ -30,7 +34,7 @@ class Persist:
         """The timer expired; whether the limit allows a probe."""
         if not self.timer.expire_probe():
             return False
-        self.timer.start(now, self.rtt.backed_off(self.timer.count - 1))
+        self.timer.start(now, self.rtt.backed_off(self.timer.count - (0 if self.as_linux else 1)))
         self.is_due = True
         return True
 

@@ -73,7 +73,7 @@ class Sender:
         self.timer.count = self.timer.backoff = tcb.retransmit_count
         self.timer.total = tcb.total_rt_us
         self.timer.probe_count = tcb.snd_wnd_probe_count
-        self.persist = Persist(self.timer, self.rtt)
+        self.persist = Persist(self.timer, self.rtt, config.linux_window_probes)
         self.tail = TailProbe()
         self.rack = Rack(self.rtt)
         self.flight = Flight(config.max_sack_blocks, self.rack)
@@ -350,6 +350,10 @@ class Sender:
             return self.persist.expire(now)
         if self.una >= self.max:
             self.timer.stop()
+            return True
+        if self.tail.deadline <= self.timer.deadline and self.wnd > 0:
+            # RFC 8985, 7.2: the probe that goes now comes first.
+            self.timer.start(now, self._time_out())
             return True
         if not self.timer.expire(now):
             return False
@@ -635,7 +639,10 @@ class Sender:
     # The closed window.
 
     def _next_window_probe(self, now: int) -> Segment | None:
-        """RFC 9293, 3.8.6.1: one byte, or the FIN, at the left edge of a closed window, when the timer says so."""
+        """RFC 9293, 3.8.6.1: one byte, or the FIN, at the left edge of a closed window, when the timer says so.
+
+        Without data it stands before the window, so that the peer has to answer.
+        """
         if not self.persist.is_on:
             self.override_at = _NEVER
             self.tail.stop()
@@ -644,6 +651,11 @@ class Sender:
         if not self.persist.take_probe():
             return None
         self.statistics.window_probes += 1
+        if self.persist.as_linux:
+            segment = Segment()
+            segment.seq = self.sequence(self.una - 1)
+            segment.flags = _ACK
+            return segment
         segment = self._build(self.una, self.una + 1, now)
         self.max = max(self.max, self.una + 1)
         return segment

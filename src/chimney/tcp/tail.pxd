@@ -9,7 +9,6 @@ cdef class TailProbe:
     cdef public long long start
     cdef public long long end
     cdef public bint repeated
-    @cython.locals(at="long long")
     cpdef arm(self, long long now, long long srtt, bint is_single, long long limit)
     cpdef sent(self, long long start, long long end, bint repeated)
     cpdef bint is_reported(self, long long start, long long end) except -1

@@ -21,16 +21,14 @@ class TailProbe:
         self.repeated = False
 
     def arm(self, now: int, srtt: int, is_single: bool, limit: int) -> None:
-        """Schedules a probe, unless one is outstanding or the time-out (`limit`) would come first.
+        """Schedules a probe, unless one is outstanding; at the latest in place of the time-out at `limit`.
 
         is_single: one segment is in flight, whose acknowledgement the peer may delay.
         """
         self.deadline = _NEVER
         if self.end >= 0 or srtt == 0:
             return
-        at = now + 2 * srtt + (_DELAYED_ACK_US if is_single else _SLACK_US)
-        if at < limit:
-            self.deadline = at
+        self.deadline = min(now + 2 * srtt + (_DELAYED_ACK_US if is_single else _SLACK_US), limit)
 
     def sent(self, start: int, end: int, repeated: bool) -> None:
         """The probe leaves."""
