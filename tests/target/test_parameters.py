@@ -16,6 +16,8 @@ from chimney.ndis.capabilities import (
 from chimney.ndis.state import TcpCached
 from chimney.ndis.status import TcpCachedFlags, TcpConnectionState
 from chimney.target import TargetConfig
+from chimney.tcp.hystart import Hystart
+from chimney.tcp.reno import Reno
 from tests.target.machine import CONST_FLAGS, ISS, WINDOW, World
 
 SUCCESS, FAILURE = Status.SUCCESS, Status.FAILURE
@@ -299,3 +301,15 @@ def test_an_initiate_without_power_fails_everywhere():
     placeholder = ProtocolOffloadBlockList(type=OffloadStateType.NEIGHBOR, offload_handle=None)
     world.sides[0].state("initiate_offload", placeholder)
     assert placeholder.status == SUCCESS and OffloadHandle(None).miniport_offload_context is None
+
+
+def test_the_congestion_control_is_the_one_that_was_configured():
+    settings = {"congestion": "cubic", "hystart": "hystart", "slow_start_after_idle": False, "pacing": True}
+    a, b = World(config=TargetConfig(**settings, black_hole_detection=False)).connect()
+    plain, _ = World(config=TargetConfig(congestion="reno")).connect()
+    for end in (a, b):
+        sender = end.offloaded.engine.sender
+        assert isinstance(sender.congestion.leaving, Hystart)
+        assert sender.pacer.enabled and not sender.usage.restarts and not sender.black_hole.enabled
+    sender = plain.offloaded.engine.sender
+    assert isinstance(sender.congestion, Reno) and sender.usage.restarts and sender.black_hole.enabled

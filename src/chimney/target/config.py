@@ -62,6 +62,11 @@ class TargetConfig:
     max_cwnd: int = 0
     """Clamp of congestion windows; 0: none."""
     congestion: Literal["cubic", "reno"] = "cubic"
+    hystart: Literal["hystart++", "hystart", "none"] = "hystart++"
+    slow_start_after_idle: bool = True
+    pacing: bool = False
+    black_hole_detection: bool = True
+    """These as in the engine's Config; docs/tcp.md explains them."""
     max_burst_segment: int = 65_000
     """Payload of one super-segment."""
 

@@ -54,6 +54,10 @@ def engine_config(const: TcpConst, cached: TcpCached, path_mtu: int, ipv6: bool,
         fin_wait_2_us=us(config.fin_wait_2_ticks),
         max_cwnd=config.max_cwnd,
         congestion=config.congestion,
+        hystart=config.hystart,
+        slow_start_after_idle=config.slow_start_after_idle,
+        pacing=config.pacing,
+        black_hole_detection=config.black_hole_detection,
         max_burst_segment=config.max_burst_segment,
     )
 
