@@ -232,7 +232,7 @@ class Datapath(Transmission):
         if tcp.engine_done and tcp.upload_reason == _RECEIVED_URGENT_DATA:
             return False
         tcp.counters.in_segments += segment.segments
-        if segment.payload_length and before != _TIME_WAIT:
+        if segment.payload_length and engine.state != _TIME_WAIT:
             self._acknowledge_early(tcp)
         return True
 
