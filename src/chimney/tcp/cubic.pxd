@@ -8,6 +8,7 @@ cdef double _C
 cdef double _BETA
 cdef double _ALPHA
 cdef long long _CADENCE
+cdef long long _TICK
 cdef long long _SLOWEST
 cdef long long _UNKNOWN_MAX
 cdef long long _LEAST_PER_SEGMENT
@@ -27,6 +28,8 @@ cdef class Cubic(CongestionControl):
     cdef long long _most
     cdef long long _computed_at
     cdef long long _computed_for
+    cdef long long _pace
+    cdef long long _aimed_at
     cdef long long _prior_epoch
     cdef double _prior_w_max
     cdef double _prior_k
@@ -42,8 +45,10 @@ cdef class Cubic(CongestionControl):
     cdef object _avoid(self, long long acked, long long srtt, long long now)
     @cython.locals(cwnd=double)
     cdef object _begin(self, long long now)
-    @cython.locals(cwnd="long long", window=double, room="long long", per="long long")
+    @cython.locals(cwnd="long long", per="long long", ahead="long long", room="long long")
     cdef object _compute(self, long long now)
+    @cython.locals(window=double, room="long long")
+    cdef long long _aim(self, long long cwnd, long long now) except? -1
     @cython.locals(distance=double)
     cdef double _cubic(self, double elapsed) except? -1.0
     @cython.locals(segments="long long", cwnd=double)

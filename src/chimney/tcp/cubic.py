@@ -1,9 +1,10 @@
 """CUBIC (RFC 9438). Windows in bytes outside, in segments inside the formulas; times in microseconds outside.
 
 Where the RFC leaves a choice, it is Linux's: ssthresh comes from cwnd, whose use is validated (usage.py); the window
-aimed at is that of one smallest round trip from now, which is never more than the RFC's (smoothed) one; the rate of
-growth is computed anew when cwnd has changed or after a while, not for every acknowledgement; cwnd grows by whole
-segments; and as long as no congestion is known, it grows by a twentieth per round trip at least.
+aimed at is that of one smallest round trip from now, rounded up to whole segments on the way back to where it was; it
+is looked up once in 4 ms, and the rate of growth is computed anew when cwnd has changed or after a while, not for every
+acknowledgement; cwnd grows by whole segments; and as long as no congestion is known, it grows by a twentieth per round
+trip at least.
 """
 
 from chimney.tcp.config import UNSET_SSTHRESH
@@ -15,6 +16,7 @@ _C = 0.4
 _BETA = 0.7
 _ALPHA = 3.0 * (1.0 - _BETA) / (1.0 + _BETA)
 _CADENCE = 31_250
+_TICK = 4_000
 _SLOWEST = 100
 _UNKNOWN_MAX = 20
 _LEAST_PER_SEGMENT = 2
@@ -40,6 +42,8 @@ class Cubic(CongestionControl):
         self._credit = 0
         self._per_segment = 0
         self._most = 0
+        self._pace = 0
+        self._aimed_at = 0
         self._computed_at = 0
         self._computed_for = 0
         self._prior_epoch = -1
@@ -73,7 +77,7 @@ class Cubic(CongestionControl):
         self._origin = self._prior_origin
         self._w_est = self._prior_w_est
         self._w_prior = self._prior_w_prior
-        self._computed_for = 0
+        self._computed_for = self._pace = 0
 
     # Slow start.
 
@@ -111,6 +115,7 @@ class Cubic(CongestionControl):
         cwnd = self.cwnd / self.mss
         self._epoch = now
         self._computed_for = 0
+        self._pace = 0
         self._w_est = cwnd
         self._acked = min(self._acked, self.cwnd)
         if self._w_max <= cwnd:
@@ -123,23 +128,41 @@ class Cubic(CongestionControl):
     def _compute(self, now: int) -> None:
         """How many bytes have to be acknowledged for a segment more from now on, and how many may be added at once."""
         cwnd = self.cwnd // self.mss
-        self._computed_at = now
         self._computed_for = self.cwnd
+        self._computed_at = now
         if now < self._epoch:
             self._epoch = now
-        # 4.2: the window in one round trip from now, bounded by one and a half of this one.
-        window = self._cubic((now - self._epoch + self.min_rtt) / 1e6)
-        room = int(min(max(window - cwnd, 0.0), cwnd))
+        room = cwnd // _LEAST_PER_SEGMENT
+        if not 0 <= now - self._aimed_at < _TICK or self._pace == 0:
+            room = self._aim(cwnd, now)
         # 4.3: the window that Reno would have.
         self._w_est += (_ALPHA if self._w_est < self._w_prior else 1.0) * self._acked / self.cwnd
         self._acked = 0
-        room = max(room, int(self._w_est) - cwnd)
-        per = cwnd // room if room > 0 else cwnd * _SLOWEST
-        if self._w_max == 0.0 and per > _UNKNOWN_MAX:
-            per = _UNKNOWN_MAX
-            room = cwnd // _UNKNOWN_MAX
+        per = self._pace
+        ahead = int(self._w_est) - cwnd
+        if ahead > 0:
+            per = min(per, cwnd // ahead)
+            room = max(room, ahead)
         self._per_segment = max(per, _LEAST_PER_SEGMENT) * self.mss
         self._most = max(min(room, cwnd // _LEAST_PER_SEGMENT), 1)
+
+    def _aim(self, cwnd: int, now: int) -> int:
+        """4.2: so many segments have to be acknowledged for one more, to be in one round trip where the function is.
+        Returns how many segments that is away.
+
+        On the way back to where it has been, a part of a segment counts as a whole one. Within a tick the aim stays,
+        even if there are many round trips in it: where they are short, the function alone would let cwnd wait for ever.
+        """
+        self._aimed_at = now
+        window = self._cubic((now - self._epoch + self.min_rtt) / 1e6)
+        if window < self._origin:
+            window = self._origin - int(self._origin - window)
+        room = int(min(max(window - cwnd, 0.0), cwnd))
+        self._pace = cwnd // room if room > 0 else cwnd * _SLOWEST
+        if self._w_max == 0.0 and self._pace > _UNKNOWN_MAX:
+            self._pace = _UNKNOWN_MAX
+            room = cwnd // _UNKNOWN_MAX
+        return room
 
     def _cubic(self, elapsed: float) -> float:
         """W_cubic (4.2, figure 1), in segments, `elapsed` seconds after the start."""
