@@ -3,6 +3,7 @@ cimport cython
 from chimney.tcp.seq cimport diff
 
 cdef long long _OUTDATED_US
+cdef long long _ABSURD_US
 
 cdef class Timestamps:
     cdef public unsigned int clock
@@ -16,5 +17,5 @@ cdef class Timestamps:
     cpdef long long value(self, long long now) except -1
     cpdef bint is_old(self, long long ts_val, long long now) except -1
     cpdef remember(self, long long ts_val, long long now)
-    @cython.locals(ticks="long long")
+    @cython.locals(ticks="long long", measured="long long")
     cpdef long long round_trip(self, long long ts_ecr, long long now) except -2

@@ -3,6 +3,7 @@
 from chimney.tcp.seq import diff
 
 _OUTDATED_US = 24 * 86400 * 1_000_000
+_ABSURD_US = 120_000_000
 
 
 class Timestamps:
@@ -42,8 +43,12 @@ class Timestamps:
             self.recent_at = now
 
     def round_trip(self, ts_ecr: int, now: int) -> int:
-        """The round trip that an echo tells, in microseconds; -1 if it is no echo of ours."""
+        """The round trip that an echo tells, in microseconds; -1 if it is no echo of ours.
+
+        What is longer than the longest time-out is none, either: it would stop the timer for that long.
+        """
         if ts_ecr == 0:
             return -1
         ticks = diff(self.value(now), ts_ecr)
-        return ticks * 1_000_000 // self.ticks_per_second if ticks >= 0 else -1
+        measured = ticks * 1_000_000 // self.ticks_per_second
+        return measured if 0 <= measured <= _ABSURD_US else -1
