@@ -94,6 +94,8 @@ def _of_the_engine(endpoint: Endpoint, now: int) -> dict[str, object]:
     assert connection is not None
     seen = info(connection, now)
     values = {f.name: getattr(seen, f.name) for f in dataclasses.fields(seen)}
+    # Linux counts our SYN, if it was answered by a SYN.
+    values["tcpi_bytes_acked"] = connection.acked + (not endpoint.passive)
     # What the peer was told is the handshake's; it counts without the options that every segment carries.
     values["tcpi_advmss"] = endpoint.agreed.our_mss - (12 if endpoint.agreed.timestamps else 0)
     return values

@@ -62,6 +62,7 @@ class Endpoint:
         self.read_shut = False
         self.write_shut = False
         self.orphaned = False
+        self.passive = False
         self.activity = 0
         self.path_mtu = settings.route_mtu or settings.mtu
         self._held: list[_Piece] = []
@@ -84,6 +85,7 @@ class Endpoint:
 
     def answer(self, packet: Packet, now: int) -> None:
         """A SYN arrived at a listening socket."""
+        self.passive = True
         self.handshake.answer(packet, now)
         self._follow_handshake(now)
 

@@ -149,6 +149,7 @@ def _of_the_other_parts(settings: Settings, options: SocketOptions, agreed: Agre
         "max_rcv_wnd": largest if may_grow else 0,
         "challenge_every_syn": True,
         "min_train_segments": settings.min_tso_segs,
+        "linux_window_probes": True,
         "hystart": "hystart" if settings.hystart else "none",
         "slow_start_after_idle": settings.slow_start_after_idle,
         "tail_loss_probes": settings.early_retrans > 0,
@@ -173,6 +174,7 @@ def _keepalive(settings: Settings, options: SocketOptions) -> dict[str, object]:
 
 
 def _window_limit(agreed: Agreed, settings: Settings, options: SocketOptions) -> int:
+    """The size of the receive window: what the buffer has room for, as far as the field can tell it."""
     if settings.receive_window:
         return settings.receive_window
     space = receive_space(settings, receive_buffer(settings, options))

@@ -220,12 +220,17 @@ def _tcp_value(host: Host, socket: Socket, name: str) -> int:
         "TCP_KEEPINTVL": (options.keepintvl_us or settings.keepalive_interval_us) // _SECOND,
         "TCP_KEEPCNT": options.keepcnt or settings.keepalive_probes,
         "TCP_USER_TIMEOUT": options.user_timeout_us // _MILLISECOND,
-        "TCP_WINDOW_CLAMP": options.window_clamp,
+        "TCP_WINDOW_CLAMP": options.window_clamp or _largest_window(socket),
         "TCP_NOTSENT_LOWAT": options.notsent_lowat,
         "TCP_QUICKACK": int(options.quickack is not False),
         "TCP_DEFER_ACCEPT": options.defer_accept,
     }
     return values[name]
+
+
+def _largest_window(socket: Socket) -> int:
+    """What the window field can tell."""
+    return engine_config.LARGEST_UNSCALED << socket.endpoint.agreed.rcv_wscale if socket.endpoint is not None else 0
 
 
 OPTIONS: dict[str, Function] = {"setsockopt": _setsockopt, "getsockopt": _getsockopt}
