@@ -221,6 +221,18 @@ def test_a_short_round_trip_does_not_keep_the_window_down():
     assert windows[0] >= 71 and 90 <= windows[-1] <= 100
 
 
+def test_small_windows_grow_at_once_after_losses_in_a_row():
+    """Fast convergence in whole segments: a fraction of one would keep the window where it is for 31 ms."""
+    control = cubic(9, 9)
+    for now in (0, 1000):
+        control.on_congestion(control.cwnd, now)
+        control.end_recovery()
+        control.on_ack(MSS, True, 100, 100, 0, 0, now)
+    assert control.cwnd == 4 * MSS
+    control.on_ack(4 * MSS, True, 100, 100, 0, 0, 1100)
+    assert control.cwnd == 5 * MSS
+
+
 # The scenario of a receiver that acknowledges two segments each 100 ms: what Linux does, second by second.
 
 
