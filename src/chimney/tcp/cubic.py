@@ -175,8 +175,8 @@ class Cubic(CongestionControl):
         """4.6 and 4.7, in whole segments."""
         segments = self.cwnd // self.mss
         cwnd = float(segments)
-        # Fast convergence: a flow that lost before it was back where it had been makes room. Whole segments, else `_aim`
-        # finds less than one to go.
+        # Fast convergence: a flow that lost before it was back where it had been makes room. In whole segments, for
+        # `_aim` would find less than one to go.
         self._w_max = float(int(cwnd * (1.0 + _BETA) / 2.0)) if cwnd < self._w_max else cwnd
         self._w_prior = cwnd
         self._epoch = -1
