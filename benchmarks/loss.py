@@ -27,6 +27,11 @@ from chimney.lab.path import Path, RelayedPath, RoutedPath
 from chimney.lab.relay import Behaviour
 
 LOSSES = (0.0, 0.1, 1.0, 3.0, 10.0)
+ROUTED = {
+    "routed, segments": {},
+    "routed, merged on arrival": {"merging": True},
+    "routed, super-segments": {"super_segments": True},
+}
 AIM = 0.9
 _RATE = 100_000_000
 _DELAY = 0.010
@@ -66,12 +71,11 @@ class Result:
 
 def points(peer_cpu: int, seconds: float) -> Iterator[Point]:
     """All of them. Where nothing is in the way of the processor, a second or two tell as much as ten."""
-    for super_segments in (False, True):
+    for kind, settings in ROUTED.items():
         for loss in LOSSES:
-            kind = "super-segments" if super_segments else "segments"
             yield Point(
-                f"routed, {kind}, loss {loss:g} %",
-                lambda run, loss=loss, on=super_segments: RoutedPath(loss, on),
+                f"{kind}, loss {loss:g} %",
+                lambda run, loss=loss, settings=settings: RoutedPath(loss, **settings),
                 seconds / 2 if loss < 1 else seconds,
                 1 if loss < 1 else 4 if loss < 5 else 8,
             )
@@ -148,7 +152,10 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="points whose name has this in it")
     parser.add_argument("--directions", nargs="+", choices=("send", "receive"), default=("send", "receive"))
     parser.add_argument("--json", help="write the results into this file, too")
+    parser.add_argument("--real-time", action="store_true", help="take precedence over all else on this machine (root)")
     options = parser.parse_args()
+    if options.real_time:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     if not can_make_namespaces():
         enter_user_namespace()
     cores = sorted(os.sched_getaffinity(0))

@@ -50,10 +50,18 @@ class RoutedPath(Path):
 
     super_segments  the offloads of all four interfaces are on: the router forwards, and loses, up to 64 KB at once.
                     Otherwise every packet on the path is a segment of the wire.
+    merging         then host and peer merge what arrives (GRO), as most machines do, and the router does not.
     rate            bits a second that the router forwards towards the peer (tbf, `queue` bytes deep); 0: as it can.
     """
 
-    def __init__(self, loss: float = 0.0, super_segments: bool = False, rate: int = 0, queue: int = 0) -> None:
+    def __init__(
+        self,
+        loss: float = 0.0,
+        super_segments: bool = False,
+        merging: bool = False,
+        rate: int = 0,
+        queue: int = 0,
+    ) -> None:
         super().__init__()
         router = self.router = self._namespace()
         near, router_near = veth_pair(
@@ -68,6 +76,9 @@ class RoutedPath(Path):
         if not super_segments:
             for end in (near, router_near, far, router_far):
                 set_offloads(end.namespace, end.name, False, _SEGMENTATION)
+            if merging:
+                for end in (near, far):
+                    set_offloads(end.namespace, end.name, True, ("gro",))
         if loss:
             _lose(router, loss)
         if rate:
