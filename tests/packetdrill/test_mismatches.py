@@ -211,3 +211,21 @@ def test_packets_can_be_merged_from_segments():
    +0 > . 1:1(0) ack 2001"""
     assert check(body, "--mss=1000\n" + OPEN).outcome is Outcome.PASSED
     assert "time" in check(body.replace("2000", "1000").replace("2001", "1001"), "--mss=1000\n" + OPEN).reason
+
+
+def test_initial_numbers_are_told_in_syns_and_counted_from_afterwards():
+    script = """
+    0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+   +0 bind(3, ..., ...) = 0
+   +0 listen(3, 1) = 0
+   +0 < S 999000:999000(0) win 40000 <mss 1000>
+   +0 > S. 1234:1234(0) ack 999001 <mss 1460>
+  +.1 < . 1:1(0) ack 1 win 40000
+   +0 accept(3, ..., ...) = 4
+   +0 < P. 1:101(100) ack 1 win 40000
+   +0 > . 1:1(0) ack 101
+   +0 read(4, ..., 200) = 100
+"""
+    result = run_text(script)
+    assert result.outcome is Outcome.PASSED, (result.reason, result.log)
+    assert run_text(script.replace("ack 999001", "ack 999002")).outcome is Outcome.FAILED

@@ -330,20 +330,23 @@ class Endpoint:
         data = pattern(self.written, length)
         self.written += length
         self.buffer.appended(length, last and record)
-        push = (last and not more) or self._is_much()
+        is_full = self._is_full()
+        push = (last and not more) or (is_full and self._is_much())
         if push:
             self._pushed = self.written
-        self._held.append(_Piece(data, push, last and record))
+        self._held.append(_Piece(data, push, is_full or (last and record)))
         self._pass_on(now, whole=last and not more and not self.options.cork)
+
+    def _is_full(self) -> bool:
+        """Whether the buffer that was written to last is full: no train goes on beyond its end, as with Linux."""
+        connection = self.connection
+        assert connection is not None
+        return self.buffer.is_full(full_buffer(connection.mss, connection.sender.max_wnd))
 
     def _is_much(self) -> bool:
         """As Linux does, a buffer that is full is pushed if half of the peer's largest window was not."""
-        connection = self.connection
-        assert connection is not None
-        half = connection.sender.max_wnd >> 1
-        return self.written - self._pushed > half and self.buffer.is_full(
-            full_buffer(connection.mss, connection.sender.max_wnd)
-        )
+        assert self.connection is not None
+        return self.written - self._pushed > self.connection.sender.max_wnd >> 1
 
     def uncork(self, now: int) -> None:
         """What was held back leaves."""

@@ -109,9 +109,12 @@ class Host:
     # Descriptors.
 
     def descriptor(self, thing: object, wanted: int | None) -> int:
-        """A free descriptor: the one that the script expects, if it can be."""
-        number = wanted if wanted is not None and wanted >= 0 else 3
-        while number in self.descriptors:
-            number += 1
+        """A descriptor: whatever number the script expects, for its numbers are names of its own; else a free one."""
+        number = 3
+        if wanted is not None and wanted >= 0:
+            number = wanted
+        else:
+            while number in self.descriptors:
+                number += 1
         self.descriptors[number] = thing
         return number

@@ -1,47 +1,58 @@
 """Numbers of the script and numbers on the wire.
 
-A script counts from 0 in both directions (or from where it says), the engine from its initial sequence numbers. Both
-initial numbers are chosen near the wrap-around, so that every script that sends some data passes it.
+In a SYN a script gives the initial sequence number itself (mostly 0), in all other packets the distance from it. On the
+wire both directions begin near the wrap-around, so that every script that transfers some data passes it.
 """
 
 from chimney.packetdrill.errors import Mismatch
 from chimney.packetdrill.nodes import Option
-from chimney.packetdrill.wire import Packet
+from chimney.packetdrill.wire import ACK, SYN, Packet
 
 _MASK = 0xFFFFFFFF
 LOCAL_ISN = 0xFFFFF000
 """Our initial sequence number on the wire."""
-
-_REMOTE_SHIFT = 0xFFFFFC00
+_REMOTE_ISN = 0xFFFFFC00
 
 
 class NumberMap:
-    """Between the two spaces. The peer's numbers are taken as the script writes them, shifted by `remote_shift`."""
+    """Between the two spaces. local_isn, remote_isn: what the script calls the two initial sequence numbers.
+
+    ecr_scaled: whether an echo that no packet of the script has sent is taken for the time that it tells.
+    """
 
     def __init__(self, ecr_scaled: bool) -> None:
-        self.local_shift = 0
-        self.remote_shift = _REMOTE_SHIFT
+        self.local_isn = 0
+        self.remote_isn = 0
         self._ecr_scaled = ecr_scaled
         self._sent_values: dict[int, int] = {}
         self._first: tuple[int, int] | None = None
 
-    def set_local_isn(self, script: int) -> None:
-        """What the script calls our initial sequence number."""
-        self.local_shift = LOCAL_ISN - script
+    def local_shift(self, flags: int = 0) -> int:
+        """What to add to one of our numbers in a packet of the script with these flags."""
+        return LOCAL_ISN - (self.local_isn if flags & SYN else 0)
+
+    def _remote_shift(self, flags: int) -> int:
+        return _REMOTE_ISN - (self.remote_isn if flags & SYN else 0)
+
+    def first_byte(self, flags: int) -> int:
+        """The number of the first byte of the peer's stream in a packet of the script with these flags."""
+        return (self.remote_isn if flags & SYN else 0) + 1
 
     def inbound(self, packet: Packet) -> Packet:
         """A packet of the script as it is to arrive. Raises Mismatch for an echo of nothing that was sent."""
-        options = tuple(self._inbound_option(option, packet) for option in packet.options)
+        flags = packet.flags
+        shift = self.local_shift(flags)
+        options = tuple(self._inbound_option(option, flags) for option in packet.options)
         return Packet(
-            packet.flags, packet.seq + self.remote_shift & _MASK,
-            packet.ack + self.local_shift & _MASK if packet.flags & 16 else packet.ack,
+            flags, packet.seq + self._remote_shift(flags) & _MASK,
+            packet.ack + shift & _MASK if flags & ACK else packet.ack,
             packet.window, packet.urgent, options, packet.payload, packet.ecn, packet.at, packet.segments,
         )  # fmt: skip
 
-    def _inbound_option(self, option: Option, packet: Packet) -> Option:
+    def _inbound_option(self, option: Option, flags: int) -> Option:
         if option.kind == "sack":
-            return Option("sack", tuple(edge + self.local_shift & _MASK for edge in option.values))
-        if option.kind == "TS" and packet.flags & 16:
+            return Option("sack", tuple(edge + self.local_shift(flags) & _MASK for edge in option.values))
+        if option.kind == "TS" and flags & ACK:
             value, echo = option.values
             return Option("TS", (value & _MASK, self._echo(echo)))
         return option
@@ -57,16 +68,17 @@ class NumberMap:
 
     def outbound(self, packet: Packet, script_options: tuple[Option, ...] | None) -> Packet:
         """A packet that left, in the numbers of the script; learns what the script calls its timestamp."""
-        options = tuple(self._outbound_option(option, script_options) for option in packet.options)
+        flags = packet.flags
+        options = tuple(self._outbound_option(option, flags, script_options) for option in packet.options)
         return Packet(
-            packet.flags, packet.seq - self.local_shift & _MASK,
-            packet.ack - self.remote_shift & _MASK if packet.flags & 16 else packet.ack,
+            flags, packet.seq - self.local_shift(flags) & _MASK,
+            packet.ack - self._remote_shift(flags) & _MASK if flags & ACK else packet.ack,
             packet.window, packet.urgent, options, packet.payload, packet.ecn, packet.at,
         )  # fmt: skip
 
-    def _outbound_option(self, option: Option, script_options: tuple[Option, ...] | None) -> Option:
+    def _outbound_option(self, option: Option, flags: int, script_options: tuple[Option, ...] | None) -> Option:
         if option.kind == "sack":
-            return Option("sack", tuple(edge - self.remote_shift & _MASK for edge in option.values))
+            return Option("sack", tuple(edge - self._remote_shift(flags) & _MASK for edge in option.values))
         if option.kind != "TS":
             return option
         value, echo = option.values

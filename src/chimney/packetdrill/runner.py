@@ -253,31 +253,26 @@ class Runner:
         options = expected.options or ()
         if foreign := next((option.kind for option in options if option.kind in _FOREIGN_OPTIONS), None):
             raise Unsupported(f"the TCP option {foreign}")
-        payload = pattern(expected.seq - self._first_byte(expected) & 0xFFFFFFFF, expected.length)
+        if flags & SYN and self._is_opening(flags):
+            self.numbers.remote_isn = expected.seq
+        payload = pattern(expected.seq - self.numbers.first_byte(flags) & 0xFFFFFFFF, expected.length)
         packet = Packet(flags, expected.seq, expected.ack, expected.window or 0, expected.urgent, options, payload, ecn)
         if self.merged_size > 0:
             packet.segments = max(-(-expected.length // self.merged_size), 1)
         self._note("<", packet)
-        if flags & SYN and flags & ACK == 0 and not isinstance(self.host.under_test, Endpoint):
-            self._remote_isn = expected.seq
-        elif flags & SYN and self._is_opening():
-            self._remote_isn = expected.seq
         self.host.receive(self.numbers.inbound(packet))
         self._retry_pending()
 
-    _remote_isn = 0
-
-    def _first_byte(self, packet: TcpPacket) -> int:
-        """The sequence number of the first byte of the peer's stream, as the script counts."""
-        return self._remote_isn + 1 & 0xFFFFFFFF
-
-    def _is_opening(self) -> bool:
+    def _is_opening(self, flags: int) -> bool:
+        """Whether a SYN that arrives now begins a connection."""
         target = self.host.under_test
-        return isinstance(target, Endpoint) and target.phase is Phase.OPENING
+        if isinstance(target, Endpoint):
+            return target.phase is Phase.OPENING
+        return flags & ACK == 0
 
     def _inject_icmp(self, event: Event, message: IcmpPacket) -> None:
         self.log.append(f"{_seconds(self.host.now):>12} < icmp {message.kind} {message.code}")
-        seq = None if message.seq is None else message.seq + self.numbers.local_shift & 0xFFFFFFFF
+        seq = None if message.seq is None else message.seq + self.numbers.local_shift() & 0xFFFFFFFF
         icmp.receive(self.host, message, seq)
         self._retry_pending()
 
@@ -306,7 +301,7 @@ class Runner:
 
     def _learn_isn(self, expected: TcpPacket) -> None:
         if flags_of(expected.flags) & SYN and isinstance(self.host.under_test, Endpoint):
-            self.numbers.set_local_isn(expected.seq)
+            self.numbers.local_isn = expected.seq
 
     def _next_packet(self, limit: int, expected: TcpPacket) -> Packet:
         """The next packet that leaves, in the numbers of the script."""
@@ -328,7 +323,7 @@ class Runner:
         target = self.host.under_test
         if not isinstance(target, Endpoint) or not actual.payload:
             return
-        wire_seq = actual.seq + self.numbers.local_shift & 0xFFFFFFFF
+        wire_seq = actual.seq + self.numbers.local_shift() & 0xFFFFFFFF
         position = wire_seq - target.agreed.iss - 1 & 0xFFFFFFFF
         if position < 1 << 31 and actual.payload != pattern(position, len(actual.payload)):
             raise Mismatch(f"the payload from {actual.seq} on is not what was written there")

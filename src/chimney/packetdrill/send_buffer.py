@@ -31,6 +31,7 @@ class SendBuffer:
         self._sent = 0
         self._acked = 0
         self._closed_at = -1
+        self._extends = False
         self.lacks_space = False
 
     def limit(self) -> int:
@@ -47,7 +48,7 @@ class SendBuffer:
 
     def appended(self, count: int, end_of_record: bool = False) -> None:
         """So many bytes were appended to the last buffer, or to a new one."""
-        if self._ends and self._ends[-1] == self._end and self._tail() > 0 and self._closed_at != self._end:
+        if self._extends:
             self._ends.pop()
         self._end += count
         self._ends.append(self._end)
@@ -75,9 +76,13 @@ class SendBuffer:
         return self._end - self._sent
 
     def room(self, goal: int, lowat: int) -> int:
-        """How many bytes may be written without asking again; `goal` is the size of a full buffer."""
+        """How many bytes may be written, and are to be told to `appended`, before asking again.
+
+        goal: the size of a full buffer.
+        """
         tail = self._tail()
-        if 0 < tail < goal and self._closed_at != self._end:
+        self._extends = 0 < tail < goal and self._closed_at != self._end
+        if self._extends:
             return goal - tail
         if self.memory() >= self.limit() or self.unsent() >= lowat:
             return 0
