@@ -6,6 +6,7 @@ PYTHON ?= python3
 ARGS ?=
 TESTS ?=
 SECONDS ?= 60
+EXAMPLES ?= 20000
 
 # Debian keeps nft and ip out of an ordinary user's path.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -15,7 +16,7 @@ RECIPE := $(shell { cat pyproject.toml setup.py constraints.txt; echo $(CURDIR);
 INSTALLED := .venv/installed-$(RECIPE)
 FUZZER := .venv/fuzzer-$(RECIPE)
 
-.PHONY: demo test simulate packetdrill fuzz coverage lint build clean system
+.PHONY: demo test simulate differential packetdrill fuzz coverage lint build clean system
 
 demo: build
 	$(BIN)/chimney demo $(ARGS)
@@ -32,6 +33,10 @@ packetdrill: build
 simulate: build
 	$(BIN)/chimney simulate --replay tests/sim/cases --no-coverage
 	$(BIN)/chimney simulate --runs 10000 $(ARGS)
+
+# The engine beside a kernel socket: EXAMPLES random scripts for each comparison; see docs/differences.md.
+differential: build
+	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --timeout=0 --hypothesis-show-statistics tests/differential $(ARGS)
 
 # Inputs that nobody thought of, guided by what they reach; see docs/fuzzing.md.
 fuzz: $(FUZZER)

@@ -4,6 +4,7 @@ TCP_REPAIR makes an established connection with any sequence numbers and options
 Sources: tcp(7), linux/tcp.h.
 """
 
+import itertools
 import socket
 import struct
 
@@ -16,6 +17,8 @@ _TCP_WINDOW_CLAMP = 10
 _SO_MEMINFO = 55
 _INFO = 240
 _SMALL_WINDOW = 2000
+# Each connection has another port of the peer's: the last one that had it may be in TIME_WAIT.
+_PORTS = itertools.cycle(range(1024, 65536))
 # Longer than any timer but that of retransmission takes, in seconds.
 _SOON = 2.0
 _STATES = {
@@ -29,9 +32,9 @@ class KernelSide:
 
     name = "kernel"
 
-    def __init__(self, wire, setup, port):
+    def __init__(self, wire, setup):
         self._wire = wire
-        self._port = port
+        self._port = port = next(_PORTS)
         self._rcv_wnd = setup.rcv_wnd
         self.reset = False
         self._sock = sock = wire.host.socket()

@@ -1,7 +1,5 @@
 """Plays a script to both sides, step by step: first to the kernel, then to the engine."""
 
-import itertools
-
 from tests.differential import known
 from tests.differential.actions import Read
 from tests.differential.book import Book, Track
@@ -12,7 +10,6 @@ from tests.differential.peer import MASK, build
 from tests.differential.terms import Difference, describe, theirs
 from tests.differential.terms import ours as our_bytes
 
-_PORTS = itertools.cycle(range(1024, 65536))
 _ALL = 1 << 20
 _OPTION_SPACE = 40
 
@@ -36,7 +33,7 @@ class Performance:
         self.script = script
         self.setup = setup = script.setup
         self.book = Book(setup)
-        self.kernel = KernelSide(wire, setup, next(_PORTS))
+        self.kernel = KernelSide(wire, setup)
         self.engine = EngineSide(setup)
         self.tracks = {side: Track(side, setup, not literally) for side in (self.kernel, self.engine)}
         self.story = [repr(setup)]

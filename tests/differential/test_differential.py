@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, event, given, settings
 from tests.differential.actions import scripts, window_games
 from tests.differential.play import Performance
 
-# `make differential EXAMPLES=100000` is a campaign; `make test` tries some hundreds, which takes some seconds.
-EXAMPLES = int(os.environ.get("EXAMPLES", "300"))
+# `make differential EXAMPLES=100000` is a campaign; `make test` tries some hundreds, in some seconds.
+EXAMPLES = int(os.environ.get("EXAMPLES", "600"))
 
 some = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), print_blob=True)
 

@@ -124,11 +124,6 @@ def test_the_window_of_older_data_with_newer_acknowledgement(wire):
     assert (kernel.view.snd_wnd, engine.view.snd_wnd) == (20_000, 999)
 
 
-def test_nagle(wire):
-    kernel, engine = outcomes(wire, Write(1500), nagle=True, timestamps=False)
-    assert (kernel.max, engine.max) == (1500, 1000)
-
-
 def test_a_window_that_the_last_segment_does_not_fit_into(wire):
     kernel, engine = outcomes(wire, Segment(window=0), Segment(window=999), Write(1000), mss=536, timestamps=False)
     assert (kernel.max, engine.max) == (999, 536)
@@ -145,6 +140,14 @@ def test_a_fin_out_of_order(wire):
     kernel, engine = outcomes(wire, Segment(seq=("next", 500), length=100, flags=ACK | FIN))
     assert sacks(kernel) == [[(500, 601)]]
     assert sacks(engine) == [[(500, 600)]]
+
+
+def test_a_duplicate_inside_of_what_is_joined(wire):
+    # It depends on the room behind the kernel's copy of the first block.
+    blocks = [Segment(seq=("next", 1000), length=1), Segment(seq=("next", 1050), length=1)]
+    kernel, engine = outcomes(wire, *blocks, Segment(seq=("next", 1001), length=100))
+    assert sacks(kernel) == [[(1000, 1101)]]
+    assert sacks(engine) == [[(1050, 1051), (1000, 1101)]]
 
 
 def test_sack_beside_data(wire):
