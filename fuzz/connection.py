@@ -24,6 +24,7 @@ from chimney.tcp import (
     Tcb,
     parse_segment,
 )
+from chimney.tcp.info import info
 from fuzz.judge import OVER, Judge, near
 from fuzz.script import Script
 from fuzz.streams import LONGEST, Ranges, ours, theirs
@@ -77,6 +78,7 @@ class Session:
         """What of our stream the peer has got."""
         self.peer_clock = 5_000
         self.echo = 0
+        self.codepoint = 0
         self.chain: list[tuple[int, int]] = []
         self.base = 0
         fin = tcb.state in HALF_CLOSED
@@ -117,6 +119,13 @@ class Session:
         if not self.judge.closed:
             self.queue(size)
 
+    def send_record(self) -> None:
+        """What follows begins a segment of its own (MSG_EOR)."""
+        size = min(self.script.choice(SIZES), MOST_QUEUED - self.judge.queued)
+        if not self.judge.closed and size > 0:
+            self.conn.send(memoryview(ours(self.judge.queued, size)), True, True)
+            self.judge.queued += size
+
     def send_pieces(self) -> None:
         for _ in range(0 if self.judge.closed else self.script.byte()):
             self.queue(1)
@@ -143,7 +152,7 @@ class Session:
     def change(self) -> None:
         """Parameters, the path, the window's size."""
         script, conn = self.script, self.conn
-        what = script.byte() % 7
+        what = script.byte() % 10
         if what == 0:
             conn.update_path_mtu(script.choice(MTUS))
         elif what == 1:
@@ -160,6 +169,12 @@ class Session:
             owed = conn.flush_ack(self.now)
             if owed is not None:
                 self.judge.leaves(owed, self.now)
+        elif what == 6:
+            conn.set_quick_ack(bool(script.byte() & 1))
+        elif what == 7:
+            conn.set_starved(bool(script.byte() & 1))
+        elif what == 8:
+            self.codepoint = script.byte() & 3
         else:
             self.check_export()
 
@@ -170,6 +185,8 @@ class Session:
         assert all(isinstance(value, int) and value >= -1 for value in values.values()), values
         assert all(0 <= values[name] <= MASK for name in ("snd_una", "snd_nxt", "snd_max", "rcv_nxt", "snd_wl1"))
         assert tcb.undelivered == self.judge.unread
+        figures = dataclasses.asdict(info(self.conn, self.now))
+        assert all(isinstance(value, int) and value >= 0 for value in figures.values()), figures
         return tcb
 
     def hand_over(self) -> None:
@@ -246,6 +263,7 @@ class Session:
         judge.heard(start, ack, size, flags, window, lie)
         parsed = parse_segment(memoryview(frame), segments)
         assert parsed is not None
+        parsed.ecn = self.codepoint
         with self.counted():
             self.conn.process(parsed, self.now)
         judge.collect(read=False)
@@ -476,12 +494,10 @@ class Session:
 
 def draw_config(script: Script) -> Config:
     """What was agreed on, and how the engine is set."""
-    bits, more = script.byte(), script.byte()
+    bits, more, extra = script.byte(), script.byte(), script.byte()
     scaled = not bits & 4
-    window = script.choice(WINDOWS)
     shift = (0, 7, 14, 3)[more >> 4 & 3]
-    fields = {field.name for field in dataclasses.fields(Config)}
-    extras = {"ecn": bool(more & 1), "pacing": bool(more & 2)}
+    window = script.choice(WINDOWS)
     return Config(
         remote_mss=script.choice(MSS),
         path_mtu=script.choice(MTUS),
@@ -491,15 +507,25 @@ def draw_config(script: Script) -> Config:
         snd_wscale=(0, 7, 14, 2)[more >> 2 & 3],
         rcv_wscale=shift,
         initial_rcv_wnd=max(window, 1 << shift) if scaled else min(window, 65_535),
+        max_rcv_wnd=1 << 20 if extra & 1 else 0,
         nagle=bool(bits & 8),
         congestion="reno" if bits & 16 else "cubic",
         ipv6=bool(bits & 32),
         max_rt_us=0 if bits & 64 else UNLIMITED,
         fin_wait_2_us=120_000_000 if bits & 128 else 0,
+        ecn=bool(more & 1),
+        pacing=bool(more & 2),
         keepalive_us=7_200_000_000 if more & 64 else 0,
         sws_prevention_us=5_000_000 if more & 128 else 0,
         max_reassembly_blocks=(256, 256, 2, 8)[more >> 6],
-        **{name: value for name, value in extras.items() if name in fields},
+        max_reassembly_parts=1024,
+        quick_acks=0 if extra & 2 else 16,
+        challenge_every_syn=bool(extra & 4),
+        linux_window_probes=bool(extra & 8),
+        mtu_probe_floor=512 if extra & 16 else 0,
+        hystart="none" if extra & 32 else "hystart++",
+        tail_loss_probes=not extra & 64,
+        slow_start_after_idle=not extra & 128,
     )
 
 
@@ -566,6 +592,6 @@ OPERATIONS = (
     Session.wait_a_little,
     Session.abort,
     Session.acknowledge_truly,
-    Session.honest,
+    Session.send_record,
 )
 """By the lower five bits of a byte."""

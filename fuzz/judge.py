@@ -10,7 +10,7 @@ from fuzz.work import kept
 HALF = 1 << 31
 MOST_SEGMENTS = 3000
 """That leave at one moment."""
-MOST_ELEMENTS = 30_000
+MOST_ELEMENTS = 5_000
 """In the lists of a connection, its send queue and what the owner has not fetched left out."""
 LATEST = 6 * 3_600_000_000
 """No timer waits longer than this, in microseconds."""
@@ -139,6 +139,7 @@ class Judge:
             return start, start
         self._check_acknowledgement(segment)
         self._check_timestamp(segment, now)
+        self._check_congestion_marks(segment, bool(data))
         fin = segment.flags & FIN
         if data:
             assert data == ours(start, len(data)), f"a wrong byte is sent: {segment}"
@@ -180,6 +181,13 @@ class Judge:
             if self.ts_val is not None and now - self.ts_at < OUTDATED:
                 assert (segment.ts_val - self.ts_val) % (2 * HALF) < HALF, "our timestamp goes back"
             self.ts_val, self.ts_at = segment.ts_val, now
+
+    def _check_congestion_marks(self, segment: Segment, data: bool) -> None:
+        """RFC 3168, 6.1.4 to 6.1.6: only new data is ECN-capable; nothing is said where it was not negotiated."""
+        assert segment.ecn in (0, 2)
+        if not self.config.ecn:
+            assert not segment.ecn and not segment.flags & (ECE | CWR)
+        assert not segment.ecn or (data and not segment.is_retransmission)
 
     def drained(self, now: int) -> None:
         """What holds when the engine has nothing more to send now."""

@@ -39,7 +39,7 @@ class Work:
 
 
 def kept(thing: object, apart: frozenset[str] = frozenset()) -> tuple[int, int]:
-    """Elements of all lists that belong to an object of the engine, and bytes in the memory they view.
+    """Objects of the engine and elements of all lists that belong to one, and bytes in the memory they view.
 
     apart: attributes that are left out. (0, 0) on the compiled build, whose objects cannot be walked through.
     """
@@ -57,6 +57,7 @@ def kept(thing: object, apart: frozenset[str] = frozenset()) -> tuple[int, int]:
             elements += len(thing)
             waiting += thing.values() if isinstance(thing, dict) else thing
         elif type(thing).__module__.startswith(PACKAGE):
+            elements += 1
             named = getattr(thing, "__dict__", {})
             waiting += [value for name, value in named.items() if name not in apart]
     return elements, size
