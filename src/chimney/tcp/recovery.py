@@ -140,7 +140,6 @@ class Recovery:
             else:
                 self.congestion.end_recovery()
             self.rack.on_recovery_end()
-            self.undo.forget()
             self.state = _OPEN
 
     def _find_losses(self, now: int) -> None:
@@ -296,7 +295,6 @@ class Recovery:
         if flight.una >= self.high:
             if self._is_proved(echo):
                 self._undo(now)
-            self.undo.forget()
             frto.stop()
             self.state = _OPEN
 
