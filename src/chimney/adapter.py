@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from chimney.host.edge import HostEdge
@@ -102,6 +103,10 @@ class InterfaceAdapter:
     def retransmitted(self, flow: Flow) -> int:
         found = self.target.find(_link_flow(flow))
         return 0 if found is None else int(found.retransmitted_segments)
+
+    def tcp_info(self, flow: Flow) -> dict[str, int]:
+        found = self.target.find(_link_flow(flow))
+        return {} if found is None else asdict(found.info(self._clock()))
 
 
 class Assembly:
