@@ -150,6 +150,7 @@ def _of_the_other_parts(settings: Settings, options: SocketOptions, agreed: Agre
         "challenge_every_syn": True,
         "min_train_segments": settings.min_tso_segs,
         "linux_window_probes": True,
+        "minshall": True,
         "hystart": "hystart" if settings.hystart else "none",
         "slow_start_after_idle": settings.slow_start_after_idle,
         "tail_loss_probes": settings.early_retrans > 0,

@@ -38,6 +38,8 @@ class Config:
     challenge_every_syn: bool = False
     """Whether a SYN at RCV.NXT is challenged, too, as RFC 5961 has it; the interface documents end the connection."""
     nagle: bool = False
+    minshall: bool = False
+    """Whether Nagle's algorithm counts small segments alone, as Linux does: the end of a long write does not wait."""
     ticks_per_second: int = 1000
     ack_frequency: int = 2
     delayed_ack_us: int = 40_000

@@ -33,6 +33,7 @@ cdef class SenderParts:
     cdef public long long remote_mss
     cdef public long long ip_header
     cdef public bint nagle
+    cdef public bint minshall
     cdef public int scale
     cdef public long long path_mtu
     cdef public long long mtu_probe_floor

@@ -43,6 +43,7 @@ class SenderParts:
         self.remote_mss = config.remote_mss
         self.ip_header = 40 if config.ipv6 else 20
         self.nagle = config.nagle
+        self.minshall = config.minshall
         self.scale = min(config.snd_wscale, 14) if config.window_scaling else 0
         self.path_mtu = config.path_mtu
         self.black_hole = BlackHole(config.black_hole_detection, config.ipv6, 12 if config.timestamps else 0)

@@ -26,6 +26,7 @@ cdef class Sending(SenderParts):
     @cython.locals(eighth="long long")
     cdef bint _train_may_grow(self, long long length, long long burst) except -1
     cdef bint _nagle_holds(self) except -1
+    cdef bint _nagle_holds_the_end(self) except -1
     cdef bint _window_suffices(self, long long start, long long length, long long now) except -1
     @cython.locals(again=bint, segment=Segment, state=int, in_flight="long long", limited=bint)
     cdef Segment _send(self, long long start, long long end, long long now)

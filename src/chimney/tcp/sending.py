@@ -106,7 +106,7 @@ class Sending(SenderParts):
         if tail == 0 or again and not cwnd_binds:
             return length
         if length > self.mss:
-            return length if length == data and not self._nagle_holds() else length - tail
+            return length if length == data and not self._nagle_holds_the_end() else length - tail
         if self._nagle_holds() and not again:
             return 0
         if length == data:
@@ -122,12 +122,15 @@ class Sending(SenderParts):
         return self.recovery.state == _OPEN and eighth >= _LEAST_TRAIN * self.mss and length < min(eighth, burst)
 
     def _nagle_holds(self) -> bool:
-        """RFC 9293, 3.7.4: a small segment waits while another one is unacknowledged; not if a FIN follows it.
+        """RFC 9293, 3.7.4: a small segment waits while anything is unacknowledged; not if a FIN follows it.
 
-        That full-sized ones do not count is Minshall's variant, which Linux has: the end of a long write does not wait
-        for a delayed acknowledgement.
+        In Minshall's variant only small segments count.
         """
-        return self.nagle and self.fin_length == 0 and self.una < self.small_end
+        return self.nagle and self.fin_length == 0 and self.una < (self.small_end if self.minshall else self.max)
+
+    def _nagle_holds_the_end(self) -> bool:
+        """Whether the end of a train waits, of which the other segments leave now."""
+        return self._nagle_holds() or (self.nagle and self.fin_length == 0 and not self.minshall)
 
     def _window_suffices(self, start: int, length: int, now: int) -> bool:
         """Silly window avoidance (RFC 9293, 3.8.6.2.1): whether a part of a segment may leave.
