@@ -233,6 +233,17 @@ def test_small_windows_grow_at_once_after_losses_in_a_row():
     assert control.cwnd == 5 * MSS
 
 
+@given(cwnd=st.integers(20, 120), gap=st.integers(0, 3_000_000), rtt=st.integers(400, TICK // 2))
+def test_within_a_tick_cwnd_goes_beyond_the_aim_by_a_segment_a_window(cwnd, gap, rtt):
+    control = reduced(cwnd)
+    run(control, 0, 20_000, 5_000)
+    now = 20_000 + gap
+    control.on_ack(MSS, True, rtt, rtt, 0, 0, now)
+    allowed = max(control.cwnd / MSS, w_cubic((now + 5_000) / 1e6, cwnd, cwnd * 7 // 10) + 1)
+    last = list(run(control, now, now + TICK - rtt, rtt).values())[-1]
+    assert last <= allowed + TICK / rtt + 2
+
+
 # The scenario of a receiver that acknowledges two segments each 100 ms: what Linux does, second by second.
 
 

@@ -64,7 +64,7 @@ class TargetConfig:
     congestion: Literal["cubic", "reno"] = "cubic"
     hystart: Literal["hystart++", "hystart", "none"] = "hystart++"
     slow_start_after_idle: bool = True
-    pacing: bool = False
+    pacing: bool = True
     black_hole_detection: bool = True
     """These as in the engine's Config; docs/tcp.md explains them."""
     max_burst_segment: int = 65_000

@@ -28,6 +28,7 @@ cdef class Cubic(CongestionControl):
     cdef long long _most
     cdef long long _computed_at
     cdef long long _computed_for
+    cdef long long _goal
     cdef long long _pace
     cdef long long _aimed_at
     cdef long long _prior_epoch
@@ -45,10 +46,10 @@ cdef class Cubic(CongestionControl):
     cdef object _avoid(self, long long acked, long long srtt, long long now)
     @cython.locals(cwnd=double)
     cdef object _begin(self, long long now)
-    @cython.locals(cwnd="long long", per="long long", ahead="long long", room="long long")
+    @cython.locals(cwnd="long long", reno="long long", room="long long", per="long long")
     cdef object _compute(self, long long now)
     @cython.locals(window=double, room="long long")
-    cdef long long _aim(self, long long cwnd, long long now) except? -1
+    cdef object _aim(self, long long cwnd, long long now)
     @cython.locals(distance=double)
     cdef double _cubic(self, double elapsed) except? -1.0
     @cython.locals(segments="long long", cwnd=double)

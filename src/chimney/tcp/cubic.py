@@ -42,6 +42,7 @@ class Cubic(CongestionControl):
         self._credit = 0
         self._per_segment = 0
         self._most = 0
+        self._goal = 0
         self._pace = 0
         self._aimed_at = 0
         self._computed_at = 0
@@ -132,23 +133,24 @@ class Cubic(CongestionControl):
         self._computed_at = now
         if now < self._epoch:
             self._epoch = now
-        room = cwnd // _LEAST_PER_SEGMENT
         if not 0 <= now - self._aimed_at < _TICK or self._pace == 0:
-            room = self._aim(cwnd, now)
+            self._aim(cwnd, now)
         # 4.3: the window that Reno would have.
         self._w_est += (_ALPHA if self._w_est < self._w_prior else 1.0) * self._acked / self.cwnd
         self._acked = 0
+        reno = int(self._w_est)
+        room = max(self._goal, reno) - cwnd
         per = self._pace
-        ahead = int(self._w_est) - cwnd
-        if ahead > 0:
-            per = min(per, cwnd // ahead)
-            room = max(room, ahead)
+        if room <= 0:
+            # Within a tick cwnd may go on beyond what was aimed at, by a segment for each window.
+            per = max(per, cwnd)
+        elif reno > self._goal:
+            per = min(per, cwnd // room)
         self._per_segment = max(per, _LEAST_PER_SEGMENT) * self.mss
         self._most = max(min(room, cwnd // _LEAST_PER_SEGMENT), 1)
 
-    def _aim(self, cwnd: int, now: int) -> int:
-        """4.2: so many segments have to be acknowledged for one more, to be in one round trip where the function is.
-        Returns how many segments that is away.
+    def _aim(self, cwnd: int, now: int) -> None:
+        """4.2: the goal is where the function is in one round trip; the pace, how many acknowledged segments give one.
 
         On the way back to where it has been, a part of a segment counts as a whole one. Within a tick the aim stays,
         even if there are many round trips in it: where they are short, the function alone would let cwnd wait for ever.
@@ -162,7 +164,7 @@ class Cubic(CongestionControl):
         if self._w_max == 0.0 and self._pace > _UNKNOWN_MAX:
             self._pace = _UNKNOWN_MAX
             room = cwnd // _UNKNOWN_MAX
-        return room
+        self._goal = cwnd + room
 
     def _cubic(self, elapsed: float) -> float:
         """W_cubic (4.2, figure 1), in segments, `elapsed` seconds after the start."""
