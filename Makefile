@@ -43,7 +43,7 @@ fuzz: $(FUZZER)
 	CHIMNEY_PURE=1 $(BIN)/python -m fuzz --seconds $(SECONDS) $(ARGS)
 
 # Which branches of the engine its tests take: at least 95 of 100.
-COVERED := tests/tcp tests/fuzz
+COVERED := tests/tcp tests/packetdrill tests/fuzz
 coverage: $(INSTALLED)
 	CHIMNEY_PURE=1 COVERAGE_FILE=build/coverage $(BIN)/python -m coverage run -m pytest -q $(COVERED) $(TESTS)
 	$(BIN)/python tools/branches.py --data build/coverage --least 95

@@ -1,0 +1,86 @@
+"""Corners to which no other test comes: calls that come too late, and values at the ends of their ranges."""
+
+import pytest
+from tcp_harness import Peer
+
+from chimney.tcp import ACK, FIN, NEVER, RST, Config, Event, State
+from chimney.tcp.chrono import Chrono
+from chimney.tcp.reassembly import Reassembly
+from chimney.tcp.receiver import NOTHING_NEW
+from chimney.tcp.rtt import RttEstimator
+from chimney.tcp.timestamps import Timestamps
+from chimney.tcp.window import ReceiveWindow
+
+PLAIN = Config(timestamps=False)
+
+
+@pytest.mark.parametrize("call", ["close", "abort"])
+def test_a_connection_that_is_closed_stays_so(call):
+    peer = Peer(PLAIN)
+    peer.give(0, 0, flags=RST)
+    assert peer.conn.state == State.CLOSED
+    if call == "close":
+        peer.conn.close()
+    else:
+        peer.conn.abort(peer.now)
+    assert peer.take() == [] and peer.conn.poll_at() == NEVER and peer.conn.events == [Event.RESET]
+
+
+def test_fins_that_cross_into_a_closed_window_are_acknowledged_without_repeating_ours():
+    peer = Peer(PLAIN)
+    peer.conn.close()
+    assert peer.take()[0].fin
+    peer.give(0, 0, flags=ACK | FIN, window=0)
+    sent = peer.take()
+    assert peer.conn.state == State.CLOSING and [(s.ack, s.fin) for s in sent] == [(1, False)]
+
+
+def test_what_comes_after_the_fin_is_nothing_new():
+    peer = Peer(PLAIN)
+    peer.give(0, 0, b"abc", ACK | FIN)
+    late = peer.segment(4, 0, b"more")
+    assert peer.conn.receiver.accept(late, 4) == NOTHING_NEW and peer.read() == b"abc"
+
+
+def test_an_end_in_the_middle_of_what_is_kept_cuts_it_there():
+    kept = Reassembly(10, 10)
+    for start, data in ((10, b"abcd"), (14, b"efgh"), (18, b"ijkl"), (30, b"mnop")):
+        assert kept.insert(start, memoryview(data), False) == 4
+    kept.cut(15)
+    received = []
+    assert kept.ranges(4) == [(10, 15)] and kept.parts == 2
+    assert kept.pop(10, received) == 15 and b"".join(bytes(view) for view, _ in received) == b"abcde"
+    kept.insert(20, memoryview(b"x"), False)
+    kept.cut(20)
+    assert kept.is_empty() and kept.parts == 0
+
+
+@pytest.mark.parametrize("rtt", [0, -5])
+def test_a_round_trip_below_a_microsecond_is_one(rtt):
+    estimator = RttEstimator(0, 0, 200_000, 120_000_000)
+    estimator.sample(rtt)
+    estimator.note_least(rtt, 0)
+    assert (estimator.srtt, estimator.min_rtt()) == (1, 1)
+    estimator.sample(rtt)
+    assert estimator.srtt == 1
+
+
+def test_an_older_timestamp_is_not_remembered():
+    timestamps = Timestamps(0, 1000, 100, 0, 0)
+    timestamps.remember(99, 5)
+    assert (timestamps.recent, timestamps.recent_at) == (100, 0)
+    timestamps.remember(100, 7)
+    assert timestamps.recent_at == 7
+
+
+def test_who_consumes_more_than_there_was_has_consumed_all():
+    window = ReceiveWindow(0, 1000, 1000, 0, 100, 50)
+    window.consume(70)
+    assert window.undelivered == 0
+
+
+def test_time_goes_on_in_the_same_state():
+    chrono = Chrono(0)
+    chrono.enter(1, 10)
+    chrono.enter(1, 30)
+    assert (chrono.since, chrono.busy(50)) == (10, 40)
