@@ -86,8 +86,8 @@ class Door:
         self._slack = 0
         # When the newest byte arrived in order since a segment has left; -1: none has.
         self._data_at = -1
-        # What was said last without data, if nothing has arrived since: when, from where, and what it acknowledges.
-        self._answer = (-1, 0, 0)
+        # What was said last without data, if nothing has arrived since, and when.
+        self._answer = (-1, b"")
 
     def sequence(self, position: int) -> int:
         """The sequence number of a position in this side's own stream."""
@@ -139,14 +139,14 @@ class Door:
         self._check_options(frame, tcp + 20, data)
         self._check_acknowledgement(acknowledged, window, flags)
         if end == start:
-            self._check_answer(start)
+            self._check_answer(bytes(frame[tcp:]))
 
-    def _check_answer(self, start: int) -> None:
+    def _check_answer(self, segment: bytes) -> None:
         """A peer whose last words have been answered is gone: it meets the same answer once more with an RST. So what
-        it has repeated meanwhile is answered once.
+        it has repeated meanwhile is answered once, unless there is more to report.
         """
         facts, heard = self.facts, self.heard
-        answer = (self._world.clock.now, start, facts.ack)
+        answer = (self._world.clock.now, segment)
         peer_is_gone = 0 <= facts.fin < heard.ack and 0 <= heard.fin < facts.ack
         if answer == self._answer and peer_is_gone:
             self._broken("peer blindness", "answers the peer's last words twice at once")
@@ -257,7 +257,7 @@ class Door:
         not be looked at.
         """
         said = ""
-        self._answer = (-1, 0, 0)
+        self._answer = (-1, b"")
         if self._world.note_to is not None:
             said = self._said(frame, self.heard, self._peer_iss, self._own_iss)
         event = self._event_of(frame, intact)

@@ -93,6 +93,8 @@ class Promptness:
             self._watched[side] = _Watched(host.latency_us + _SLACK_US, buffer, min(offered, 0xFFFF))
         # What a driver refuses or keeps back may be what is to be sent.
         self._sends_freely = {side: _lets_sends_pass(case, side) for side in SIDES}
+        # Who has no memory for what is to be forwarded loses it.
+        self._forwards = {side: not any(layer.out_of_memory for layer in case.host(side).layers) for side in SIDES}
 
     def _is_unsettled(self, side: Side, watched: _Watched) -> bool:
         """Whether a hand-over is under way, or asked for, or has just been: then what is out of order may be lost."""
@@ -151,6 +153,8 @@ class Promptness:
                 watched.acked.append((now, ack))
         # Nobody takes what is beyond the window.
         end = min(end, limit) if limit >= 0 else end
+        if unsettled and not self._forwards[side]:
+            return
         if start > watched.nxt:
             if end > start and not unsettled:
                 watched.islands.append((start, end))

@@ -235,6 +235,9 @@ class FastRetransmissions(Checks):
             return
         if not is_at_work(stream) or not self._is_steady(stream):
             return
+        if stream.fin_received is not None and not packet.payload_length and packet.flags & FIN:
+            # The FINs have crossed: what acknowledges the peer's may say ours once more.
+            return
         # With SACK a target may know of losses by other means: covered bytes (RFC 6675), a tail loss probe that has
         # arrived (RFC 8985). What cannot be wrong is not counted as checked.
         if _has_sack(stream):
