@@ -137,12 +137,3 @@ def is_disordered_ack(arrival):
 
 ANSWERS = (is_challenged_again, is_disordered_ack)
 """Whether these are answered, is not compared."""
-
-
-def is_outdated(arrival):
-    """The kernel reports duplicates that PAWS refuses, the engine does not."""
-    return arrival.ts_distance < 0
-
-
-SACKS = (is_outdated,)
-"""What SACK options say then, is not compared."""

@@ -199,9 +199,3 @@ def test_other_bytes_for_what_is_kept_already(wire):
     kernel, engine = outcomes(wire, first, again, Segment(length=50))
     assert kernel.data[50:] == other
     assert engine.data[50:] == other[:50] + theirs(100, 100) + other[:50]
-
-
-def test_a_duplicate_that_paws_refuses(wire):
-    kernel, engine = outcomes(wire, Segment(seq=("next", -100), length=100, ts=-50))
-    assert sacks(kernel) == [[(-100, 0)]]
-    assert sacks(engine) == []

@@ -34,6 +34,8 @@ FOUND = {
         Segment(seq=("next", 1000), length=500),
         Segment(seq=("top", -3), length=1000),
     ),
+    "a duplicate that PAWS refuses": (Setup(), Segment(seq=("next", -100), length=100, ts=-50)),
+    "what PAWS refuses is a duplicate in part": (Setup(), Segment(seq=("next", -100), length=200, ts=-50)),
     "a segment without ACK": (Setup(), Segment(length=100, flags=0), Segment(seq=("next", -100), length=100, flags=0)),
     "both directions are closed, ours before it could say so": (
         PLAIN,

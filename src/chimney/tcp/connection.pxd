@@ -57,7 +57,7 @@ cdef class Connection(Parts):
     cpdef set_parameters(self, long long ack_frequency, long long delayed_ack_us, long long max_retransmissions, long long dupack_threshold, long long sws_us)
     cpdef Segment flush_ack(self, long long now)
 
-    cdef bint _is_old_duplicate(self, Segment segment, long long now) except -1
+    cdef bint _is_old_duplicate(self, Segment segment, long long start, long long now) except -1
     @cython.locals(receiver=Receiver)
     cdef bint _is_in_sequence(self, Segment segment, long long start, long long now) except -1
     @cython.locals(exact=bint)

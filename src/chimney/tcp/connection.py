@@ -62,7 +62,7 @@ class Connection(Parts):
         self._dirty = True
         self._now = now
         start = self.receiver.position(segment.seq)
-        if self._is_old_duplicate(segment, now):
+        if self._is_old_duplicate(segment, start, now):
             return
         if not self._is_in_sequence(segment, start, now):
             return
@@ -213,13 +213,15 @@ class Connection(Parts):
 
     # Receiving, in the order of the RFC.
 
-    def _is_old_duplicate(self, segment: Segment, now: int) -> bool:
+    def _is_old_duplicate(self, segment: Segment, start: int, now: int) -> bool:
         """RFC 7323, 5.3 R1. A segment without the option passes, as with Linux: some hosts leave it out."""
         if not segment.has_timestamp or not self._use_timestamps or segment.flags & _RST:
             return False
         if not self.timestamps.is_old(segment.ts_val, now):
             return False
         self.stats.paws_drops += 1
+        if not segment.flags & _SYN:
+            self.receiver.note_old(start, segment.payload_length)
         self._answer_unexpected(segment, now)
         return True
 

@@ -181,10 +181,10 @@ class Receiver:
         return [(window.sequence(start), window.sequence(end)) for start, end in ranges]
 
     def note_old(self, start: int, length: int) -> None:
-        """A segment arrived of which everything was there already."""
-        if length > 0 and start + length <= self.window.nxt:
+        """A segment arrived and is not taken: what of it was there already is a duplicate."""
+        if length > 0 and start < self.window.nxt:
             self.statistics.duplicates += 1
-            self._note_duplicate(start, start + length)
+            self._note_duplicate(start, min(start + length, self.window.nxt))
 
     def _note_overlap(self) -> None:
         """RFC 2883, 4.2: of a segment that overlaps several ranges, the first one is reported."""
