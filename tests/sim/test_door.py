@@ -386,6 +386,7 @@ def test_what_is_injected_is_not_the_peer_s(rig, payload, counts):
 
 def test_the_peers_last_words_are_answered_once(rig):
     """However often it has said them: a second answer at once meets nobody any more."""
+    rig.machines["a"].phase = "restoring"
     rig.out(0, flags=ACK | FIN)
     rig.arrive(0, ack=1)
     rig.arrive(0, ack=1, flags=ACK | FIN)
@@ -398,12 +399,15 @@ def test_the_peers_last_words_are_answered_once(rig):
 
 def test_who_is_still_there_may_be_answered_twice(rig):
     """As long as our own end is not acknowledged, or later."""
+    rig.machines["a"].phase = "restoring"
     rig.out(0, flags=ACK | FIN)
     rig.arrive(0, flags=ACK | FIN)
     assert rig.out(1, ack=1) == rig.out(1, ack=1) == []
     rig.arrive(1, ack=1)
     assert rig.out(1, ack=1) == []
     rig.clock.advance(1)
+    assert rig.out(1, ack=1) == []
+    rig.machines["a"].phase = ""
     assert rig.out(1, ack=1) == []
 
 
