@@ -162,6 +162,12 @@ def test_a_larger_path_is_believed_or_probed_for():
     assert asked.candidate == (986 + 1460) // 2
 
 
+def test_sizes_that_are_in_use_are_not_probed_for():
+    hole = BlackHole(True, False, 0)
+    assert hole.mss(1024) == 1024 and hole.on_path_mtu(1024, 1200, 512)
+    assert hole.candidate == (1024 + 1200) // 2
+
+
 def test_a_smaller_path_is_believed_at_once():
     hole = BlackHole(True, False, 0)
     hole.mss(1460)
