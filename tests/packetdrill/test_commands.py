@@ -21,7 +21,8 @@ def settings(text):
         ('sysctl -q net.ipv4.tcp_rmem="4096 5000 $((15*1024*1024))"', "rmem", (4096, 5000, 15 << 20)),
         ("../common/set_sysctls.py /proc/sys/net/ipv4/tcp_min_tso_segs=4", "min_tso_segs", 4),
         ("sysctl -q net.ipv4.tcp_fin_timeout=7", "fin_timeout_us", 7_000_000),
-        ("a=1 # nothing\n".replace("a=1 ", "") + "sysctl -q \\\n net.ipv4.tcp_frto=0", "frto", 0),
+        ("# nothing\nsysctl -q \\\n net.ipv4.tcp_reordering=5", "reordering", 5),
+        ("echo 0 > /sys/module/tcp_cubic/parameters/hystart", "hystart", False),
         ("../../common/defaults.sh", "rmem", (4096, 540_000, 15 << 20)),
         ("./defaults.sh; sysctl -q net.ipv4.tcp_early_retrans=0", "early_retrans", 0),
         ("tc qdisc replace dev tun0 root fq", "fair_queue", True),
@@ -63,6 +64,9 @@ def test_what_makes_no_difference(text):
         "sysctl -q net.ipv4.tcp_of_the_future=1",
         "sysctl -q net.ipv4.tcp_sack=maybe",
         "sysctl chimney.what=1",
+        "sysctl -q net.ipv4.tcp_frto=0",
+        "sysctl -q net.ipv4.tcp_dsack=0 net.ipv4.tcp_sack=1",
+        "echo 1 > /sys/module/tcp_cubic/parameters/beta",
         "tc qdisc replace dev tun0 root pfifo limit 0",
         "ip link add dummy0 type dummy",
         "../common/defaults.sh\nnstat | grep -q x",
@@ -97,3 +101,18 @@ def test_an_engines_parameter_reaches_the_engine():
 """
     assert run_text(script).outcome is Outcome.PASSED
     assert run_text(script.replace("90000", "30000")).outcome is Outcome.FAILED
+
+
+def test_an_algorithm_that_is_not_there():
+    script = """
+`sysctl -q net.ipv4.tcp_congestion_control=bbr`
+    0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+   +0 bind(3, ..., ...) = 0
+   +0 listen(3, 1) = 0
+   +0 < S 0:0(0) win 40000 <mss 1000>
+   +0 > S. 0:0(0) ack 1 <...>
+  +.1 < . 1:1(0) ack 1 win 40000
+"""
+    result = run_text(script)
+    assert result.outcome is Outcome.UNSUPPORTED and "bbr" in result.reason
+    assert run_text(script.replace("bbr", "reno")).outcome is Outcome.PASSED

@@ -11,8 +11,7 @@ from chimney.packetdrill.errors import ScriptError, Unsupported
 from chimney.packetdrill.expressions import ERRNO, SYMBOLS, number
 from chimney.packetdrill.host import Host, Socket
 from chimney.packetdrill.mapping import LOCAL_ISN
-from chimney.packetdrill.nodes import Anything, Expression, Name, Number, Sequence, SocketCall
-from chimney.tcp import State
+from chimney.packetdrill.nodes import Anything, Expression, Number, Sequence, SocketCall
 
 _O_NONBLOCK = SYMBOLS["O_NONBLOCK"]
 _O_RDWR = SYMBOLS["O_RDWR"]
@@ -258,16 +257,6 @@ def raise_pending(socket: Socket) -> None:
 def is_over(endpoint: Endpoint) -> bool:
     """Whether nothing more will come from the peer."""
     return endpoint.fin_received or endpoint.read_shut or endpoint.phase is Phase.CLOSED
-
-
-def is_listening_state(state: int) -> bool:
-    """Whether a state of the connection is one in which writing makes sense."""
-    return state in (State.ESTABLISHED, State.CLOSE_WAIT)
-
-
-def is_name(expression: Expression, name: str) -> bool:
-    """Whether an expression is just this symbol."""
-    return isinstance(expression, Name) and expression.value == name
 
 
 OPENING: dict[str, Function] = {

@@ -50,7 +50,6 @@ def _arithmetic(text: str) -> str:
 _SYSCTLS: dict[str, tuple[str, Callable[[str], object]]] = {
     "tcp_congestion_control": ("congestion_control", str),
     "tcp_sack": ("sack", _flag),
-    "tcp_dsack": ("dsack", _flag),
     "tcp_timestamps": ("timestamps", _flag),
     "tcp_window_scaling": ("window_scaling", _flag),
     "tcp_ecn": ("ecn", _number),
@@ -58,31 +57,31 @@ _SYSCTLS: dict[str, tuple[str, Callable[[str], object]]] = {
     "tcp_wmem": ("wmem", _triple),
     "tcp_adv_win_scale": ("adv_win_scale", _number),
     "tcp_early_retrans": ("early_retrans", _number),
-    "tcp_recovery": ("recovery", _number),
-    "tcp_frto": ("frto", _number),
     "tcp_reordering": ("reordering", _number),
     "tcp_slow_start_after_idle": ("slow_start_after_idle", _flag),
     "tcp_notsent_lowat": ("notsent_lowat", _number),
     "tcp_min_tso_segs": ("min_tso_segs", _number),
-    "tcp_tso_win_divisor": ("tso_win_divisor", _number),
     "tcp_retries2": ("retries2", _number),
-    "tcp_orphan_retries": ("orphan_retries", _number),
     "tcp_fin_timeout": ("fin_timeout_us", _seconds),
     "tcp_keepalive_time": ("keepalive_time_us", _seconds),
     "tcp_keepalive_intvl": ("keepalive_interval_us", _seconds),
     "tcp_keepalive_probes": ("keepalive_probes", _number),
     "tcp_mtu_probing": ("mtu_probing", _number),
     "tcp_base_mss": ("base_mss", _number),
-    "tcp_autocorking": ("autocorking", _flag),
     "tcp_moderate_rcvbuf": ("moderate_rcvbuf", _flag),
     "tcp_pacing_ss_ratio": ("pacing_ss_ratio", _number),
     "tcp_pacing_ca_ratio": ("pacing_ca_ratio", _number),
-    "tcp_invalid_ratelimit": ("invalid_ratelimit_us", _milliseconds),
-    "tcp_challenge_ack_limit": ("challenge_ack_limit", _number),
-    "tcp_shrink_window": ("shrink_window", _flag),
     "tcp_rto_min_us": ("min_rto_us", _number),
+    "hystart": ("hystart", _flag),
 }
+_FIXED = {
+    "tcp_dsack": ("1",), "tcp_recovery": ("1",), "tcp_frto": ("1", "2"), "tcp_shrink_window": ("0",),
+    "hystart_detect": ("1", "2", "3"),
+}  # fmt: skip
+"""What the engine does in one way only: other values would make another script of it."""
 _IGNORED_SYSCTLS = frozenset({
+    "tcp_tso_win_divisor", "tcp_orphan_retries", "tcp_autocorking", "tcp_invalid_ratelimit",
+    "tcp_challenge_ack_limit",
     "tcp_syn_retries", "tcp_synack_retries", "tcp_fack", "tcp_ecn_option", "tcp_ecn_fallback", "tcp_fastopen",
     "tcp_fastopen_key", "tcp_syncookies", "tcp_retries1", "tcp_syn_linear_timeouts", "tcp_low_latency",
     "tcp_no_metrics_save", "tcp_tw_reuse", "tcp_mem", "tcp_limit_output_bytes", "tcp_rfc1337", "tcp_abort_on_overflow",
@@ -99,6 +98,7 @@ _IGNORED = (
     re.compile(r"(\S*/)?(defaults|server|client)\.sh$"),
     re.compile(r"sysctl (-w |-q )*(net\.inet6?\.|kern\.)"),
 )
+_WRITTEN = re.compile(r"^echo\s+\"?(\w+)\"?\s*>\s*(/(?:proc/sys|sys/module)/\S+)$")
 _DEFAULTS = "defaults.sh"
 _ENGINE = "chimney."
 
@@ -115,6 +115,7 @@ def _commands(text: str) -> list[str]:
     joined = text.replace("\\\n", " ")
     lines = [re.sub(r"(^|\s)#.*", "", line) for line in joined.splitlines()]
     parts = [part.strip() for line in lines for part in re.split(r";|&&|\|\|", line)]
+    parts = [_WRITTEN.sub(r"sysctl \2=\1", part) for part in parts]
     return [re.sub(r"\s*(\d?>>?|&>)\s*(&\d|\S+)", "", part).strip() for part in parts if part]
 
 
@@ -165,6 +166,9 @@ def _run_sysctl(assignments: list[str], settings: Settings) -> None:
             _set_engine(path.removeprefix(_ENGINE), value, settings)
         elif not equals or name in _IGNORED_SYSCTLS:
             settings.ignored.append(f"sysctl {assignment}")
+        elif name in _FIXED:
+            if value.strip() not in _FIXED[name]:
+                raise Unsupported(f"sysctl {assignment}: the engine has it as {_FIXED[name][-1]}")
         elif name in _SYSCTLS:
             attribute, convert = _SYSCTLS[name]
             try:

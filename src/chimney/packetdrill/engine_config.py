@@ -1,8 +1,8 @@
 """Config and Tcb of the engine from what a handshake has agreed on: the record that a take-over yields."""
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from chimney.packetdrill.errors import Unsupported
 from chimney.packetdrill.settings import Settings
 from chimney.tcp import Config, State, Tcb
 
@@ -12,8 +12,6 @@ LARGEST_UNSCALED = 65535
 """What a window field can tell without scaling."""
 _MAX_SCALE = 14
 _SECOND = 1_000_000
-_KNOWN = frozenset(field.name for field in dataclasses.fields(Config))
-_KNOWN_STATE = frozenset(field.name for field in dataclasses.fields(Tcb))
 
 
 @dataclass(slots=True)
@@ -64,7 +62,7 @@ class SocketOptions:
     tos: int = 0
     defer_accept: int = 0
     linger2_us: int = 0
-    others: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
+    others: dict[tuple[int, int], int] = field(default_factory=dict)
 
 
 def headers(ipv6: bool) -> int:
@@ -115,49 +113,50 @@ def build(agreed: Agreed, settings: Settings, options: SocketOptions, ipv6: bool
 
 
 def _config(agreed: Agreed, settings: Settings, options: SocketOptions, ipv6: bool) -> Config:
-    wanted: dict[str, object] = {
-        "remote_mss": min(agreed.peer_mss, options.maxseg or agreed.peer_mss),
-        "path_mtu": settings.route_mtu or settings.mtu,
-        "ipv6": ipv6,
-        "timestamps": agreed.timestamps,
-        "sack": agreed.sack,
-        "window_scaling": agreed.window_scaling,
-        "snd_wscale": agreed.snd_wscale,
-        "rcv_wscale": agreed.rcv_wscale,
-        "initial_rcv_wnd": _window_limit(agreed, settings, options),
-        "nagle": not options.nodelay,
-        "ticks_per_second": 1000,
-        "max_retransmissions": settings.retries2,
-        "max_rt_us": options.user_timeout_us,
-        "dupack_threshold": settings.reordering,
-        "min_rto_us": settings.min_rto_us,
-        "congestion": "reno" if (options.congestion or settings.congestion_control) == "reno" else "cubic",
-        "fin_wait_2_us": 0,
-        "ecn": agreed.ecn,
-        "pacing": settings.fair_queue,
-        **_keepalive(settings, options),
-        **_of_the_other_parts(settings, options, agreed),
-    }
-    return Config(**{name: value for name, value in wanted.items() if name in _KNOWN})  # type: ignore[arg-type]
-
-
-def _of_the_other_parts(settings: Settings, options: SocketOptions, agreed: Agreed) -> dict[str, object]:
-    """What Linux does, where the engine's default is another one; and parameters of the engine that are set by name."""
+    """What Linux does, where the engine's default is another one; and what scripts set by name."""
+    algorithm = options.congestion or settings.congestion_control
+    if algorithm not in ("cubic", "reno"):
+        raise Unsupported(f"congestion control by {algorithm}")
     may_grow = settings.moderate_rcvbuf and not options.rcvbuf and not settings.receive_window
     largest = min(receive_space(settings, settings.rmem[2]), LARGEST_UNSCALED << agreed.rcv_wscale)
-    return {
-        "max_rcv_wnd": largest if may_grow else 0,
-        "challenge_every_syn": True,
-        "min_train_segments": settings.min_tso_segs,
-        "linux_window_probes": True,
-        "minshall": True,
-        "hystart": "hystart" if settings.hystart else "none",
-        "slow_start_after_idle": settings.slow_start_after_idle,
-        "tail_loss_probes": settings.early_retrans > 0,
-        "mtu_probe_floor": settings.base_mss if settings.mtu_probing == 2 else 0,
-        "black_hole_detection": settings.mtu_probing > 0,
-        **settings.engine,
-    }
+    idle, interval, probes = keepalive(settings, options)
+    config = Config(
+        remote_mss=min(agreed.peer_mss, options.maxseg or agreed.peer_mss),
+        path_mtu=settings.route_mtu or settings.mtu,
+        ipv6=ipv6,
+        timestamps=agreed.timestamps,
+        sack=agreed.sack,
+        window_scaling=agreed.window_scaling,
+        snd_wscale=agreed.snd_wscale,
+        rcv_wscale=agreed.rcv_wscale,
+        initial_rcv_wnd=_window_limit(agreed, settings, options),
+        max_rcv_wnd=largest if may_grow else 0,
+        ecn=agreed.ecn,
+        challenge_every_syn=True,
+        nagle=not options.nodelay,
+        minshall=True,
+        ticks_per_second=1000,
+        max_retransmissions=settings.retries2,
+        max_rt_us=options.user_timeout_us,
+        linux_window_probes=True,
+        dupack_threshold=settings.reordering,
+        tail_loss_probes=settings.early_retrans > 0,
+        min_rto_us=settings.min_rto_us,
+        keepalive_us=idle,
+        keepalive_interval_us=interval,
+        keepalive_probes=probes,
+        fin_wait_2_us=0,
+        congestion="reno" if algorithm == "reno" else "cubic",
+        hystart="hystart" if settings.hystart else "none",
+        slow_start_after_idle=settings.slow_start_after_idle,
+        pacing=settings.fair_queue,
+        min_train_segments=settings.min_tso_segs,
+        mtu_probe_floor=settings.base_mss if settings.mtu_probing == 2 else 0,
+        black_hole_detection=settings.mtu_probing > 0,
+    )
+    for name, value in settings.engine.items():
+        setattr(config, name, value)
+    return config
 
 
 def keepalive(settings: Settings, options: SocketOptions) -> tuple[int, int, int]:
@@ -167,11 +166,6 @@ def keepalive(settings: Settings, options: SocketOptions) -> tuple[int, int, int
         options.keepintvl_us or settings.keepalive_interval_us,
         options.keepcnt or settings.keepalive_probes,
     )
-
-
-def _keepalive(settings: Settings, options: SocketOptions) -> dict[str, object]:
-    idle, interval, probes = keepalive(settings, options)
-    return {"keepalive_us": idle, "keepalive_interval_us": interval, "keepalive_probes": probes}
 
 
 def _window_limit(agreed: Agreed, settings: Settings, options: SocketOptions) -> int:
@@ -188,25 +182,23 @@ def _state(agreed: Agreed, settings: Settings, now: int) -> Tcb:
     first = agreed.iss + 1 & 0xFFFFFFFF
     rcv_nxt = agreed.irs + 1 & 0xFFFFFFFF
     mss = min(agreed.peer_mss, (settings.route_mtu or settings.mtu) - 40) - (12 if agreed.timestamps else 0)
-    wanted: dict[str, object] = {
-        "state": int(State.ESTABLISHED),
-        "rcv_nxt": rcv_nxt,
-        "rcv_wnd": agreed.rcv_wnd,
-        "snd_una": first,
-        "snd_nxt": first,
-        "snd_max": first,
-        "snd_wnd": agreed.snd_wnd,
-        "max_snd_wnd": agreed.snd_wnd,
-        "snd_wl1": agreed.irs,
-        "cwnd": (1 if agreed.was_retransmitted else settings.initcwnd) * mss,
-        "srtt_us": agreed.rtt_us,
-        "rttvar_us": agreed.rtt_us // 2,
-        "ts_recent": agreed.ts_recent,
-        "ts_recent_age_us": now - agreed.ts_at,
-        "ts_time": timestamp(now),
-        "min_rtt_us": agreed.rtt_us,
-    }
-    return Tcb(**{name: value for name, value in wanted.items() if name in _KNOWN_STATE})  # type: ignore[arg-type]
+    return Tcb(
+        state=int(State.ESTABLISHED),
+        rcv_nxt=rcv_nxt,
+        rcv_wnd=agreed.rcv_wnd,
+        snd_una=first,
+        snd_nxt=first,
+        snd_max=first,
+        snd_wnd=agreed.snd_wnd,
+        max_snd_wnd=agreed.snd_wnd,
+        snd_wl1=agreed.irs,
+        cwnd=(1 if agreed.was_retransmitted else settings.initcwnd) * mss,
+        srtt_us=agreed.rtt_us,
+        rttvar_us=agreed.rtt_us // 2,
+        ts_recent=agreed.ts_recent,
+        ts_recent_age_us=now - agreed.ts_at,
+        ts_time=timestamp(now),
+    )
 
 
 def timestamp(now: int) -> int:

@@ -22,7 +22,6 @@ from chimney.packetdrill.nodes import (
     Event,
     ForeignPacket,
     IcmpPacket,
-    Name,
     Script,
     SocketCall,
     TcpPacket,
@@ -426,5 +425,3 @@ def _expected_text(expected: TcpPacket) -> str:
     options = options_text(expected.options)
     return f"{text} {options}".rstrip()
 
-
-__all__ = ["Name", "Outcome", "Result", "Runner", "run_file", "run_text"]

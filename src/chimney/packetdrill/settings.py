@@ -9,7 +9,6 @@ class Settings:
 
     congestion_control: str = "cubic"
     sack: bool = True
-    dsack: bool = True
     timestamps: bool = True
     window_scaling: bool = True
     ecn: int = 2
@@ -19,32 +18,22 @@ class Settings:
     adv_win_scale: int = 1
     early_retrans: int = 3
     """0: no tail loss probes."""
-    recovery: int = 1
-    """RACK; 0: none."""
-    frto: int = 2
     reordering: int = 3
     slow_start_after_idle: bool = True
     notsent_lowat: int = 0xFFFFFFFF
     min_tso_segs: int = 2
-    tso_win_divisor: int = 3
     retries2: int = 15
-    orphan_retries: int = 0
     fin_timeout_us: int = 60_000_000
     keepalive_time_us: int = 7_200_000_000
     keepalive_interval_us: int = 75_000_000
     keepalive_probes: int = 9
     mtu_probing: int = 0
     base_mss: int = 1024
-    autocorking: bool = True
     moderate_rcvbuf: bool = True
     min_rto_us: int = 200_000
     pacing_ss_ratio: int = 200
     pacing_ca_ratio: int = 120
-    invalid_ratelimit_us: int = 500_000
-    challenge_ack_limit: int = 0x7FFFFFFF
-    shrink_window: bool = False
     hystart: bool = True
-    hystart_detect: int = 3
     fair_queue: bool = False
     """Whether the queueing discipline is fq, which paces."""
     mtu: int = 1500
