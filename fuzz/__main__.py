@@ -31,7 +31,7 @@ def main() -> int:
     if not _build.pure_requested():
         sys.exit("only Python can be watched: set CHIMNEY_PURE=1")
     if options.engine:
-        return engine(options.engine, rest)
+        return engine(options.engine, [*rest, *options.targets])
     if unknown := set(options.targets) - set(TARGETS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     targets = options.targets or list(TARGETS)

@@ -88,8 +88,8 @@ def check_reader(frame: bytes) -> None:
     assert found == (expected is not None)
     if expected is None:
         return
-    flow, start, end = expected
-    assert (reader.key, reader.start, reader.end, reader.fragment) == (flow, start, end, False)
+    flow, start, end, ecn = expected
+    assert (reader.key, reader.start, reader.end, reader.ecn) == (flow, start, end, ecn) and not reader.fragment
     reader.checksums_hold(memoryview(frame))
     header = (frame[start + 12] >> 4) * 4
     segment = parse_segment(memoryview(frame)[start:end])
@@ -100,23 +100,23 @@ def check_reader(frame: bytes) -> None:
         assert bytes(segment.payload) == frame[start + header : end]
 
 
-def segment_in(frame: bytes) -> tuple[bytes, int, int] | None:
-    """Key, start and end of a whole TCP segment in a plain IP packet, None for everything else."""
+def segment_in(frame: bytes) -> tuple[bytes, int, int, int] | None:
+    """Key, start, end and ECN codepoint of a whole TCP segment in a plain IP packet, None for everything else."""
     packet, kind = frame[ETHERNET:], frame[12:14]
     if kind == b"\x08\x00" and len(packet) >= 40:
         total = int.from_bytes(packet[2:4], "big")
         plain = packet[0] == 0x45 and packet[9] == _TCP
         whole = not int.from_bytes(packet[6:8], "big") & 0x3FFF
-        start, addresses = 20, packet[12:20]
+        start, addresses, ecn = 20, packet[12:20], packet[1] & 3
     elif kind == b"\x86\xdd" and len(packet) >= 60:
         total = 40 + int.from_bytes(packet[4:6], "big")
         plain, whole = packet[0] >> 4 == 6 and packet[6] == _TCP, True
-        start, addresses = 40, packet[8:40]
+        start, addresses, ecn = 40, packet[8:40], packet[1] >> 4 & 3
     else:
         return None
     if not plain or not whole or not start + 20 <= total <= len(packet):
         return None
-    return addresses + packet[start : start + 4], ETHERNET + start, ETHERNET + total
+    return addresses + packet[start : start + 4], ETHERNET + start, ETHERNET + total, ecn
 
 
 def lives_on(world: World, mine, theirs, engine) -> None:
