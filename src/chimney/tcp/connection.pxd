@@ -21,6 +21,10 @@ cdef int _NOTHING_NEW
 cdef int _IN_ORDER
 cdef int _HOLE_FILLED
 cdef int _OUT_OF_ORDER
+cdef int _IDLE
+cdef int _BUSY
+cdef int _RWND_LIMITED
+cdef int _SNDBUF_LIMITED
 cdef long long _QUICK_FOR_CONGESTION
 
 cdef class Connection(Parts):

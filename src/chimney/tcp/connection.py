@@ -4,7 +4,6 @@ Read `process`, `dispatch` and `poll_at`; what they ask stands below them, or in
 connection consists of is in `parts`. Times are microseconds of a monotonic clock of the caller.
 """
 
-from chimney.tcp.chrono import BUSY, IDLE, RWND_LIMITED, SNDBUF_LIMITED
 from chimney.tcp.config import NEVER, Config, Tcb
 from chimney.tcp.events import Event
 from chimney.tcp.keepalive import Keepalive
@@ -25,6 +24,10 @@ _NOTHING_NEW = 0
 _IN_ORDER = 1
 _HOLE_FILLED = 2
 _OUT_OF_ORDER = 3
+_IDLE = 0
+_BUSY = 1
+_RWND_LIMITED = 2
+_SNDBUF_LIMITED = 3
 _QUICK_FOR_CONGESTION = 2
 
 
@@ -414,16 +417,16 @@ class Connection(Parts):
     def _note_limit(self, now: int) -> None:
         """Nothing more can be sent now: what is it that holds the sender up?"""
         sender = self.sender
-        state = BUSY
+        state = _BUSY
         unsent = sender.end() - sender.nxt
         if sender.una >= sender.end():
-            state = IDLE
+            state = _IDLE
         elif unsent > 0:
             wanted = min(unsent, sender.mss)
             if sender.una + sender.wnd < sender.nxt + wanted and sender.recovery.in_flight() < sender.congestion.cwnd:
-                state = RWND_LIMITED
+                state = _RWND_LIMITED
         elif self._starved and sender.recovery.in_flight() < sender.congestion.cwnd:
-            state = SNDBUF_LIMITED
+            state = _SNDBUF_LIMITED
         if state != self.chrono.state:
             self.chrono.enter(state, now)
 
