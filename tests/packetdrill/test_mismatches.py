@@ -229,3 +229,14 @@ def test_initial_numbers_are_told_in_syns_and_counted_from_afterwards():
     result = run_text(script)
     assert result.outcome is Outcome.PASSED, (result.reason, result.log)
     assert run_text(script.replace("ack 999001", "ack 999002")).outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize("code", ["raise ValueError('x')", "exit()", "this is no Python", "tcpi_nonsense + 1"])
+def test_code_that_fails_is_the_scripts_matter(code):
+    result = check(f"   +0 %{{ {code} }}%")
+    assert result.outcome is Outcome.BROKEN
+    assert "in the code" in result.reason
+
+
+def test_what_code_prints_is_kept():
+    assert check("   +0 %{ print(tcpi_snd_mss) }%").printed == "1000\n"

@@ -57,7 +57,7 @@ class CodeRunner:
         except AssertionError as error:
             seen = f", which is {error}" if error.args else ""
             raise Mismatch(f"the assertion fails: {_failed_line(text, error)}{seen}") from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ScriptError(f"{type(error).__name__} in the code: {error}") from error
         finally:
             self.printed += output.getvalue()
