@@ -146,6 +146,19 @@ def test_the_echo_of_the_retransmission_takes_nothing_back():
     assert peer.conn.stats.spurious_recoveries == 0 and peer.conn.cwnd < 20 * MSS
 
 
+def test_a_tail_probe_of_long_ago_does_not_hide_that_an_original_arrived():
+    peer = stamped()
+    peer.conn.send(memoryview(b"x"))
+    peer.now = RTT
+    peer.give(0, 0, window=39062, ts=(5, 500), sack=[(MSS, 2 * MSS)])
+    peer.take()
+    peer.conn.sender.recovery.undo.repeated(0, MSS, 400)
+    peer.give(0, 0, window=39062, ts=(5, 500), sack=[(MSS, 4 * MSS)])
+    assert peer.take()[0].seq == 0
+    peer.give(0, 20 * MSS, window=39062, ts=(6, 500))
+    assert peer.conn.stats.spurious_recoveries == 1
+
+
 def test_a_partial_acknowledgement_that_was_only_late_stops_the_repairs():
     peer = stamped()
     peer.now = RTT

@@ -116,6 +116,17 @@ def test_a_part_of_a_segment_does_not_count():
     assert peer.conn.sender.flight.sacked == FULL
 
 
+def test_a_closed_window_has_no_reordering_timer():
+    """What may be late does not matter while nothing may be sent; a deadline in the past would keep the poll busy."""
+    peer = engine(5, n_data=5)
+    peer.now = RTT
+    peer.give(0, 0, window=0)
+    peer.take()
+    peer.give(0, 0, window=0, sack=[(FULL, 2 * FULL)])
+    assert peer.conn.sender.rack.deadline == NEVER and peer.take() == []
+    assert peer.conn.poll_at() > peer.now
+
+
 # Tail loss probes.
 
 

@@ -180,6 +180,8 @@ class Recovery:
         self.statistics.fast_retransmits += 1
         if self.state != _CWR:
             self._reduce(now)
+        if self.flight.repeated == 0:
+            self.undo.clear_stamp()
         self.undo.expect(self.flight.una)
         self.frto.stop()
         self.state = _RECOVERY
@@ -210,6 +212,8 @@ class Recovery:
         is_new = self.state < _RECOVERY
         if self.state <= _DISORDER and flight.sacked_packets >= self.threshold:
             self.reordering = min(self.reordering, self.threshold)
+        if is_new and flight.repeated == 0:
+            self.undo.clear_stamp()
         self.dup_acks = 0
         flight.told.begin(self.high, flight.highest)
         flight.lose_all(now - self.rack.rtt)

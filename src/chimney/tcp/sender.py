@@ -151,6 +151,7 @@ class Sender(Sending):
         """RFC 6298, 5.2 and 5.3."""
         told = self.flight.told
         if self.persist.is_on:
+            self.rack.stop()
             return
         if self.una >= self.nxt:
             if told.acked > 0:
