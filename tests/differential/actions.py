@@ -16,7 +16,10 @@ NO_TIME = None
 
 @dataclass(frozen=True)
 class Setup:
-    """The connection at the start. Sizes in bytes; `clock` is our timestamp clock, `peer_clock` the peer's."""
+    """The connection at the start. Sizes in bytes; `clock` is our timestamp clock, `peer_clock` the peer's.
+
+    minshall: whether the engine has the kernel's variant of Nagle's algorithm.
+    """
 
     iss: int = 1000
     irs: int = 5000
@@ -31,6 +34,7 @@ class Setup:
     nagle: bool = False
     clock: int = 1000
     peer_clock: int = 70_000
+    minshall: bool = True
     knows_clock: bool = True
     reads_at_once: bool = True
 

@@ -28,6 +28,7 @@ class EngineSide:
             rcv_wscale=setup.rcv_wscale,
             initial_rcv_wnd=setup.rcv_wnd,
             nagle=setup.nagle,
+            minshall=setup.minshall,
             min_rto_us=MIN_RTO_MS * 1000,
             ack_frequency=1,
         )

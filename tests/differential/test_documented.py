@@ -124,6 +124,11 @@ def test_the_window_of_older_data_with_newer_acknowledgement(wire):
     assert (kernel.view.snd_wnd, engine.view.snd_wnd) == (20_000, 999)
 
 
+def test_nagle(wire):
+    kernel, engine = outcomes(wire, Write(1500), nagle=True, minshall=False, timestamps=False)
+    assert (kernel.max, engine.max) == (1500, 1000)
+
+
 def test_a_window_that_the_last_segment_does_not_fit_into(wire):
     kernel, engine = outcomes(wire, Segment(window=0), Segment(window=999), Write(1000), mss=536, timestamps=False)
     assert (kernel.max, engine.max) == (999, 536)
