@@ -6,6 +6,7 @@ cdef Py_ssize_t _COMPACT
 cdef Py_ssize_t _MANY
 cdef object _BY_TIME
 
+@cython.freelist(64)
 cdef class Record:
     cdef public long long start
     cdef public long long end

@@ -25,6 +25,7 @@ cdef long long _LEAST_MSS
 cdef long long _OVERRIDE_US
 cdef long long _TRAIN_US
 cdef long long _LONG_PATH
+cdef long long _SHORT_PATH_US
 
 cdef class SenderParts:
     cdef public Statistics statistics

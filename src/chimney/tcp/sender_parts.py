@@ -31,6 +31,7 @@ _LEAST_MSS = 48
 _OVERRIDE_US = 200_000
 _TRAIN_US = 977
 _LONG_PATH = 17
+_SHORT_PATH_US = 512
 
 
 class SenderParts:
@@ -187,6 +188,9 @@ class SenderParts:
         if srtt == 0:
             return
         congestion = self.congestion
+        if self.rtt.min_rtt() < _SHORT_PATH_US and congestion.cwnd >= 2 * self.max_burst:
+            self.train = self.max_burst
+            return
         percent = 200 if congestion.cwnd * 2 < congestion.ssthresh else 120
         count = max(congestion.cwnd, self.nxt - self.una) * percent // 100 * _TRAIN_US // srtt
         halvings = self.rtt.min_rtt() >> 9
