@@ -70,7 +70,7 @@ def test_marks_are_heard_and_echoed_in_both_directions(ecn_lab, helpers, family)
 
 
 def test_it_survives_the_way_up_and_down_again(ecn_lab, helpers):
-    """TCP_REPAIR cannot set it, but a recycled socket keeps it: the kernel's packets are capable, and it hears echoes."""
+    """TCP_REPAIR cannot set it, but a recycled socket keeps it: its packets are capable, and it hears echoes."""
     ours, theirs = ecn_lab.connect(prepare=cubic)
     data = helpers.pattern(SIZE)
     with chimney.Stack() as stack:
