@@ -223,3 +223,15 @@ def test_a_window_that_is_not_used_does_not_grow():
     pair = Pair(a=bytes(10 * MSS), config=config)
     pair.transfer()
     assert pair.b.conn.receiver.window.size == 1 << 18
+
+
+def test_where_both_sides_have_closed_one_answer_is_enough_for_all_that_came_twice():
+    """The peer may forget the connection with the first one, and answer a second by an RST."""
+    peer = Peer(SLOW)
+    peer.conn.close()
+    peer.give(0, data=bytes(300), flags=ACK | FIN)
+    peer.take()
+    peer.give(301, 0)
+    for start in (0, 100, 200):
+        peer.give(start, data=bytes(100))
+    assert [(s.ack, s.sack) for s in peer.take()] == [(301, [])]

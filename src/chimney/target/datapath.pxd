@@ -21,6 +21,7 @@ cdef int _RECEIVED_URGENT_DATA
 cdef int _CLOSED
 cdef int _ESTABLISHED
 cdef int _CLOSE_WAIT
+cdef int _CLOSING
 cdef int _TIME_WAIT
 cdef int _SYN
 cdef int _RST

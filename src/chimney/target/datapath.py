@@ -31,6 +31,7 @@ _RECEIVED_URGENT_DATA = int(UploadReason.RECEIVED_URGENT_DATA)
 _CLOSED = int(State.CLOSED)
 _ESTABLISHED = int(State.ESTABLISHED)
 _CLOSE_WAIT = int(State.CLOSE_WAIT)
+_CLOSING = int(State.CLOSING)
 _TIME_WAIT = int(State.TIME_WAIT)
 _SYN = int(SYN)
 _RST = int(RST)
@@ -232,7 +233,8 @@ class Datapath(Transmission):
         if tcp.engine_done and tcp.upload_reason == _RECEIVED_URGENT_DATA:
             return False
         tcp.counters.in_segments += segment.segments
-        if segment.payload_length and engine.state != _TIME_WAIT:
+        if segment.payload_length and engine.state < _CLOSING:
+            # Afterwards the peer may forget the connection with the first answer, and meet the second by an RST.
             self._acknowledge_early(tcp)
         return True
 

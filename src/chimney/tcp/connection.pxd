@@ -78,6 +78,7 @@ cdef class Connection(Parts):
     @cython.locals(measured="long long")
     cdef object _on_payload(self, Segment segment, long long now)
     cdef object _on_time_wait(self, Segment segment, long long start, long long ack, long long now)
+    cdef object _report(self, Segment segment, long long start)
     cdef object _answer_unexpected(self, Segment segment, long long now)
     cdef object _challenge(self, long long now)
 

@@ -224,7 +224,7 @@ class Connection(Parts):
             return False
         self.stats.paws_drops += 1
         if not segment.flags & _SYN:
-            self.receiver.note_old(start, segment.payload_length)
+            self._report(segment, start)
         self._answer_unexpected(segment, now)
         return True
 
@@ -239,7 +239,7 @@ class Connection(Parts):
         if segment.flags & _SYN:
             self.ack_policy.at_once()
             return False
-        receiver.note_old(start, segment.payload_length)
+        self._report(segment, start)
         self._answer_unexpected(segment, now)
         return False
 
@@ -293,9 +293,11 @@ class Connection(Parts):
         if start > self.wl1:
             self.wl1 = start
         before = sender.delivered
+        # With nothing in flight an echo is of a window that has been reduced for it already.
+        in_flight = sender.una < sender.max
         sender.on_ack(segment, ack, is_newer, now)
         if self.ecn.enabled and self.ecn.is_echo(segment.flags, sender.delivered - before):
-            if self.ecn.is_news(sender.una, sender.max):
+            if in_flight and self.ecn.is_news(sender.una, sender.max):
                 sender.on_ecn_echo(now)
         if not self.fin_acked and sender.fin_is_acked():
             self.fin_acked = True
@@ -317,7 +319,7 @@ class Connection(Parts):
         receiver = self.receiver
         policy = self.ack_policy
         if receiver.is_old(start, _length(segment)):
-            receiver.note_old(start, segment.payload_length)
+            self._report(segment, start)
             self._answer_unexpected(segment, now)
             return
         if receiver.fin_received:
@@ -359,6 +361,13 @@ class Connection(Parts):
         """RFC 9293, 3.10.7.4: the peer may have missed our last acknowledgement; its own, repeated, tells nothing."""
         if _length(segment) > 0 or start != self.receiver.window.nxt or ack != self.sender.una:
             self._answer_unexpected(segment, now)
+
+    def _report(self, segment: Segment, start: int) -> None:
+        """What is not taken may have come before (RFC 2883). Where both sides have closed, one answer to all has to do:
+        the peer may forget the connection with the first one, and meet a second by an RST.
+        """
+        if self.state < _CLOSING:
+            self.receiver.note_old(start, segment.payload_length)
 
     def _answer_unexpected(self, segment: Segment, now: int) -> None:
         """An acknowledgement for a segment that brings nothing; without data and FIN, not too often (RFC 5961, 7)."""
