@@ -36,6 +36,7 @@ class Rig:
         self.clock = Clock(1_000_000_000)
         self.broken_off = []
         self.machines = {"a": SimpleNamespace(owner="kernel", state="ESTABLISHED", phase="")}
+        self.doors = {"b": SimpleNamespace(ends_last=True)}
         self.note_to = None
         self.lines = []
         self.findings = []
@@ -395,6 +396,25 @@ def test_the_peers_last_words_are_answered_once(rig):
     rig.arrive(0, ack=1, flags=ACK | FIN)
     assert rig.out(1, ack=1) == []
     assert rig.out(1, ack=1) == ["peer blindness"]
+
+
+def test_who_closes_at_the_same_time_is_not_gone(rig):
+    rig.doors["b"].ends_last = False
+    rig.machines["a"].phase = "restoring"
+    rig.out(0, flags=ACK | FIN)
+    rig.arrive(0, flags=ACK | FIN)
+    rig.arrive(0, ack=1, flags=ACK | FIN)
+    assert rig.out(1, ack=1) == rig.out(1, ack=1) == []
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_who_ends_last(rig, last):
+    if last:
+        rig.arrive(0, flags=ACK | FIN)
+    rig.out(0, ack=last, flags=ACK | FIN)
+    rig.arrive(0, flags=ACK | FIN)
+    rig.out(0, ack=1, flags=ACK | FIN)
+    assert rig.door.ends_last is last
 
 
 def test_who_is_still_there_may_be_answered_twice(rig):

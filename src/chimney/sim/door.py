@@ -88,6 +88,8 @@ class Door:
         self._data_at = -1
         # What was said last without data, if nothing has arrived since, and when.
         self._answer = (-1, b"")
+        # Whether the peer's stream had ended when this side's did: then it waits for its last acknowledgement alone.
+        self.ends_last = False
 
     def sequence(self, position: int) -> int:
         """The sequence number of a position in this side's own stream."""
@@ -124,6 +126,7 @@ class Door:
             end += 1
             if facts.fin < 0:
                 facts.fin = end - 1
+                self.ends_last = 0 <= self.heard.fin < self.in_order
                 if end <= seq_end:
                     self._broken("streams", f"a FIN at {end - 1}, after bytes up to {seq_end} had been sent")
             elif facts.fin != end - 1:
@@ -148,7 +151,8 @@ class Door:
         """
         facts, heard = self.facts, self.heard
         answer = (self._world.clock.now, segment)
-        peer_is_gone = 0 <= facts.fin < heard.ack and 0 <= heard.fin < facts.ack
+        answered = 0 <= facts.fin < heard.ack and 0 <= heard.fin < facts.ack
+        peer_is_gone = answered and self._world.doors[self.peer].ends_last
         if answer == self._answer and peer_is_gone:
             self._broken("peer blindness", "answers the peer's last words twice at once")
         self._answer = answer
