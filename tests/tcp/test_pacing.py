@@ -85,6 +85,34 @@ def test_pauses_give_no_credit_beyond_half_of_the_next_train():
     assert first == 0 and 8 * MS < second < 9 * MS and 24 * MS < third < 26 * MS
 
 
+@pytest.mark.parametrize("late", [100, 1 * MS, 5 * MS, 30 * MS])
+@pytest.mark.parametrize("rtt", [2 * MS, 20 * MS])
+def test_a_process_that_wakes_up_late_keeps_the_rate(rtt, late):
+    """As far as a window per round trip, or per waking where that is rarer, allows it."""
+    pacer, now, left = warm(400, rtt), 0, 4_000_000
+    while left > 0:
+        if pacer.is_held(now):
+            now = pacer.deadline + late
+            continue
+        pacer.sent(min(pacer.allowance(now), 65_000), now)
+        left -= min(pacer.allowance(now), 65_000)
+    wanted = 4_000_000 / (1.2 * 400 * MSS) * rtt
+    assert now <= max(wanted * 1.1, 10 * (late + rtt))
+
+
+def test_what_was_late_once_is_made_up_for_once():
+    pacer = warm(400, 20 * MS)
+    while not pacer.is_held(0):
+        pacer.sent(20 * MSS, 0)
+    start = 3_600_000 * MS
+    assert not pacer.is_held(start)
+    sent = departures(pacer, 1200 * MSS, now=start)
+    together = sum(length for at, length in sent if at == start)
+    # A round trip's worth, and then the pace; never the hour.
+    assert 480 * MSS <= together <= 480 * MSS * 1.1 + 65_000
+    assert sent[-1][0] - start >= 25 * MS
+
+
 def test_a_new_rate_holds_from_the_next_train_on():
     pacer = warm(10, 100 * MS)
     pacer.sent(2 * MSS, 0)

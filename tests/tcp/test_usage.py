@@ -2,7 +2,9 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tcp_harness import Peer
 
+from chimney.tcp import Config
 from chimney.tcp.config import NEVER, UNSET_SSTHRESH
 from chimney.tcp.cubic import Cubic
 from chimney.tcp.hystart import SlowStartExit
@@ -165,3 +167,26 @@ def test_cwnd_never_exceeds_twice_of_what_was_under_way_and_one_acknowledgement(
         flow.ack(min(ack, (flow.nxt - flow.una) // MSS))
         most = max(most, flow.nxt - flow.una)
         assert MSS <= flow.control.cwnd <= max(cwnd * MSS, 3 * most)
+
+
+# On a whole connection.
+
+
+def trickle(window, queued):
+    """A connection with room for 40 segments whose peer takes `window` bytes; cwnd after seconds of it, in segments."""
+    peer = Peer(Config(timestamps=False), cwnd=40 * 1460, ssthresh=20 * 1460, snd_wnd=window)
+    peer.conn.send(memoryview(bytes(queued)), True)
+    acked = 0
+    for _ in range(300):
+        acked += sum(s.length for s in peer.take())
+        peer.now += 10_000
+        peer.give(0, acked, window=window)
+        if acked == queued:
+            peer.conn.send(memoryview(bytes(100)), True)
+            queued += 100
+    return peer.conn.cwnd // 1460
+
+
+def test_the_application_gives_cwnd_up_and_the_peers_window_does_not():
+    assert trickle(65535, 100) == 10
+    assert trickle(5 * 1460, 10_000_000) == 40

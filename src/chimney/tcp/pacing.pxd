@@ -14,6 +14,8 @@ cdef class Pacer:
     cdef public long long rate
     cdef public long long deadline
     cdef long long _free_at
+    cdef long long _srtt
+    cdef bint _waited
     cdef long long _unpaced
     @cython.locals(percent="long long")
     cpdef update(self, long long cwnd, long long srtt, bint in_slow_start)

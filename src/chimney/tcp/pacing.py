@@ -3,6 +3,9 @@
 The rate is twice cwnd per round trip in slow start, so that doubling is not held up, and 1.2 times cwnd per round
 trip afterwards. What leaves together is what the rate gives in a millisecond, so that trains stay long and a fast path
 is not paced at all: there a window is but a few of them.
+
+A process wakes up late, often by more than a short round trip. What was held and leaves late goes on as if it had left
+in time, or else the rate would never be reached, cwnd never be full, and both shrink.
 """
 
 _NEVER = 2**62
@@ -26,18 +29,23 @@ class Pacer:
         self.rate = 0
         self.deadline = _NEVER
         self._free_at = 0
+        self._srtt = 0
+        self._waited = False
         self._unpaced = _UNPACED_SEGMENTS * mss
 
     def update(self, cwnd: int, srtt: int, in_slow_start: bool) -> None:
         """cwnd or the round trip has changed."""
         if self.enabled and srtt > 0:
+            self._srtt = srtt
             percent = _SLOW_START_PERCENT if in_slow_start else _AVOIDANCE_PERCENT
             self.rate = min(min(cwnd, _MAX_RATE) * percent * 10_000 // srtt, _MAX_RATE) + 1
 
     def is_held(self, now: int) -> bool:
         """Whether nothing may leave now; then `deadline` is when."""
         if self.rate == 0 or self._free_at <= now:
-            self.deadline = _NEVER
+            if self.deadline != _NEVER:
+                self._waited = True
+                self.deadline = _NEVER
             return False
         if self.deadline == _NEVER and self._free_at - now <= _QUANTUM:
             return False
@@ -51,7 +59,10 @@ class Pacer:
         return max(self.rate * _QUANTUM // 1_000_000, _LEAST_SEGMENTS * self.mss)
 
     def sent(self, count: int, now: int) -> None:
-        """`count` bytes leave. They take their time, less what they come late, up to half of it."""
+        """`count` bytes leave, and take their time.
+
+        What was held makes up for all of its delay, up to a round trip; what nobody held back, up to half of its time.
+        """
         if self._unpaced > 0:
             self._unpaced -= count
             return
@@ -59,6 +70,11 @@ class Pacer:
             return
         cost = count * 1_000_000 // self.rate
         if self._free_at < now:
-            cost -= min(cost // 2, now - self._free_at)
-            self._free_at = now
+            if self._waited:
+                self._free_at = max(self._free_at, now - self._srtt)
+            else:
+                cost -= min(cost // 2, now - self._free_at)
+                self._free_at = now
         self._free_at += cost
+        if self._free_at >= now:
+            self._waited = False

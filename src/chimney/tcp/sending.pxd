@@ -28,7 +28,7 @@ cdef class Sending(SenderParts):
     cdef bint _nagle_holds(self) except -1
     cdef bint _nagle_holds_the_end(self) except -1
     cdef bint _window_suffices(self, long long start, long long length, long long now) except -1
-    @cython.locals(again=bint, segment=Segment, state=int, in_flight="long long", limited=bint)
+    @cython.locals(again=bint, segment=Segment, in_flight="long long", limited=bint, is_all=bint)
     cdef Segment _send(self, long long start, long long end, long long now)
     @cython.locals(start="long long", segment=Segment, stamp="long long")
     cdef Segment _repeat(self, Record record, long long end, long long now)

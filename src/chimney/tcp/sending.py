@@ -159,10 +159,11 @@ class Sending(SenderParts):
         self.override_at = _NEVER
         self._left(segment, self.nxt - start, now)
         self._arm_tail(now)
-        state = self.recovery.state
         in_flight = self.recovery.in_flight()
         limited = in_flight > self.congestion.cwnd - self.mss
-        self.usage.sent(self.una, self.nxt, limited, self.rtt.rto() if state == _OPEN else _NEVER, now)
+        # What the peer's window or the pace holds back is no reason to give cwnd up.
+        is_all = self.recovery.state == _OPEN and self.nxt >= self.queue.end
+        self.usage.sent(self.una, self.nxt, limited, self.rtt.rto() if is_all else _NEVER, now)
         return segment
 
     def _repeat(self, record: Record, end: int, now: int) -> Segment:
