@@ -63,6 +63,15 @@ def test_small_windows_leave_in_pairs():
     assert all(16 * MS < gap < 17 * MS for gap in gaps)
 
 
+def test_a_window_that_losses_have_made_small_is_not_held():
+    pacer = warm(100, 100 * MS)
+    pacer.sent(10 * MSS, 0)
+    pacer.update(9 * MSS, 100 * MS, False)
+    assert departures(pacer, 9 * MSS) == [(0, 9 * MSS)]
+    pacer.update(10 * MSS, 100 * MS, False)
+    assert pacer.is_held(0)
+
+
 def test_a_fast_path_sends_a_millisecond_together():
     """8 MB in 10 ms: trains of 64 KB are not held one by one, but a millisecond's worth is followed by a pause."""
     sent = departures(warm(8000, 10 * MS), 8_000_000)

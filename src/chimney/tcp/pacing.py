@@ -34,8 +34,14 @@ class Pacer:
         self._unpaced = _UNPACED_SEGMENTS * mss
 
     def update(self, cwnd: int, srtt: int, in_slow_start: bool) -> None:
-        """cwnd or the round trip has changed."""
-        if self.enabled and srtt > 0:
+        """cwnd or the round trip has changed.
+
+        A small window is no burst to speak of, and mostly the end of a series of losses: then srtt has pauses in it, and
+        a rate made from it would hold back what acknowledgements ask for.
+        """
+        if cwnd < _UNPACED_SEGMENTS * self.mss:
+            self.rate = 0
+        elif self.enabled and srtt > 0:
             self._srtt = srtt
             percent = _SLOW_START_PERCENT if in_slow_start else _AVOIDANCE_PERCENT
             self.rate = min(min(cwnd, _MAX_RATE) * percent * 10_000 // srtt, _MAX_RATE) + 1
