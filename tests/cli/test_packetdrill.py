@@ -80,9 +80,18 @@ def test_a_list(suite):
 def test_relaxations_are_reported(suite):
     result = run(suite / "deep" / "bad.pkt", suite / "good.pkt", "--relax", "push")
     assert result.exit_code == 0
-    assert "not compared: push" in result.output
+    assert "relaxed: push" in result.output
     assert run(suite, "--relax", "everything").exit_code == 2
 
 
 def test_nothing_to_run_is_a_failure(tmp_path):
     assert run(tmp_path).exit_code == 1
+
+
+def test_a_larger_tolerance_is_reported(suite):
+    late = suite / "late.pkt"
+    late.write_text(GOOD.replace("+0 > P.", "+.010 > P."))
+    assert run(late).exit_code == 1
+    result = run(late, suite / "good.pkt", "--tolerance", "14000")
+    assert result.exit_code == 0
+    assert "relaxed: times within 14000 us" in result.output

@@ -36,13 +36,16 @@ def packetdrill(
         list[str] | None,
         typer.Option(metavar="|".join(_RELAXATIONS), help="Do not compare this; may be given more than once."),
     ] = None,
+    tolerance: Annotated[
+        int, typer.Option(min=0, metavar="USECS", help="Where a script allows less, times may differ by this much.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="The results as one JSON object.")] = False,
 ) -> None:
     """Run packetdrill scripts against the TCP engine: without a kernel, without privilege, in virtual time.
 
     Succeeds only if every script passes, or is about something that an established connection does not have.
     """
-    rules = _rules(relax or [])
+    rules = _rules(relax or [], tolerance)
     scripts = find_scripts(paths, read_list(names) if names is not None else None)
     console = wide_console()
     console.quiet = as_json
@@ -53,17 +56,17 @@ def packetdrill(
         results.append(result)
         _show(console, result, verbose)
     if as_json:
-        typer.echo(json.dumps({"results": [_as_object(r, verbose) for r in results], "relaxed": relax or []}))
+        typer.echo(json.dumps({"results": [_as_object(r, verbose) for r in results], "relaxed": rules.names()}))
     elif len(results) > 1:
-        _show_summary(console, summary, relax or [])
+        _show_summary(console, summary, rules.names())
     if summary.total[Outcome.FAILED] or summary.total[Outcome.BROKEN] or not results:
         raise typer.Exit(1)
 
 
-def _rules(relax: list[str]) -> Rules:
+def _rules(relax: list[str], tolerance: int) -> Rules:
     if unknown := set(relax) - set(_RELAXATIONS):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))} cannot be relaxed, only {', '.join(_RELAXATIONS)}")
-    return Rules(ignore_push="push" in relax, ignore_window="window" in relax)
+    return Rules("push" in relax, "window" in relax, tolerance)
 
 
 def _show(console: Console, result: Result, verbose: bool) -> None:
@@ -84,14 +87,14 @@ def _show(console: Console, result: Result, verbose: bool) -> None:
         )
 
 
-def _show_summary(console: Console, summary: Summary, relaxed: list[str]) -> None:
+def _show_summary(console: Console, summary: Summary, relaxed: tuple[str, ...]) -> None:
     table = Table("directory", *(str(outcome) for outcome in Outcome), box=None, header_style="bold")
     for directory, counts in summary.relative().items():
         table.add_row(escape(directory), *(str(counts[outcome] or "") for outcome in Outcome))
     table.add_row("[bold]all", *(f"[bold]{summary.total[outcome]}" for outcome in Outcome))
     console.print(table)
     if relaxed:
-        console.print(f"not compared: {', '.join(relaxed)}")
+        console.print(f"relaxed: {', '.join(relaxed)}")
 
 
 def _as_object(result: Result, verbose: bool) -> dict[str, object]:

@@ -31,12 +31,20 @@ _OF_A_MERGED_ONE = ACK | SYN | RST | URG | ECE
 class Rules:
     """What is compared. Every relaxation is asked for by name, and the report names it.
 
+    least_tolerance_us: where a script allows less, this much may a time differ.
     ts_tick_us: microseconds of a tick of our timestamps; 0: their values are not compared (packetdrill's default).
     """
 
     ignore_push: bool = False
     ignore_window: bool = False
+    least_tolerance_us: int = 0
     ts_tick_us: int = 0
+
+    def names(self) -> tuple[str, ...]:
+        """What is relaxed, in words."""
+        tolerance = f"times within {self.least_tolerance_us} us" if self.least_tolerance_us else ""
+        named = (("push", self.ignore_push), ("window", self.ignore_window), (tolerance, bool(tolerance)))
+        return tuple(name for name, is_on in named if is_on)
 
 
 def differences(expected: TcpPacket, actual: Packet, rules: Rules, tolerance_us: int) -> list[str]:

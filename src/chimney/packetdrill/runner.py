@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -110,7 +110,7 @@ def run_text(
     """
     started = time.perf_counter()
     relaxed = rules or Rules()
-    result = Result(name, Outcome.PASSED, relaxed=_names_of(relaxed))
+    result = Result(name, Outcome.PASSED, relaxed=relaxed.names())
     runner: Runner | None = None
     try:
         chosen = settings or Settings()
@@ -137,11 +137,6 @@ def run_text(
     return result
 
 
-def _names_of(rules: Rules) -> tuple[str, ...]:
-    names = (("push", rules.ignore_push), ("window", rules.ignore_window))
-    return tuple(name for name, is_on in names if is_on)
-
-
 class Runner:
     """One run of one script."""
 
@@ -152,12 +147,12 @@ class Runner:
         self.line = 0
         self.code = CodeRunner()
         options = script.options
-        self.tolerance = int(options.get("tolerance_usecs") or _DEFAULT_TOLERANCE)
+        self.tolerance = max(int(options.get("tolerance_usecs") or _DEFAULT_TOLERANCE), rules.least_tolerance_us)
         self.percent = float(options.get("tolerance_percent") or _DEFAULT_PERCENT)
         self.merged_size = int(options.get("mss") or 0)
         self.strict_segments = "strict_segments" in options
         tick = int(options.get("tcp_ts_tick_usecs") or rules.ts_tick_us)
-        self.rules = Rules(rules.ignore_push, rules.ignore_window, tick)
+        self.rules = replace(rules, ts_tick_us=tick)
         version = options.get("ip_version", "ipv4")
         if version not in ("ipv4", "ipv6", "ipv4-mapped-ipv6"):
             raise ScriptError(f"no IP version {version}")
