@@ -22,12 +22,13 @@ class Record:
     -1 if not known. older, newer: its neighbours in time, while it may still arrive (is_listed).
     """
 
-    def __init__(self, start: int, end: int, mss: int, count: int, now: int) -> None:
-        self.start = start
-        self.end = end
-        self.mss = mss
-        self.count = count
-        self.sent = now
+    def __init__(self) -> None:
+        # Without arguments: making objects of them would take longer than all else here.
+        self.start = 0
+        self.end = 0
+        self.mss = 0
+        self.count = 0
+        self.sent = 0
         self.stamp = -1
         self.is_sacked = False
         self.is_lost = False
@@ -114,7 +115,12 @@ class Flight:
 
     def add(self, end: int, mss: int, count: int, now: int, again: bool) -> None:
         """The bytes up to `end` were sent; again: perhaps not for the first time."""
-        record = Record(self.end, end, mss, count, now)
+        record = Record()
+        record.start = self.end
+        record.end = end
+        record.mss = mss
+        record.count = count
+        record.sent = now
         record.was_repeated = again
         self._records.append(record)
         self._list(record)
@@ -408,7 +414,11 @@ class Flight:
         record = self._records[index]
         if record is None:
             return
-        rest = Record(at, record.end, record.mss, 0, record.sent)
+        rest = Record()
+        rest.start = at
+        rest.end = record.end
+        rest.mss = record.mss
+        rest.sent = record.sent
         rest.stamp = record.stamp
         rest.is_sacked = record.is_sacked
         rest.is_lost = record.is_lost

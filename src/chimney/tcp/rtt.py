@@ -42,7 +42,7 @@ class RttEstimator:
             self._least = self._next = rtt
             self._least_at = self._next_at = now
             return
-        if now - self._next_at > _WINDOW_US // 2 and self._next_at == self._least_at or rtt <= self._next:
+        if rtt <= self._next or (self._next_at == self._least_at and 2 * (now - self._next_at) > _WINDOW_US):
             self._next = rtt
             self._next_at = now
         if now - self._least_at > _WINDOW_US:
