@@ -36,8 +36,8 @@ class Pacer:
     def update(self, cwnd: int, srtt: int, in_slow_start: bool) -> None:
         """cwnd or the round trip has changed.
 
-        A small window is no burst to speak of, and mostly the end of a series of losses: then srtt has pauses in it, and
-        a rate made from it would hold back what acknowledgements ask for.
+        A small window is no burst to speak of, and mostly the end of a series of losses: then srtt has pauses in it,
+        and a rate made from it would hold back what acknowledgements ask for.
         """
         if cwnd < _UNPACED_SEGMENTS * self.mss:
             self.rate = 0
