@@ -34,6 +34,7 @@ class Setup:
     nagle: bool = False
     clock: int = 1000
     peer_clock: int = 70_000
+    ecn: bool = False
     minshall: bool = True
     knows_clock: bool = True
     reads_at_once: bool = True
@@ -65,6 +66,7 @@ class Segment:
     offset: int | None = None
     urgent: int = 0
     data: bytes = b""
+    ecn: int = 0
 
 
 @dataclass(frozen=True)
@@ -229,5 +231,18 @@ window_games = st.builds(
     steps=st.lists(st.one_of(_bulk, _bulk, _bulk, _bulk, _around_the_edge, _reads), min_size=10, max_size=40).map(
         tuple
     ),
+)
+_marked = st.builds(
+    Segment,
+    seq=st.tuples(st.just("next"), st.sampled_from([0, 0, 0, 0, 1000, -1000])),
+    length=st.sampled_from([0, 1000, 1000]),
+    flags=st.sampled_from([ACK, ACK, ACK | ECE, ACK | CWR]),
+    ack=st.sampled_from([("max", 0), ("max", 0), ("una", 0), ("una", 1000)]),
+    ecn=st.sampled_from([0, 2, 2, 2, 3]),
+)
+congestion_marks = st.builds(
+    Script,
+    setup=st.builds(Setup, irs=_ISNS, ecn=st.just(True), timestamps=st.booleans()),
+    steps=st.lists(st.one_of(_marked, _marked, writes), min_size=4, max_size=25).map(tuple),
 )
 scripts = st.builds(Script, setup=setups, steps=st.lists(steps, min_size=4, max_size=25).map(tuple))

@@ -9,7 +9,7 @@ sent, if nothing is lost and no congestion window is in the way.
 import itertools
 
 from tests.differential import known
-from tests.differential.peer import FIN, RST
+from tests.differential.peer import CWR, ECE, FIN, RST
 from tests.differential.terms import expect, signed
 
 _CLOSED = "CLOSED"
@@ -59,6 +59,8 @@ def _compare_answers(play, kernel, engine):
     # The kernel rounds up to what a segment can tell, and counts the peer's FIN.
     tolerance = (1 << setup.rcv_wscale) - 1 + fin_is_taken
     expect(abs(kernel.edge - engine.edge) <= tolerance, f"right edge: kernel {kernel.edge}, engine {engine.edge}")
+    if setup.ecn:
+        _compare_marks(play, kernel, engine)
     if setup.timestamps:
         echoes = [side.sent[-1].ts[1] for side in (kernel, engine)]
         expect(echoes[0] == echoes[1], f"TSecr: kernel {echoes[0]}, engine {echoes[1]}")
@@ -69,6 +71,19 @@ def _compare_answers(play, kernel, engine):
         # Where the kernel sends data before that or after it, it says what it knows there, too.
         agree = all(_is_said(said, blocks[0]) for said in blocks[1]) and bool(blocks[0]) == bool(blocks[1])
         expect(agree, f"SACK: kernel {blocks[0]}, engine {blocks[1]}")
+
+
+def _compare_marks(play, kernel, engine):
+    """RFC 3168: what is echoed, whether the echo was heard, and what is ECN-capable."""
+    echoes = [bool(side.sent[-1].flags & ECE) for side in (kernel, engine)]
+    expect(echoes[0] == echoes[1], f"ECE: kernel {echoes[0]}, engine {echoes[1]}")
+    data = [[packet for packet in side.sent if packet.data] for side in (kernel, engine)]
+    if all(data):
+        heard = [any(packet.flags & CWR for packet in packets) for packets in data]
+        # New data is not new for both if one of them has got further.
+        expect(heard[0] == heard[1] or play.tolerance, f"CWR: kernel {heard[0]}, engine {heard[1]}")
+        capable = [{packet.ecn for packet in packets} for packets in data]
+        expect(capable[0] == capable[1], f"codepoints: kernel {capable[0]}, engine {capable[1]}")
 
 
 def _is_said(blocks, others):

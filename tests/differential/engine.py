@@ -29,6 +29,7 @@ class EngineSide:
             initial_rcv_wnd=setup.rcv_wnd,
             nagle=setup.nagle,
             minshall=setup.minshall,
+            ecn=setup.ecn,
             min_rto_us=MIN_RTO_MS * 1000,
             ack_frequency=1,
         )
@@ -57,11 +58,12 @@ class EngineSide:
         self._readable = bytearray()
         self._dispatch()
 
-    def arrives(self, segment):
-        """A segment comes from the link."""
+    def arrives(self, segment, ecn=0):
+        """A segment comes from the link, with that codepoint."""
         self.now += _STEP
         parsed = parse_segment(memoryview(segment))
         if parsed is not None:
+            parsed.ecn = ecn
             self.connection.process(parsed, self.now)
             self._collect()
         return self._dispatch()
@@ -160,6 +162,6 @@ class EngineSide:
 
 def _packet(segment):
     """As the other side's packets are read: from the bytes on the wire. A train stays in one piece."""
-    packet = read_packet(segment.header_bytes() + b"".join(segment.payload_parts))
+    packet = read_packet(segment.header_bytes() + b"".join(segment.payload_parts), segment.ecn)
     assert len(packet.data) == segment.payload_length
     return packet

@@ -1,15 +1,17 @@
 """The kernel's side: a socket of its TCP, made with the numbers that the test wants, and observed from outside.
 
-TCP_REPAIR makes an established connection with any sequence numbers and options; what it holds is read by TCP_INFO.
+TCP_REPAIR makes an established connection with any sequence numbers and options, but not with ECN: for that the peer
+opens one. What it holds is read by TCP_INFO.
 Sources: tcp(7), linux/tcp.h.
 """
 
+import dataclasses
 import itertools
 import socket
 import struct
 
 from chimney.host.linux import sockopts as so
-from tests.differential.peer import ACK, HOST, HOST_PORT, PEER, build
+from tests.differential.peer import ACK, CWR, ECE, HOST, HOST_PORT, LISTENING_PORT, MASK, PEER, SYN, build
 from tests.differential.terms import View
 
 _TCP = socket.IPPROTO_TCP
@@ -28,16 +30,48 @@ _STATES = {
 
 
 class KernelSide:
-    """A connection of the kernel's. Every verb returns what it has made the kernel send at once."""
+    """A connection of the kernel's. Every verb returns what it has made the kernel send at once.
+
+    setup: what was asked for, with the numbers that the kernel has chosen itself.
+    """
 
     name = "kernel"
 
     def __init__(self, wire, setup):
         self._wire = wire
-        self._port = port = next(_PORTS)
-        self._rcv_wnd = setup.rcv_wnd
+        self._port = next(_PORTS)
         self.reset = False
-        self._sock = sock = wire.host.socket()
+        self.setup = setup
+        if setup.ecn:
+            self._accept()
+        else:
+            self._restore()
+        self._sock.setsockopt(_TCP, so.TCP_NODELAY, not setup.nagle)
+
+    def _accept(self):
+        setup = self.setup
+        self._to = LISTENING_PORT
+        options = struct.pack("!BBHBBBBBBBB", 2, 4, setup.mss, 1, 3, 3, setup.snd_wscale, 1, 1, 4, 2)
+        ts = (setup.peer_clock, 0) if setup.timestamps else None
+        syn = build(setup.irs - 1, 0, SYN | ECE | CWR, 0xFFFF, ts=ts, options=options)
+        self._wire.listener.setsockopt(so.SOL_SOCKET, so.SO_RCVBUF, setup.receive_buffer)
+        self._sock = None
+        (answer,) = self._give(syn)
+        assert answer.flags == SYN | ACK | ECE, f"no ECN: {answer}"
+        clock = answer.ts[0] if answer.ts else setup.clock
+        self.setup = setup = dataclasses.replace(
+            setup, iss=(answer.seq + 1) & MASK, rcv_wnd=answer.window, rcv_wscale=answer.wscale, clock=clock
+        )
+        ts = (setup.peer_clock, clock) if setup.timestamps else None
+        self._give(build(setup.irs, setup.iss, ACK, setup.window >> setup.snd_wscale, ts=ts))
+        self._sock, _ = self._wire.listener.accept()
+        self._sock.setblocking(False)
+        self._sock.setsockopt(_TCP, so.TCP_CONGESTION, b"cubic")
+
+    def _restore(self):
+        setup, port = self.setup, self._port
+        self._to = HOST_PORT
+        self._sock = sock = self._wire.host.socket()
         sock.setblocking(False)
         sock.setsockopt(so.SOL_SOCKET, so.SO_RCVBUF, setup.receive_buffer)
         sock.setsockopt(_TCP, so.TCP_CONGESTION, b"cubic")
@@ -67,24 +101,26 @@ class KernelSide:
         # In two steps: a clamp that grows opens the window up to it, one that shrinks does not.
         sock.setsockopt(_TCP, _TCP_WINDOW_CLAMP, _SMALL_WINDOW)
         self._clamp()
-        sock.setsockopt(_TCP, so.TCP_NODELAY, not setup.nagle)
         ts = (setup.peer_clock, setup.clock) if setup.timestamps and setup.knows_clock else None
         self.arrives(build(setup.irs, setup.iss, ACK, setup.window >> setup.snd_wscale, ts=ts))
 
     def _clamp(self):
         """The window stays as it is: the kernel would let it grow with what it receives."""
-        self._sock.setsockopt(_TCP, _TCP_WINDOW_CLAMP, self._rcv_wnd)
+        self._sock.setsockopt(_TCP, _TCP_WINDOW_CLAMP, self.setup.rcv_wnd)
 
     def close(self):
         """The socket goes, and tells nobody."""
         self._sock.setsockopt(_TCP, so.TCP_REPAIR, so.REPAIR_ON)
         self._sock.close()
 
-    def arrives(self, segment):
-        """A segment comes from the wire."""
+    def arrives(self, segment, ecn=0):
+        """A segment comes from the wire, with that codepoint."""
         self._clamp()
-        ports = self._port << 16 | HOST_PORT
-        self._wire.send(ports.to_bytes(4, "big") + segment[4:])
+        return self._give(segment, ecn)
+
+    def _give(self, segment, ecn=0):
+        ports = self._port << 16 | self._to
+        self._wire.send(ports.to_bytes(4, "big") + segment[4:], ecn)
         return self._answers()
 
     def read(self, limit):
@@ -146,7 +182,7 @@ class KernelSide:
             snd_wnd=snd_wnd,
             is_disturbed=ca_state != 0 or sacked + lost + retrans > 0,
             # As far as segments are held back to be sent in larger trains.
-            is_cwnd_limited=cwnd - unacked <= cwnd // 3,
+            is_cwnd_limited=unacked * 3 >= cwnd,
         )
 
     def is_out_of_memory(self):

@@ -6,7 +6,7 @@ Each predicate tells whether a step is of that kind. What it excuses is said by 
 from dataclasses import dataclass
 
 from tests.differential.book import Book
-from tests.differential.peer import FIN, RST, SYN, URG
+from tests.differential.peer import CWR, FIN, RST, SYN, URG
 
 # An option with a signature, or the rest of a list that may hold one, has so many bytes.
 _LEAST_SIGNATURE = 18
@@ -104,6 +104,11 @@ def is_data_after_fin(arrival):
     return arrival.state in _FIN_RECEIVED and arrival.start + arrival.length > arrival.book.next
 
 
+def is_cwr_without_news(arrival):
+    """The kernel takes it as an answer to its echo of congestion, the engine wants new data with it."""
+    return bool(arrival.flags & CWR) and (not arrival.length or arrival.end <= arrival.book.next)
+
+
 ENDS = (
     has_options_for_signatures,
     has_two_timestamps,
@@ -114,6 +119,7 @@ ENDS = (
     is_reset_of_other_stacks,
     is_reset_beside_the_window,
     is_data_after_fin,
+    is_cwr_without_news,
 )
 """After these the two are not compared any more."""
 

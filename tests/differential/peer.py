@@ -20,7 +20,7 @@ FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
 MASK = 0xFFFFFFFF
 
 HOST, PEER = socket.inet_aton("10.9.0.1"), socket.inet_aton("10.9.0.2")
-HOST_PORT = 4000
+HOST_PORT, LISTENING_PORT = 4000, 4001
 # Nobody's address: the peer's own IP stack does not look at what is sent there.
 PEER_MAC = bytes.fromhex("020000000099")
 
@@ -30,7 +30,8 @@ SETTINGS = {
     "net.ipv4.tcp_invalid_ratelimit": 0,
     "net.ipv4.tcp_challenge_ack_limit": 0x7FFFFFFF,
     "net.ipv4.tcp_no_metrics_save": 1,
-    "net.ipv4.tcp_ecn": 0,
+    # Whoever asks for it gets it.
+    "net.ipv4.tcp_ecn": 2,
 }
 # The least retransmission time-out, in milliseconds, for the same reason; and the route says that no acknowledgement is
 # delayed.
@@ -43,7 +44,10 @@ _FRAME = 1 << 16
 
 @dataclass(frozen=True)
 class Packet:
-    """A segment as it is on the wire; sequence numbers as they are there, `sack` as pairs of them."""
+    """A segment as it is on the wire; sequence numbers as they are there, `sack` as pairs of them.
+
+    ecn: the codepoint of the IP header. wscale: of the option that a SYN has.
+    """
 
     seq: int
     ack: int
@@ -52,18 +56,15 @@ class Packet:
     data: bytes
     ts: tuple[int, int] | None
     sack: tuple[tuple[int, int], ...]
-
-    @property
-    def end(self):
-        """The sequence number after it."""
-        return (self.seq + len(self.data) + bool(self.flags & FIN) + bool(self.flags & SYN)) & MASK
+    ecn: int = 0
+    wscale: int | None = None
 
 
-def read_packet(tcp):
+def read_packet(tcp, ecn=0):
     """A Packet from the bytes of a segment that a stack has sent: its options are expected to be well-formed."""
     seq, ack, offset, flags, window = struct.unpack_from("!4xIIBBH", tcp)
     header = (offset >> 4) * 4
-    ts, sack, at = None, (), 20
+    ts, sack, wscale, at = None, (), None, 20
     while at < header and tcp[at] != 0:
         if tcp[at] == 1:
             at += 1
@@ -77,9 +78,10 @@ def read_packet(tcp):
             assert not sack and length in (10, 18, 26, 34)
             sack = tuple(struct.unpack_from("!II", tcp, at + 2 + 8 * i) for i in range((length - 2) // 8))
         else:
-            raise AssertionError(f"an option of kind {kind} was sent")
+            assert flags & SYN and kind in (2, 3, 4), f"an option of kind {kind} was sent"
+            wscale = tcp[at + 2] if kind == 3 else wscale
         at += length
-    return Packet(seq, ack, flags, window, bytes(tcp[header:]), ts, sack)
+    return Packet(seq, ack, flags, window, bytes(tcp[header:]), ts, sack, ecn, wscale)
 
 
 class Wire:
@@ -102,6 +104,10 @@ class Wire:
         self._stack.callback(self._socket.close)
         self._socket.bind((peer_end.name, ETHER_IPV4))
         self._socket.settimeout(_PATIENCE)
+        self.listener = self.host.socket()
+        self._stack.callback(self.listener.close)
+        self.listener.bind((socket.inet_ntoa(HOST), LISTENING_PORT))
+        self.listener.listen()
         self._fences = 0
         self._affinity = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(self._affinity)})
@@ -138,7 +144,7 @@ class Wire:
             if packet[9] == ICMP and packet[20] == _ECHO_REPLY and packet[24:28] == mark:
                 return found
             if packet[9] == socket.IPPROTO_TCP and int.from_bytes(packet[22:24], "big") == port:
-                found.append(read_packet(packet[20:]))
+                found.append(read_packet(packet[20:], packet[1] & 3))
 
 
 def build(seq, ack, flags, window, data=b"", ts=None, sack=(), options=b"", urgent=0):

@@ -31,9 +31,9 @@ class Performance:
     def __init__(self, wire, script, literally=False):
         self.literally = literally
         self.script = script
-        self.setup = setup = script.setup
+        self.kernel = KernelSide(wire, script.setup)
+        self.setup = setup = self.kernel.setup
         self.book = Book(setup)
-        self.kernel = KernelSide(wire, setup)
         self.engine = EngineSide(setup)
         self.tracks = {side: Track(side, setup, not literally) for side in (self.kernel, self.engine)}
         self.story = [repr(setup)]
@@ -140,7 +140,7 @@ class Performance:
         options = segment[20 : (segment[12] >> 4) * 4]
         self.arrival = known.Arrival(start, length, flags, ack, book, self.state, options, distance)
         self.story.append(f"    seq {start}+{length} ack {ack} flags {flags:#x}")
-        return "arrives", segment
+        return "arrives", segment, step.ecn
 
     def _read(self, step):
         return "read", step.count

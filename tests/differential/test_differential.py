@@ -4,7 +4,7 @@ import os
 
 from hypothesis import HealthCheck, event, given, settings
 
-from tests.differential.actions import scripts, window_games
+from tests.differential.actions import congestion_marks, scripts, window_games
 from tests.differential.play import Performance
 
 # `make differential EXAMPLES=100000` is a campaign; `make test` tries some hundreds, in some seconds.
@@ -30,4 +30,10 @@ def test_segments_and_calls(wire, script):
 @some
 @given(script=window_games)
 def test_a_window_that_closes(wire, script):
+    perform(wire, script)
+
+
+@some
+@given(script=congestion_marks)
+def test_congestion_marks(wire, script):
     perform(wire, script)

@@ -6,10 +6,11 @@ If one of them changes its mind, a test fails here, and the row goes.
 import pytest
 
 from tests.differential.actions import Read, Script, Segment, Setup, Shutdown, Write
-from tests.differential.peer import ACK, FIN, RST, SYN, URG
+from tests.differential.peer import ACK, CWR, ECE, FIN, RST, SYN, URG
 from tests.differential.play import Performance
 from tests.differential.terms import signed, theirs
 
+CE = 3
 SETUP = Setup()
 
 
@@ -175,6 +176,12 @@ def test_two_timestamps(wire):
     first = b"\x08\x0a" + (SETUP.peer_clock - 1000).to_bytes(4, "big") + bytes(4) + b"\x01\x01"
     kernel, engine = outcomes(wire, Segment(length=100, options=first, ts=1))
     assert (kernel.view.received, engine.view.received) == (100, 0)
+
+
+def test_a_reduced_window_without_data(wire):
+    marked, reduced = Segment(length=100, ecn=CE), Segment(flags=ACK | CWR)
+    kernel, engine = outcomes(wire, marked, reduced, Write(100), ecn=True)
+    assert [bool(side.sent[-1].flags & ECE) for side in (kernel, engine)] == [False, True]
 
 
 def test_no_memory_for_what_fits_into_the_window(wire):

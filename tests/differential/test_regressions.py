@@ -3,7 +3,7 @@
 import pytest
 
 from tests.differential.actions import Script, Segment, Setup, Shutdown, Write
-from tests.differential.peer import ACK, FIN
+from tests.differential.peer import ACK, ECE, FIN
 from tests.differential.play import Performance
 
 PLAIN = Setup(timestamps=False)
@@ -36,6 +36,7 @@ FOUND = {
     ),
     "a duplicate that PAWS refuses": (Setup(), Segment(seq=("next", -100), length=100, ts=-50)),
     "what PAWS refuses is a duplicate in part": (Setup(), Segment(seq=("next", -100), length=200, ts=-50)),
+    "an echo of congestion with nothing in flight": (Setup(ecn=True), Segment(flags=ACK | ECE), Write(100)),
     "a segment without ACK": (Setup(), Segment(length=100, flags=0), Segment(seq=("next", -100), length=100, flags=0)),
     "both directions are closed, ours before it could say so": (
         PLAIN,
