@@ -12,6 +12,7 @@ from chimney.target.soft import SoftTarget
 from chimney.tcp import reassembly
 from chimney.tcp.config import NEVER
 from chimney.tcp.connection import Connection as Engine
+from chimney.tcp.persist import Persist
 from chimney.tcp.reassembly import Reassembly
 from chimney.tcp.receiver import Receiver
 from chimney.tcp.sender import Sender
@@ -38,17 +39,17 @@ def no_persist_timer_after_the_initiate(patch):
     @patch(Sender, "__init__")
     def init(original, self, config, tcb, *others):
         original(self, config, tcb, *others)
-        self.came_closed = tcb.snd_wnd == 0
+        self.persist.came_closed = tcb.snd_wnd == 0
 
     @patch(Sender, "_update_window")
     def update_window(original, self, wnd, now):
         if wnd:
-            self.came_closed = False
+            self.persist.came_closed = False
         original(self, wnd, now)
 
-    @patch(Sender, "_next_probe")
-    def next_probe(original, self, now):
-        return None if self.came_closed else original(self, now)
+    @patch(Persist, "take_probe")
+    def take_probe(original, self):
+        return original(self) and not self.came_closed
 
 
 @bug("engine")
