@@ -88,7 +88,7 @@ class Door:
         self._data_at = -1
         # What was said last without data, if nothing has arrived since, and when.
         self._answer = (-1, b"")
-        # Whether the peer's stream had ended when this side's did: then it waits for its last acknowledgement alone.
+        # Whether it knew of the end of the peer's stream when it ended its own: then only an acknowledgement is to come.
         self.ends_last = False
 
     def sequence(self, position: int) -> int:
@@ -126,7 +126,7 @@ class Door:
             end += 1
             if facts.fin < 0:
                 facts.fin = end - 1
-                self.ends_last = 0 <= self.heard.fin < self.in_order
+                self.ends_last = 0 <= self.heard.fin < unwrapped(acknowledged, self._peer_iss, facts.ack)
                 if end <= seq_end:
                     self._broken("streams", f"a FIN at {end - 1}, after bytes up to {seq_end} had been sent")
             elif facts.fin != end - 1:
