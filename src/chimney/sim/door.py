@@ -88,7 +88,7 @@ class Door:
         self._data_at = -1
         # What was said last without data, if nothing has arrived since, and when.
         self._answer = (-1, b"")
-        # Whether it knew of the end of the peer's stream when it ended its own: then only an acknowledgement is to come.
+        # Whether it knew that the peer had ended when it did itself: then only an acknowledgement is to come.
         self.ends_last = False
 
     def sequence(self, position: int) -> int:
