@@ -81,9 +81,13 @@ def test_a_fast_path_sends_a_millisecond_together():
 
 
 def test_a_short_path_is_not_paced():
-    for rtt in (20, 100, 800):
-        sent = departures(warm(100, rtt), 100 * MSS)
-        assert sent[-1][0] == 0
+    for rtt in (20, 100, 800, 1999):
+        pacer = warm(100, rtt)
+        assert departures(pacer, 100 * MSS)[-1][0] == 0
+        # Nor when its queues, or a busy processor, make it longer.
+        pacer.update(100 * MSS, 50 * MS, False)
+        assert departures(pacer, 100 * MSS)[-1][0] == 0
+    assert departures(warm(100, 2000), 400 * MSS)[-1][0] > 0
 
 
 def test_pauses_give_no_credit_beyond_half_of_the_next_train():
@@ -122,6 +126,17 @@ def test_what_was_late_once_is_made_up_for_once():
     assert sent[-1][0] - start >= 25 * MS
 
 
+def test_a_pause_of_the_application_is_no_delay():
+    """The pacer said when to go on, and there was nothing to send then."""
+    pacer = warm(400, 20 * MS)
+    while not pacer.is_held(0):
+        pacer.sent(20 * MSS, 0)
+    assert not pacer.is_held(pacer.deadline)
+    start = 3_600_000 * MS
+    together = sum(length for at, length in departures(pacer, 1200 * MSS, now=start) if at == start)
+    assert together <= 4 * 65_000
+
+
 def test_a_new_rate_holds_from_the_next_train_on():
     pacer = warm(10, 100 * MS)
     pacer.sent(2 * MSS, 0)
@@ -147,7 +162,7 @@ def test_no_window_no_round_trip_and_no_clock_overflow(cwnd, srtt, slow_start, s
         pacer.sent(count, now)
 
 
-@given(st.integers(2, 10_000), st.integers(100, 500 * MS), st.booleans())
+@given(st.integers(2, 10_000), st.integers(2 * MS, 500 * MS), st.booleans())
 def test_a_round_trip_lets_a_window_out_and_no_more_than_its_share(cwnd, rtt, slow_start):
     pacer = warm(cwnd, rtt, slow_start)
     sent = departures(pacer, 4 * cwnd * MSS)

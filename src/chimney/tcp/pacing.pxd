@@ -2,6 +2,7 @@ cimport cython
 
 cdef long long _NEVER
 cdef long long _QUANTUM
+cdef long long _SHORT
 cdef long long _LEAST_SEGMENTS
 cdef long long _UNPACED_SEGMENTS
 cdef long long _SLOW_START_PERCENT
@@ -15,7 +16,7 @@ cdef class Pacer:
     cdef public long long deadline
     cdef long long _free_at
     cdef long long _srtt
-    cdef bint _waited
+    cdef long long _woken_at
     cdef long long _unpaced
     @cython.locals(percent="long long")
     cpdef update(self, long long cwnd, long long srtt, bint in_slow_start)

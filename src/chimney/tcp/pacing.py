@@ -1,15 +1,17 @@
 """Pacing: a window is spread over its round trip instead of leaving in one burst. Bytes, and times in microseconds.
 
 The rate is twice cwnd per round trip in slow start, so that doubling is not held up, and 1.2 times cwnd per round
-trip afterwards. What leaves together is what the rate gives in a millisecond, so that trains stay long and a fast path
-is not paced at all: there a window is but a few of them.
+trip afterwards. What leaves together is what the rate gives in a millisecond, so that trains stay long. A path whose
+round trip was ever shorter than two of these is not paced at all: a process cannot be woken so often and so exactly.
 
 A process wakes up late, often by more than a short round trip. What was held and leaves late goes on as if it had left
-in time, or else the rate would never be reached, cwnd never be full, and both shrink.
+in time, or else the rate would never be reached, cwnd never be full, and both shrink. What something else held back,
+cwnd or an application that pauses, makes up for nothing.
 """
 
 _NEVER = 2**62
 _QUANTUM = 1_000
+_SHORT = 2_000
 _LEAST_SEGMENTS = 2
 _UNPACED_SEGMENTS = 10
 _SLOW_START_PERCENT = 200
@@ -30,7 +32,7 @@ class Pacer:
         self.deadline = _NEVER
         self._free_at = 0
         self._srtt = 0
-        self._waited = False
+        self._woken_at = -1
         self._unpaced = _UNPACED_SEGMENTS * mss
 
     def update(self, cwnd: int, srtt: int, in_slow_start: bool) -> None:
@@ -39,9 +41,11 @@ class Pacer:
         A small window is no burst to speak of, and mostly the end of a series of losses: then srtt has pauses in it,
         and a rate made from it would hold back what acknowledgements ask for.
         """
-        if cwnd < _UNPACED_SEGMENTS * self.mss:
+        if 0 < srtt < _SHORT:
+            self.enabled = False
+        if not self.enabled or cwnd < _UNPACED_SEGMENTS * self.mss:
             self.rate = 0
-        elif self.enabled and srtt > 0:
+        elif srtt > 0:
             self._srtt = srtt
             percent = _SLOW_START_PERCENT if in_slow_start else _AVOIDANCE_PERCENT
             self.rate = min(min(cwnd, _MAX_RATE) * percent * 10_000 // srtt, _MAX_RATE) + 1
@@ -50,7 +54,7 @@ class Pacer:
         """Whether nothing may leave now; then `deadline` is when."""
         if self.rate == 0 or self._free_at <= now:
             if self.deadline != _NEVER:
-                self._waited = True
+                self._woken_at = now
                 self.deadline = _NEVER
             return False
         if self.deadline == _NEVER and self._free_at - now <= _QUANTUM:
@@ -76,11 +80,9 @@ class Pacer:
             return
         cost = count * 1_000_000 // self.rate
         if self._free_at < now:
-            if self._waited:
+            if self._woken_at == now:
                 self._free_at = max(self._free_at, now - self._srtt)
             else:
                 cost -= min(cost // 2, now - self._free_at)
                 self._free_at = now
         self._free_at += cost
-        if self._free_at >= now:
-            self._waited = False
