@@ -440,8 +440,12 @@ class Session:
         return True
 
     def peer_position(self) -> int:
-        """The number that the peer's next segment without data has."""
-        return self.position()
+        """The number of a segment without data: the highest that the peer has sent, as far as we believed it.
+
+        It has lied about what lies beyond, maybe; but what it says of its window from before that is out of date.
+        """
+        latest = near(self.conn.export(self.now).snd_wl1, self.irs, self.position())
+        return max(self.position(), min(latest, self.judge.edge))
 
     # The end.
 
