@@ -495,6 +495,9 @@ class Bookkeeping(Books):
             return
         packet.stream = stream
         packet.book = stream.bottom
+        if packet.book is None and stream.terminate is None:
+            # A driver keeps the initiate for itself: the target does not know of the connection yet.
+            packet.acts = False
         if packet.incoming:
             packet.expected = stream.receive.next
             neighbor = neighbor_of(packet.book)
