@@ -250,10 +250,11 @@ class Sending(SenderParts):
 
         Without data it stands before the window, so that the peer has to answer.
         """
+        # Acknowledgements that come meanwhile may start it again: a peer that has taken its window back, maybe.
+        self.rack.stop()
         if not self.persist.is_on:
             self.override_at = _NEVER
             self.tail.stop()
-            self.rack.stop()
             self.persist.start(now)
         if not self.persist.take_probe():
             return None
