@@ -351,3 +351,13 @@ def test_a_closed_window_without_data_needs_no_timer():
     peer.conn.send(memoryview(data(10)))
     peer.take()
     assert peer.conn.poll_at() < NEVER
+
+
+def test_a_path_that_takes_larger_segments_does_not_hold_up_what_is_lost():
+    """A train of the old, small segments is less than one of the new ones."""
+    config = Config(timestamps=False, path_mtu=88, max_rt_us=UNLIMITED, tail_loss_probes=False)
+    peer = Peer(config, cwnd=480, snd_nxt=2500, snd_max=2500)
+    peer.conn.send(memoryview(data(2500)))
+    assert peer.take() == []
+    peer.conn.update_path_mtu(1500)
+    assert [(s.seq, s.length) for s in peer.take() + peer.wait()][:1] == [(0, 1460)]

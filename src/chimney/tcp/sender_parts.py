@@ -159,6 +159,7 @@ class SenderParts:
         smaller = mss < self.mss
         self.mss = self.recovery.mss = self.pacer.mss = mss
         self.max_burst = max(self.max_burst, mss)
+        self.train = max(self.train, mss)
         self.congestion.set_mss(mss)
         return smaller
 
