@@ -88,6 +88,9 @@ class Door:
         self._data_at = -1
         # What was said last without data, if nothing has arrived since, and when.
         self._answer = (-1, b"")
+        # Whether all that has arrived since it spoke, or before it began to answer that, ends the peer's stream.
+        self._only_ends = True
+        self._has_spoken = False
         # Whether it knew that the peer had ended when it did itself: then only an acknowledgement is to come.
         self.ends_last = False
 
@@ -141,9 +144,11 @@ class Door:
             facts.seq_end = end
         self._check_options(frame, tcp + 20, data)
         self._check_acknowledgement(acknowledged, window, flags)
-        # A socket that hears again has been told some things twice: by the wire, and by what was kept.
-        if end == start and (speaker == "target" or world.machines[self.side].phase):
+        # A socket that hears again has been told some things twice: by the wire, and by what was kept. And a socket
+        # that is being restored is told one segment after the other, and answers each that it did not need.
+        if end == start and (speaker == "target" or (world.machines[self.side].phase and self._only_ends)):
             self._check_answer(bytes(frame[tcp:]))
+        self._has_spoken = True
 
     def _check_answer(self, segment: bytes) -> None:
         """A peer whose last words have been answered is gone: it meets the same answer once more with an RST. So what
@@ -268,6 +273,8 @@ class Door:
         event = self._event_of(frame, intact)
         if said:
             self._world.note(self.side, "in", f"{event}: {said}")
+        self._only_ends = event == "FIN" and (self._only_ends or self._has_spoken)
+        self._has_spoken = False
         self._world.visit(self.side, event)
 
     def _event_of(self, frame: bytes | bytearray | memoryview, intact: bool) -> str:
