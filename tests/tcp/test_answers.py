@@ -214,6 +214,22 @@ def test_after_24_days_an_old_timestamp_is_news():
     assert peer.read() == b"new" and peer.conn.timestamps.recent == 7
 
 
+def test_a_peer_with_a_clock_of_microseconds_may_pause_for_an_hour():
+    """Its timestamps have gone more than half the way round: 24 days are for clocks of milliseconds."""
+    pause = 40 * 60 * 1_000_000
+    peer = Peer(STAMPED, ts_recent=1000)
+    peer.now += pause
+    peer.give(0, data=b"new", ts=(1000 + pause, 0))
+    assert peer.read() == b"new" and peer.conn.stats.paws_drops == 0
+
+
+def test_a_timestamp_is_old_as_long_as_no_clock_can_have_wrapped():
+    peer = Peer(STAMPED, ts_recent=1000)
+    peer.now += 35 * 60 * 1_000_000
+    peer.give(0, data=b"old", ts=(999, 0))
+    assert peer.read() == b"" and peer.conn.stats.paws_drops == 1
+
+
 def test_timestamps_wrap():
     peer = Peer(STAMPED, ts_recent=0xFFFFFFF0)
     peer.give(0, data=b"a", ts=(5, 0))

@@ -4,6 +4,7 @@ import pytest
 from tcp_harness import Peer
 
 from chimney.tcp import ACK, FIN, NEVER, RST, Config, Event, State
+from chimney.tcp.auto_tuning import AutoTuning
 from chimney.tcp.chrono import Chrono
 from chimney.tcp.reassembly import Reassembly
 from chimney.tcp.receiver import NOTHING_NEW
@@ -84,3 +85,20 @@ def test_time_goes_on_in_the_same_state():
     chrono.enter(1, 10)
     chrono.enter(1, 30)
     assert (chrono.since, chrono.busy(50)) == (10, 40)
+
+
+def test_what_was_taken_before_a_round_trip_was_known_is_not_that_of_one():
+    tuning = AutoTuning(65536, 6 << 20, 1448, 0)
+    for second in range(1, 1001):
+        assert tuning.taken(20_000_000, second * 1_000_000) == 65536
+    tuning.measured(1000)
+    assert tuning.taken(1448, 1000 * 1_000_000 + 1000) == 65536
+    assert tuning.space == 14480
+
+
+def test_no_amount_taken_in_a_round_trip_is_too_much_to_reckon_with():
+    tuning = AutoTuning(65536, 1 << 30, 1448, 0)
+    tuning.measured(100_000_000)
+    for second in range(1, 101):
+        size = tuning.taken(100_000_000, second * 1_000_000)
+    assert size == 1 << 30 == tuning.space

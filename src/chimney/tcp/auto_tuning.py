@@ -41,9 +41,14 @@ class AutoTuning:
     def taken(self, count: int, now: int) -> int:
         """The application took `count` bytes. Returns the size of the window from now on."""
         self._taken += count
+        if self.rtt == 0:
+            # Nobody can say how much of it came in one round trip.
+            self._taken = 0
+            self._since = now
         if self.rtt == 0 or now - self._since < self.rtt:
             return self.size
-        taken = self._taken
+        # More than the largest window changes nothing, and its square would not fit into 64 bits.
+        taken = min(self._taken, self.limit)
         self._taken = 0
         self._since = now
         if taken > self.space:

@@ -2,7 +2,7 @@
 
 from chimney.tcp.seq import diff
 
-_OUTDATED_US = 24 * 86400 * 1_000_000
+_OUTDATED_US = 2**31
 _ABSURD_US = 120_000_000
 
 
@@ -31,7 +31,9 @@ class Timestamps:
     def is_old(self, ts_val: int, now: int) -> bool:
         """PAWS (RFC 7323, 5.3 R1): whether a segment with this TSval is an old duplicate.
 
-        TS.Recent stops counting after 24 days without an update (5.5).
+        TS.Recent stops counting when the peer's clock may have gone half the way round since (5.5). The RFC says 24
+        days, for clocks of milliseconds; but hosts may have clocks of microseconds (Linux: the route's feature
+        tcp_usec_ts), which take 36 minutes, and after a pause of that length all they send would look old.
         """
         return self.recent_known and diff(ts_val, self.recent) < 0 and now - self.recent_at <= _OUTDATED_US
 
