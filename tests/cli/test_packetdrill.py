@@ -51,6 +51,12 @@ def test_verbosely(suite):
     assert "flags P. instead of ." in result.output
 
 
+def test_a_directory_without_scripts_is_named_as_the_cause(tmp_path):
+    (tmp_path / "readme.txt").write_text("no script")
+    result = run(tmp_path)
+    assert result.exit_code == 2 and "no script is there" in result.output
+
+
 def test_a_suite_with_every_outcome(suite):
     result = run(suite)
     assert result.exit_code == 1
@@ -82,10 +88,6 @@ def test_relaxations_are_reported(suite):
     assert result.exit_code == 0
     assert "relaxed: push" in result.output
     assert run(suite, "--relax", "everything").exit_code == 2
-
-
-def test_nothing_to_run_is_a_failure(tmp_path):
-    assert run(tmp_path).exit_code == 1
 
 
 def test_a_larger_tolerance_is_reported(suite):

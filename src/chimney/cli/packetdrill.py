@@ -47,6 +47,8 @@ def packetdrill(
     """
     rules = _rules(relax or [], tolerance)
     scripts = find_scripts(paths, read_list(names) if names is not None else None)
+    if not scripts:
+        raise typer.BadParameter("no script is there: their names end in .pkt")
     console = wide_console()
     console.quiet = as_json
     summary = Summary()
@@ -59,7 +61,7 @@ def packetdrill(
         typer.echo(json.dumps({"results": [_as_object(r, verbose) for r in results], "relaxed": rules.names()}))
     elif len(results) > 1:
         _show_summary(console, summary, rules.names())
-    if summary.total[Outcome.FAILED] or summary.total[Outcome.BROKEN] or not results:
+    if summary.total[Outcome.FAILED] or summary.total[Outcome.BROKEN]:
         raise typer.Exit(1)
 
 
