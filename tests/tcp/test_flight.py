@@ -127,3 +127,16 @@ def test_a_peer_that_hides_the_head_is_not_believed(sacked):
     real.lose_all(10)
     assert real.sacked == (0 if sacked else 3 * MSS)
     assert real.pending == real.end - real.una - real.sacked
+
+
+def test_what_the_peer_has_dropped_is_linked_in_the_order_of_time():
+    real = flight()
+    for now in range(1, 5):
+        real.add(now * MSS, MSS, 1, now, False)
+    real.cover(2 * MSS, 3 * MSS, 5)
+    real.uncover()
+    times, record = [], real.oldest
+    while record is not None:
+        times.append(record.sent)
+        record = record.newer
+    assert times == [1, 2, 3, 4]

@@ -147,3 +147,12 @@ def test_duplicates_do_not_count_more_than_is_in_flight():
     for _ in range(50):
         ack(peer, 0, at=RTT)
     assert peer.conn.sender.recovery.dup_acks == 3 and peer.conn.sender.recovery.in_flight() >= 0
+
+
+def test_cwnd_is_never_below_one_segment():
+    """A small segment was the last that was under way: what is missing must not wait for a time-out."""
+    prr = Prr()
+    prr.begin(10 * MSS)
+    prr.sent(MSS)
+    prr.delivered = MSS
+    assert prr.cwnd(MSS // 4, False, 0, 5 * MSS, MSS) == MSS

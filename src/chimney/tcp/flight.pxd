@@ -103,6 +103,7 @@ cdef class Flight:
     cdef Py_ssize_t _index(self, long long position) except -1
     @cython.locals(newest=Record)
     cdef object _list(self, Record record)
+    cdef object _list_all(self)
     @cython.locals(older=Record, newer=Record)
     cdef object _unlist(self, Record record)
 

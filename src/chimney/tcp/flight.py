@@ -222,9 +222,9 @@ class Flight:
                 record.is_sacked = False
                 record.was_repeated = True
                 record.is_repeated = record.is_lost = False
-                self._list(record)
         self.sacked = self.sacked_packets = self.ranges = 0
         self.highest = -1
+        self._list_all()
 
     # Loss.
 
@@ -276,12 +276,11 @@ class Flight:
 
     def find_again(self) -> None:
         """Nothing is lost after all: everything not covered may still arrive."""
-        records = [r for r in self._records if r is not None and not r.is_sacked]
-        self.oldest = self.newest = None
-        for record in sorted(records, key=_BY_TIME):
-            record.is_lost = False
-            self._list(record)
+        for record in self._records:
+            if record is not None:
+                record.is_lost = False
         self.lost = self.pending = 0
+        self._list_all()
 
     def next_lost(self) -> Record | None:
         """The first record that is lost and was not sent again since; None if there is none."""
@@ -474,6 +473,13 @@ class Flight:
         else:
             newest.newer = record
         self.newest = record
+
+    def _list_all(self) -> None:
+        """Links all that may still arrive anew."""
+        self.oldest = self.newest = None
+        records = [r for r in self._records if r is not None and not r.is_sacked and (r.is_repeated or not r.is_lost)]
+        for record in sorted(records, key=_BY_TIME):
+            self._list(record)
 
     def _unlist(self, record: Record) -> None:
         older = record.older

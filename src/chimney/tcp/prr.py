@@ -34,5 +34,5 @@ class Prr:
             if safe:
                 allowed += mss
             allowed = min(allowed, ssthresh - in_flight)
-        # The first retransmission goes in any case.
-        return in_flight + max(allowed, mss if self.out == 0 else 0)
+        # The first retransmission goes in any case; and where nothing is under way, one segment has to leave.
+        return max(in_flight + max(allowed, mss if self.out == 0 else 0), mss)
