@@ -223,3 +223,15 @@ def test_selective_blocks_of_an_old_acknowledgement_count():
     peer.take()
     ack(peer, 2, (5, 9))
     assert again(peer) == [4]
+
+
+def test_after_a_hand_over_nothing_waits_for_an_answer_that_cannot_come():
+    """What somebody else may have sent again proves nothing when it is acknowledged: what is lost goes on."""
+    peer = engine(10, tail_loss_probes=False, sack=False)
+    peer.conn.sender.flight.head().was_repeated = True
+    peer.now = peer.conn.poll_at()
+    assert again(peer) == [0]
+    ack(peer, 1)
+    peer.take()
+    ack(peer, 2)
+    assert again(peer)[0] == 2

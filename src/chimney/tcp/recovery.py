@@ -291,7 +291,7 @@ class Recovery:
                 self._undo_timeout(now)
                 return
             if flight.end > self.high:
-                if told.sacked > 0 or duplicates > 0:
+                if told.sacked > 0 or duplicates > 0 or (told.acked > 0 and frto.waits()):
                     frto.stop()
             elif told.acked > 0 and flight.una < self.high:
                 self.high = flight.end
