@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chimney.tcp import ACK, ECE, Config, Connection, Segment, Tcb
 from chimney.tcp.config import NEVER
 from chimney.tcp.pacing import Pacer
 
@@ -170,3 +171,33 @@ def test_a_round_trip_lets_a_window_out_and_no_more_than_its_share(cwnd, rtt, sl
     share = sum(length for at, length in sent if at <= rtt)
     assert share >= min(cwnd, 4 * cwnd) * MSS
     assert share <= ratio * cwnd * MSS * (1 + 2 * MS / rtt) + 2 * 65_000
+
+
+def test_what_is_urgent_and_may_not_leave_keeps_nobody_awake():
+    """A paced sender learns of congestion, and then of a smaller path MTU: cwnd is full, and no time is waited for."""
+    now = 1_000_000
+    config = Config(remote_mss=MSS, timestamps=False, pacing=True, ecn=True)
+    tcb = Tcb(cwnd=40 * MSS, ssthresh=40 * MSS, srtt_us=100 * MS, rttvar_us=10 * MS)
+    connection = Connection(config, tcb, now)
+    connection.send(memoryview(bytes(MSS)))
+    left = 0
+    while left < 36 * MSS:
+        while (segment := connection.dispatch(now)) is not None:
+            left += segment.payload_length
+        if connection.sender.nxt == connection.sender.end():
+            connection.send(memoryview(bytes(100)))
+        else:
+            now = connection.poll_at()
+    connection.send(memoryview(bytes(50 * MSS)))
+    while connection.dispatch(now) is not None:
+        pass
+    echo = Segment()
+    echo.flags = ACK | ECE
+    echo.window = 65535
+    connection.process(echo, now)
+    connection.update_path_mtu(600)
+    for _ in range(4):
+        while connection.dispatch(now) is not None:
+            pass
+        assert connection.poll_at() > now
+        now = connection.poll_at()

@@ -27,6 +27,9 @@ class Sending(SenderParts):
             self.recovery.on_reordering_timer(now)
             self._hush_tail()
         segment = None
+        if self._urgent:
+            # What is urgent does not wait for its time; if cwnd does not let it go, an acknowledgement will.
+            self.pacer.deadline = _NEVER
         if self._urgent or not self.pacer.is_held(now):
             segment = self._next_by_priority(now)
         if segment is None and self.tail.deadline <= now:
