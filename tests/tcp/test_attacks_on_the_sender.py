@@ -361,3 +361,18 @@ def test_a_path_that_takes_larger_segments_does_not_hold_up_what_is_lost():
     assert peer.take() == []
     peer.conn.update_path_mtu(1500)
     assert [(s.seq, s.length) for s in peer.take() + peer.wait()][:1] == [(0, 1460)]
+
+
+def test_a_round_trip_of_days_makes_no_timer_wait_for_days():
+    """The machine slept while something was under way; then the peer covers the head and does not acknowledge it."""
+    peer = Peer(Config(timestamps=False, max_rt_us=UNLIMITED))
+    peer.conn.send(memoryview(data(5840)))
+    peer.take()
+    peer.now += 5 * DAY
+    peer.give(0, 1460)
+    peer.take()
+    peer.give(0, 1460, sack=[(2920, 4380)])
+    peer.take()
+    peer.give(0, 2920)
+    peer.take()
+    assert peer.now < peer.conn.poll_at() <= peer.now + peer.config.max_rto_us

@@ -163,7 +163,7 @@ class Sender(Sending):
         if told.acked > 0:
             if head is not None and head.is_sacked:
                 # The peer does not acknowledge what it has covered: it may have dropped it (RFC 2018, 8).
-                self.timer.start(now, max(self.rtt.srtt // 2, _LEAST_RENEGING_US))
+                self.timer.start(now, min(max(self.rtt.srtt // 2, _LEAST_RENEGING_US), self._time_out()))
             else:
                 self.timer.start(now, self._time_out())
             self._arm_tail(now)
