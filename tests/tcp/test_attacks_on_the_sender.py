@@ -230,6 +230,20 @@ def test_a_machine_that_slept_for_days_goes_on(jump, timestamps):
     assert pair.a.conn.cwnd < 1 << 24
 
 
+@pytest.mark.parametrize("jump", [60_000_000, HOUR, 5 * DAY])
+@pytest.mark.parametrize("pacing", [False, True])
+def test_the_time_that_a_machine_slept_is_no_round_trip(jump, pacing):
+    """It would be the one that segments are paced by from then on: megabytes took hours."""
+    config = Config(max_rt_us=UNLIMITED, pacing=pacing, rcv_wscale=7, snd_wscale=7, initial_rcv_wnd=1 << 20)
+    pair = Pair(a=data(300_000) * 4, config=config, impairments=Impairments(delay=20_000))
+    pair.run(lambda: pair.a.conn.acked > 100_000)
+    pair.flush()
+    pair.now += jump
+    start = pair.now
+    pair.transfer()
+    assert pair.now - start < 2_000_000 and pair.a.conn.sender.rtt.srtt < 200_000
+
+
 @pytest.mark.parametrize("congestion", ["cubic", "reno"])
 @pytest.mark.parametrize("cwnd", [1, 1460, 1 << 30, 2**31 - 1, 2**40])
 @pytest.mark.parametrize("ssthresh", [0, 1, 2**31 - 1])

@@ -23,7 +23,7 @@ cdef class Sender(Sending):
     cdef bint _is_dubious(self, long long duplicates) except -1
     @cython.locals(told=Told)
     cdef object _on_duplicate_report(self)
-    @cython.locals(told=Told, rtt="long long", least="long long")
+    @cython.locals(told=Told, rtt="long long", least="long long", longest="long long")
     cdef long long _measure_rtt(self, Segment segment, long long now) except -2
     cdef bint _echo_is_fresh(self, Segment segment) except -1
     @cython.locals(tail=TailProbe, told=Told)

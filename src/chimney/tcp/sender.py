@@ -104,7 +104,10 @@ class Sender(Sending):
             if rtt >= 0:
                 rtt = least = max(rtt, 500_000 // self.timestamps.ticks_per_second)
         if rtt >= 0:
-            self.rtt.sample(rtt)
+            # The time-outs of a longer one would have come first, but for a machine that slept.
+            longest = 2 * self._time_out()
+            least = min(least, longest)
+            self.rtt.sample(min(rtt, longest))
             self.rtt.note_least(least, now)
             if not self.persist.is_on:
                 self.timer.backoff = 0
