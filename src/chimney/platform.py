@@ -12,6 +12,8 @@ from chimney.host.kernel import KernelSide
 from chimney.host.linux import limits
 from chimney.host.linux.kernel_side import LinuxKernelSide, WaitFor
 from chimney.host.linux.timer import Timer, monotonic_us
+from chimney.host.listener import Listener
+from chimney.host.services import Services
 from chimney.link.base import Link
 from chimney.link.packet import PacketLink
 
@@ -40,6 +42,9 @@ class Platform(Protocol):
 
         ``wait_for`` is what it calls as `interest`. Raises ChimneyError if ``sock`` is no connected TCP socket.
         """
+
+    def listeners(self, services: Services) -> list[Listener]:
+        """What the host hears beside connections and links, closed by the caller. Raises OSError."""
 
     def fileno(self) -> int:
         """A descriptor that is readable when `wait` would return at once."""
@@ -80,6 +85,9 @@ class LinuxPlatform:
 
     def kernel_side(self, sock: Any, receive_window: int, wait_for: WaitFor) -> SocketSide:
         return LinuxKernelSide(sock, receive_window, wait_for)
+
+    def listeners(self, services: Services) -> list[Listener]:
+        return []
 
     def fileno(self) -> int:
         return self._epoll.fileno()

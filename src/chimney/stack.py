@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from chimney.adapter import Assembly, InterfaceAdapter
 from chimney.host.connection import Connection, Owner
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
+from chimney.host.kernel import Flow
+from chimney.host.listener import Listener
 from chimney.host.services import Adapter
 from chimney.intermediate import IntermediateDrivers, Layers, PassThrough, Team
 from chimney.link import base as link_base
@@ -99,6 +101,9 @@ class Stack:
         self._ready: deque[Callable[[], bool]] = deque()
         self._hand_overs: deque[tuple[Connection, Callable[[], None]]] = deque()
         self._failures: list[BaseException] = []
+        self.offloaded: dict[Flow, Connection] = {}
+        # By descriptor; made with the first adapter.
+        self._listeners: dict[int, Listener] | None = None
         self._polling = False
         self._handing_over = False
         self._closed = False
@@ -169,15 +174,23 @@ class Stack:
             timeout = 0.0
         ready = self._platform.wait(timeout)
         self._polling = True
+        listeners = self._listeners or {}
         try:
             for fd in ready:
                 connection = self._connections.get(fd)
                 if connection is not None:
                     connection.kernel_ready()
+                elif fd in listeners:
+                    listeners[fd].ready()
             for adapter in self._adapters.values():
                 adapter.run()
             for assembly in self._assemblies:
                 assembly.poll()
+            if listeners:
+                now = self.clock()
+                for listener in listeners.values():
+                    if listener.poll_at() <= now:
+                        listener.run(now)
             for _ in range(len(self._ready)):
                 run = self._ready.popleft()
                 if run():
@@ -210,6 +223,9 @@ class Stack:
         while self._hand_overs:
             self._carry_out_hand_overs()
         self._adapters.clear()
+        for listener in (self._listeners or {}).values():
+            listener.close()
+        self._listeners = None
         for assembly in self._assemblies:
             try:
                 assembly.close()
@@ -244,6 +260,7 @@ class Stack:
 
     def _make_adapter(self, device: str) -> InterfaceAdapter:
         """The adapter of ``device``, and with it those of its team. Raises NotOffloadable."""
+        self._listen()
         team = self._drivers.devices if isinstance(self._drivers, Team) else ()
         devices = team if device in team else (device,)
         try:
@@ -263,6 +280,17 @@ class Stack:
         for adapter in made.adapters.values():
             self._platform.interest(adapter.link.fileno(), True, False)
         return made.adapters[device]
+
+    def _listen(self) -> None:
+        """Open the host's ears. Raises NotOffloadable."""
+        if self._listeners is not None:
+            return
+        try:
+            self._listeners = {listener.fileno(): listener for listener in self._platform.listeners(self)}
+        except OSError as error:
+            raise NotOffloadable(f"the kernel does not tell what happens to addresses and routes: {error}") from error
+        for fd in self._listeners:
+            self._platform.interest(fd, True, False)
 
     def wake(self, run: Callable[[], bool]) -> None:
         self._ready.append(run)
@@ -339,6 +367,8 @@ class Stack:
             self._platform.arm(0)
             return
         deadline = min((adapter.target.poll_at() for adapter in self._adapters.values()), default=NEVER)
+        for listener in (self._listeners or {}).values():
+            deadline = min(deadline, listener.poll_at())
         if deadline < NEVER:
             self._platform.arm(deadline)
 

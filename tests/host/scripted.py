@@ -34,7 +34,8 @@ def views(data: bytes) -> list[memoryview]:
 class ScriptedKernel:
     """Kernel side with a receive queue, a bounded send queue, and a memory of what it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, flow: Flow = FLOW) -> None:
+        self.flow = flow
         self.incoming = bytearray()
         self.outgoing = bytearray()
         self.room = 1 << 20
@@ -54,7 +55,7 @@ class ScriptedKernel:
 
     def prepare(self) -> Plan:
         return Plan(
-            FLOW,
+            self.flow,
             "eth0",
             "eth0",
             NeighborConst(),
@@ -290,6 +291,7 @@ class ScriptedStack:
         self.now = 0
         self.polling = False
         self.callbacks = 0
+        self.offloaded: dict[Flow, Connection] = {}
         self.during_poll: list[Callable[[], None]] = []
 
     def clock(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from chimney.ndis import DisconnectFlags, Status, TcpOffloadEvent, UploadReason
 from chimney.ndis.buffers import link, net_buffer_list
 from chimney.ndis.state import walk
 from chimney.ndis.status import TcpConnectionState
-from tests.host.scripted import FLOW, ISS, ScriptedStack
+from tests.host.scripted import FLOW, ISS, ScriptedKernel, ScriptedStack
 
 
 @pytest.fixture(params=[0, 2], ids=["direct", "two drivers"])
@@ -414,7 +415,7 @@ def test_connections_share_path_and_neighbor(stack, connection):
     connection.offload()
     other_socket, theirs = socket.socketpair()
     with other_socket, theirs:
-        other = Connection(stack, other_socket, stack.kernel)
+        other = Connection(stack, other_socket, ScriptedKernel(replace(FLOW, remote_port=4001)))
         other.offload()
         first, second = stack.target.initiated
         assert first.const is not None and first.dependent_block_list.const is not None

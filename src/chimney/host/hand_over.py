@@ -100,6 +100,7 @@ class HandOver:
         self.plan, self.adapter, self._taken = plan, adapter, taken
         connection.count_kernel_stretch(taken.carried)
         adapter.edge.keepers[plan.flow] = self.keep
+        self._services.offloaded[plan.flow] = connection
         chained = [SendRequest(connection, view, None) for view in taken.send_data]
         connection.sends.extendleft(reversed(chained))
         status = self._initiate(taken, chained)
@@ -234,6 +235,7 @@ class HandOver:
     def _leave_adapter(self) -> None:
         assert self.adapter is not None and self.plan is not None
         del self.adapter.edge.keepers[self.plan.flow]
+        del self._services.offloaded[self.plan.flow]
         self.adapter.unwatch(self.plan.flow)
         self._connection.chimney = None
 

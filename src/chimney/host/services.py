@@ -42,10 +42,12 @@ class Adapter(Protocol):
 class Services(Protocol):
     """The stack, as a connection sees it.
 
-    ``callbacks`` counts the requests' callbacks that are running, one within the other.
+    ``callbacks`` counts the requests' callbacks that are running, one within the other. ``offloaded`` are the
+    connections that are out of the kernel, hand-overs included.
     """
 
     callbacks: int
+    offloaded: dict[Flow, Connection]
 
     def clock(self) -> int:
         """Now, in microseconds."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from chimney.host.errors import ChimneyError
 from chimney.host.linux.dump import TcpState
 from chimney.host.linux.kernel_side import WaitFor
+from chimney.host.listener import Listener
+from chimney.host.services import Services
 from chimney.link.base import NEVER, Link, LinkError
 from chimney.sim.kernel import ProcessDied, SimSocket
 from chimney.sim.kernel_side import SimKernelSide
@@ -53,6 +55,9 @@ class SimPlatform:
         side = SimKernelSide(self._machine, sock, receive_window, wait_for)
         self._sides[side.fileno()] = side
         return side
+
+    def listeners(self, services: Services) -> list[Listener]:
+        return []
 
     def fileno(self) -> int:
         return self._descriptor
