@@ -63,6 +63,10 @@ def test_what_a_refused_initiate_has_offloaded_is_taken_back(stack, connection, 
     target.answer, target.terminate_at_once = None, False
 
     def refuse():
+        if not target.initiated:
+            # The tap is emptied first.
+            stack.during_poll.append(refuse)
+            return
         for block in walk(target.initiated[-1]):
             block.status = Status.RESOURCES
             if block.type in types:

@@ -7,10 +7,10 @@ from struct import pack
 import pytest
 
 from chimney.host.kernel import Flow
-from chimney.host.segments import KeptSegment, parse_frame, without_repeats
+from chimney.host.segments import KeptSegment, parse_frame, without_judged_resets, without_repeats
 
 FLOW = Flow(b"\x0a\0\0\1", 1, b"\x0a\0\0\2", 2)
-ACK, FIN = 16, 1
+ACK, RST, SYN, FIN = 16, 4, 2, 1
 
 
 def kept(seq, size, *, flags=ACK, options=b"", ack=1):
@@ -44,3 +44,24 @@ def test_a_header_that_ends_before_itself_or_behind_the_packet(words, taken):
     tcp = pack("!HHIIBBHHHI", 2, 1, 0, 0, words << 4, ACK, 0, 0, 0, 0)
     ip = pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0) + FLOW.remote_address + FLOW.local_address
     assert (parse_frame(memoryview(bytes(12) + b"\x08\0" + ip + tcp)) is not None) == taken
+
+
+def test_a_reset_before_data_that_the_kernel_has_was_judged_by_it():
+    reset, data, news = kept(2, 0, flags=RST), kept(1, 1), kept(2, 1)
+    assert without_judged_resets([reset, data, news], 2) == [data, news]
+
+
+def test_a_reset_before_a_fin_that_the_kernel_has_was_judged_by_it():
+    reset, fin = kept(2, 0, flags=RST), kept(1, 0, flags=ACK | FIN)
+    assert without_judged_resets([reset, fin], 2) == [fin]
+
+
+@pytest.mark.parametrize("behind", [kept(2, 1), kept(1, 0), kept(1, 1, flags=ACK | SYN)], ids=["new", "bare", "SYN"])
+def test_a_reset_that_the_kernel_may_not_have_seen_is_the_targets(behind):
+    segments = [kept(1, 1), kept(2, 0, flags=RST), behind]
+    assert without_judged_resets(segments, 2) == segments
+
+
+def test_a_judged_reset_where_sequence_numbers_wrap():
+    reset, data = kept(1, 0, flags=RST), kept(0xFFFFFFFF, 2)
+    assert without_judged_resets([reset, data], 1) == [data]

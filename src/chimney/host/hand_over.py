@@ -12,7 +12,7 @@ from chimney.host.chimney_path import ChimneyPath
 from chimney.host.errors import NotOffloadable, UploadFailed
 from chimney.host.kernel import GivenState, KernelSide, Plan, TakenState
 from chimney.host.requests import SendRequest
-from chimney.host.segments import KeptSegment, without_repeats
+from chimney.host.segments import KeptSegment, without_judged_resets, without_repeats
 from chimney.host.services import Adapter, Services
 from chimney.ndis.state import TcpDelegated
 from chimney.ndis.status import Status, TcpConnectionState
@@ -101,6 +101,8 @@ class HandOver:
         connection.count_kernel_stretch(taken.carried)
         adapter.edge.keepers[plan.flow] = self.keep
         self._services.offloaded[plan.flow] = connection
+        # What has come until now, some of which the kernel has processed, is judged before the target hears anything.
+        adapter.drain()
         chained = [SendRequest(connection, view, None) for view in taken.send_data]
         connection.sends.extendleft(reversed(chained))
         status = self._initiate(taken, chained)
@@ -134,7 +136,8 @@ class HandOver:
         connection.owner = Owner.TARGET
         connection.post_everything()
         kept, self._kept = self._kept, []
-        connection.chimney.forward(kept)
+        assert self._taken is not None
+        connection.chimney.forward(without_judged_resets(kept, self._taken.delegated.rcv_nxt))
 
     def _undo(self, taken: TakenState, chained: list[SendRequest], status: Status) -> None:
         """The target refused: nothing has moved (9.2, step 13)."""

@@ -9,7 +9,7 @@ from chimney.host.kernel import Flow
 _ETHERNET = 14
 _IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
 _TCP = 6
-_FIN = 1
+_FIN, _SYN, _RST = 1, 2, 4
 
 
 class KeptSegment(NamedTuple):
@@ -41,6 +41,30 @@ def without_repeats(segments: list[KeptSegment]) -> list[KeptSegment]:
                 continue
             seen.add(said)
         kept.append(segment)
+    return kept
+
+
+def without_judged_resets(segments: list[KeptSegment], rcv_nxt: int) -> list[KeptSegment]:
+    """The segments of an offload less the RSTs that the kernel has judged already, before it was at ``rcv_nxt``.
+
+    The tap is open before the cut, so it shows segments that the kernel has processed too. To process data once more is
+    harmless, but an RST that the kernel has challenged (RFC 5961, 3.2) may be just in sequence by now. That takes new
+    data behind it, which shows that the kernel has seen the RST as well.
+    """
+    kept: list[KeptSegment] = []
+    judged = False
+    for segment in reversed(segments):
+        tcp = segment.tcp()
+        flags = tcp[13]
+        if flags & _RST:
+            if judged:
+                continue
+        elif not flags & _SYN:
+            length = tcp.nbytes - (tcp[12] >> 4) * 4 + (flags & _FIN)
+            known = (rcv_nxt - int.from_bytes(tcp[4:8], "big")) & 0xFFFFFFFF
+            judged = judged or (length > 0 and 0 < known < 1 << 31)
+        kept.append(segment)
+    kept.reverse()
     return kept
 
 
