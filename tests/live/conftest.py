@@ -12,6 +12,7 @@ import pytest
 
 from chimney.host.linux.dump import TcpState, endpoint_of, read_info
 from chimney.lab.namespace import Namespace, can_make_namespaces, enter_user_namespace
+from chimney.lab.routed import RoutedNetwork
 from chimney.lab.tap import Tap
 from chimney.lab.wire import veth_pair
 from chimney.verifier.report import Coverage
@@ -96,17 +97,15 @@ class Receiving:
         return self._result
 
 
-class Laboratory:
-    """A host and a peer, each in a namespace, joined by a wire that a tap watches on the host's side."""
+class Ends:
+    """A host and a peer, each in a namespace, and connections between them that a tap watches."""
 
-    def __init__(self, stack, mtu=1500, offloads=True, keep=160):
+    def __init__(self, stack, host_end, peer_end, tap):
         self._stack = stack
-        self.host, self.peer = Namespace(), Namespace()
-        stack.callback(self.host.close)
-        stack.callback(self.peer.close)
-        self.host_end, self.peer_end = veth_pair(self.host, self.peer, mtu=mtu, offloads=offloads)
-        self.device = self.host_end.name
-        self.tap = stack.enter_context(Tap(self.host, self.device, keep=keep))
+        self.host, self.peer = host_end.namespace, peer_end.namespace
+        self.host_end, self.peer_end = host_end, peer_end
+        self.device = host_end.name
+        self.tap = stack.enter_context(tap)
         stack.enter_context(self.host)
 
     def connect(self, family=socket.AF_INET, role="client", mapped=False, loopback=False, prepare=None):
@@ -145,12 +144,36 @@ class Laboratory:
         ours, theirs = (local.address, local.port), (remote.address, remote.port)
         return self.tap.direction(ours, theirs), self.tap.direction(theirs, ours)
 
-
     def resets(self):
         """RSTs that the tap has seen, in either direction."""
         self.tap.drain()
         assert not self.tap.lost()
         return self.tap.resets()
+
+
+class Laboratory(Ends):
+    """Host and peer joined by a wire, with the tap on the host's side."""
+
+    def __init__(self, stack, mtu=1500, offloads=True, keep=160):
+        host, peer = Namespace(), Namespace()
+        stack.callback(host.close)
+        stack.callback(peer.close)
+        host_end, peer_end = veth_pair(host, peer, mtu=mtu, offloads=offloads)
+        super().__init__(stack, host_end, peer_end, Tap(host, host_end.name, keep=keep))
+
+
+class RoutedLaboratory(Ends):
+    """Host and peer with routers between them (`network`, see chimney.lab.routed), and the tap on the *peer's* side.
+
+    Connections are between the host's eth0 and the peer; `a` and `b` are the gateways.
+    """
+
+    def __init__(self, stack, keep=160, **settings):
+        self.network = stack.enter_context(RoutedNetwork(**settings))
+        self.a, self.b = self.network.a, self.network.b
+        super().__init__(
+            stack, self.network.eth0, self.network.peer_end, Tap(self.network.peer, "peer0", keep=keep)
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -180,6 +203,21 @@ def make_lab():
 def lab(make_lab):
     """A laboratory with the usual settings."""
     return make_lab()
+
+
+@pytest.fixture
+def make_routed():
+    """Makes laboratories with routers; the test runs inside the host's namespace of the last one made."""
+    if not can_make_namespaces():
+        pytest.skip("network namespaces need root, or user namespaces (sysctl kernel.unprivileged_userns_clone=1)")
+    with contextlib.ExitStack() as stack:
+        yield lambda **settings: RoutedLaboratory(stack, **settings)
+
+
+@pytest.fixture
+def routed(make_routed):
+    """A routed laboratory with the usual settings."""
+    return make_routed()
 
 
 @pytest.fixture
