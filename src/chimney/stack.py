@@ -21,6 +21,7 @@ from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.kernel import Flow
 from chimney.host.listener import Listener
 from chimney.host.services import Adapter
+from chimney.host.withdrawal import Withdrawals
 from chimney.intermediate import IntermediateDrivers, Layers, PassThrough, Team
 from chimney.link import base as link_base
 from chimney.platform import LinuxPlatform, Platform
@@ -102,6 +103,7 @@ class Stack:
         self._hand_overs: deque[tuple[Connection, Callable[[], None]]] = deque()
         self._failures: list[BaseException] = []
         self.offloaded: dict[Flow, Connection] = {}
+        self.withdrawals = Withdrawals()
         # By descriptor; made with the first adapter.
         self._listeners: dict[int, Listener] | None = None
         self._polling = False
@@ -335,6 +337,7 @@ class Stack:
             raise BaseExceptionGroup("callbacks of requests have raised", failures)
 
     def forget(self, connection: Connection) -> None:
+        self.withdrawals.forget(connection)
         del self._connections[self._descriptors.pop(connection.socket)]
 
     def _carry_out_hand_overs(self) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from chimney.host.connection import Connection
 from chimney.host.edge import HostEdge
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.kernel import Flow, GivenState, Plan, TakenState
+from chimney.host.withdrawal import Withdrawals
 from chimney.intermediate import PassThrough
 from chimney.ndis import Miniport, MiniportOffloadBlockList, NetBufferList, Status, bind
 from chimney.ndis.buffers import advance_net_buffer_data_start, iterate, link
@@ -44,6 +46,19 @@ class ScriptedKernel:
         self.error: OSError | None = None
         self.shut = self.aborted = self.released = False
         self.refusal: NotOffloadable | None = None
+        self.nowhere: NotOffloadable | None = None
+        self.plan = Plan(
+            flow,
+            "eth0",
+            "eth0",
+            NeighborConst(),
+            b"\x02" * 6,
+            PathConst(FLOW.local_address, FLOW.remote_address),
+            1500,
+            FLOW.remote_address,
+            2,
+            b"\x04" * 6,
+        )
         self.failures: list[UploadFailed] = []
         self.given: list[GivenState] = []
         self.injected: list[bytes] = []
@@ -53,16 +68,13 @@ class ScriptedKernel:
     def has_shut(self) -> bool:
         return self.shut
 
-    def prepare(self) -> Plan:
-        return Plan(
-            self.flow,
-            "eth0",
-            "eth0",
-            NeighborConst(),
-            b"\x02" * 6,
-            PathConst(FLOW.local_address, FLOW.remote_address),
-            1500,
-        )
+    def prepare(self, patient: bool = True) -> Plan:
+        return self.where()
+
+    def where(self) -> Plan:
+        if self.nowhere is not None:
+            raise self.nowhere
+        return replace(self.plan, flow=self.flow)
 
     def take(self, plan: Plan) -> TakenState:
         if self.refusal is not None:
@@ -292,6 +304,7 @@ class ScriptedStack:
         self.polling = False
         self.callbacks = 0
         self.offloaded: dict[Flow, Connection] = {}
+        self.withdrawals = Withdrawals()
         self.during_poll: list[Callable[[], None]] = []
 
     def clock(self) -> int:

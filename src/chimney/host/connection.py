@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from chimney.host.chimney_path import ChimneyPath
-from chimney.host.errors import ChimneyError
+from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.hand_over import HandOver, Owner
 from chimney.host.kernel import KernelSide
 from chimney.host.kernel_path import KernelPath
@@ -27,9 +27,12 @@ class ConnectionInfo:
     """Figures of one connection. Bytes are stream bytes: acknowledged by the peer when sent, in sequence when
     received. ``tcp`` is what its present owner tells, by the names and in the units of TCP_INFO (``tcpi_rtt`` ...); its
     counters begin anew with each owner. It is empty during a hand-over, and when the connection is the application's.
+    ``withdrawn`` tells why the host has taken the connection up, or why it has not gone down again by itself yet; empty
+    otherwise.
     """
 
     owner: str
+    withdrawn: str = ""
     offloads: int = 0
     uploads: int = 0
     bytes_sent_kernel: int = 0
@@ -254,11 +257,38 @@ class Connection:
         callback, it is carried out at the end of the poll under way, and a failure is kept in ``hand_over_error``.
         """
         self._check_open("upload")
+        self.services.withdrawals.forget(self)
         self.services.hand_over(self, self.hand_over.upload)
 
     def upload_soon(self) -> None:
         """The target asked for the upload, or the peer has reset the connection."""
         self.services.hand_over_soon(self, self.hand_over.upload)
+
+    def withdraw(self, reason: str) -> None:
+        """The host takes the connection up for a reason of its own, soon: it goes down again by itself when `offload`
+        is possible again, unless the application has uploaded it meanwhile. ``reason`` is told by `info`.
+
+        Nothing if it is not out of the kernel.
+        """
+        if self.owner in (Owner.TARGET, Owner.OFFLOADING):
+            self.services.withdrawals.add(self, reason, self.services.clock())
+            self.upload_soon()
+
+    def come_back(self) -> None:
+        """A hand-over of `NetworkWatch`: the withdrawn connection goes down again if that is possible at once (or up, if
+        it has stayed below).
+        """
+        withdrawals = self.services.withdrawals
+        if self.error is not None:
+            withdrawals.forget(self)
+        elif withdrawals.find(self) is not None:
+            try:
+                if self.owner is Owner.TARGET:
+                    self.hand_over.upload()
+                else:
+                    self.hand_over.offload(patient=False)
+            except (NotOffloadable, UploadFailed) as refusal:
+                withdrawals.failed(self, str(refusal), self.services.clock())
 
     def post_everything(self) -> None:
         """The target has the connection: what the kernel has not done is its to do."""
@@ -372,6 +402,8 @@ class Connection:
         for name in ConnectionInfo.__slots__[1:]:
             value = getattr(self.figures, name)
             setattr(info, name, value.copy() if isinstance(value, list) else value)
+        withdrawal = self.services.withdrawals.find(self)
+        info.withdrawn = "" if withdrawal is None else withdrawal.reason
         if self.owner is Owner.KERNEL:
             sent, received = self._kernel.bytes_carried()
             info.bytes_sent_kernel += sent - self.carried_before[0]

@@ -75,9 +75,11 @@ class HandOver:
 
     # Down
 
-    def offload(self) -> None:
+    def offload(self, patient: bool = True) -> None:
         """Move the connection down, with everything posted; nothing if it is not the kernel's. Raises NotOffloadable,
         and UploadFailed if the kernel does not take back what the target refused.
+
+        If ``patient``, it waits some seconds for a next hop that is not known yet.
         """
         connection = self._connection
         if connection.owner is not Owner.KERNEL:
@@ -85,9 +87,10 @@ class HandOver:
         if connection.error is not None:
             raise NotOffloadable(f"{connection!r} has failed ({connection.error}): there is nothing left to offload")
         connection.kernel_path.finish_sends()
-        plan = self._kernel.prepare()
+        plan = self._kernel.prepare(patient)
         adapter = self._services.adapter(plan.device)
         adapter.watch(plan.flow)
+        withdrawal = self._services.withdrawals.find(connection)
         started = self._services.clock()
         connection.kernel_path.stop()
         try:
@@ -109,6 +112,7 @@ class HandOver:
         if status != Status.SUCCESS:
             self._undo(taken, chained, status)
         self._enter_target()
+        self._services.withdrawals.down_again(connection, withdrawal)
         connection.figures.offloads += 1
         connection.figures.offload_seconds.append((self._services.clock() - started) / 1e6)
         adapter.flush()

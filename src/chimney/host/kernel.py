@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from chimney.host.listener import NEVER
 from chimney.ndis.state import NeighborConst, PathConst, TcpCached, TcpConst, TcpDelegated
 
 
@@ -27,7 +28,9 @@ class Plan:
     """What is known of a connection before it is cut: where its packets go, and how large they may be.
 
     ``device`` carries them; ``arrives_on`` is the device that they are said to come from, which differs for a
-    connection within the host.
+    connection within the host. ``device_index`` and ``device_mac`` are the kernel's number of the first one, and its
+    hardware address. ``next_hop`` is the address of the neighbor, ``neighbor_mac`` its hardware address. The kernel has
+    learnt ``path_mtu`` (bytes of IP packet) and forgets it at ``path_mtu_until``, in microseconds of the stack's clock.
     """
 
     flow: Flow
@@ -37,6 +40,10 @@ class Plan:
     neighbor_mac: bytes
     path: PathConst
     path_mtu: int
+    next_hop: bytes
+    device_index: int
+    device_mac: bytes
+    path_mtu_until: int = NEVER
 
 
 @dataclass(slots=True)
@@ -72,8 +79,18 @@ class KernelSide(Protocol):
     def has_shut(self) -> bool:
         """Whether the sending half has been closed: a FIN is sent, or queued."""
 
-    def prepare(self) -> Plan:
-        """Look at the connection without touching it; raises NotOffloadable."""
+    def prepare(self, patient: bool = True) -> Plan:
+        """Look at the connection without touching it; raises NotOffloadable.
+
+        If ``patient``, it may wait some seconds for the next hop to tell its hardware address.
+        """
+
+    def where(self) -> Plan:
+        """Where the connection's packets go now, without any check whether it can be offloaded; never waits.
+
+        ``neighbor_mac`` is empty where the kernel does not know it. Raises NotOffloadable if they go nowhere: there is
+        no route, the device is down, the local address is gone.
+        """
 
     def take(self, plan: Plan) -> TakenState:
         """Cut the connection out; raises NotOffloadable with the connection working as before."""

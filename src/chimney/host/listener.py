@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+NEVER = 1 << 62
+"""A time that does not come, in microseconds."""
+
 
 class Listener(Protocol):
     """One source of news; the stack calls it in its turns, and has it closed.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from chimney.host.edge import HostEdge
 from chimney.host.kernel import Flow
+from chimney.host.withdrawal import Withdrawals
 
 if TYPE_CHECKING:
     from chimney.host.connection import Connection
@@ -43,11 +44,13 @@ class Services(Protocol):
     """The stack, as a connection sees it.
 
     ``callbacks`` counts the requests' callbacks that are running, one within the other. ``offloaded`` are the
-    connections that are out of the kernel, hand-overs included.
+    connections that are out of the kernel, hand-overs included. ``withdrawals`` are those that go down again by
+    themselves.
     """
 
     callbacks: int
     offloaded: dict[Flow, Connection]
+    withdrawals: Withdrawals
 
     def clock(self) -> int:
         """Now, in microseconds."""

@@ -79,13 +79,17 @@ class SimKernelSide:
 
     # Hand-over
 
-    def prepare(self) -> Plan:
-        machine, tcp = self._machine, self._socket.tcp
+    def prepare(self, patient: bool = True) -> Plan:
+        tcp = self._socket.tcp
         if tcp is None or tcp.state not in _HAND_OVER:
             state = "with somebody else" if tcp is None else f"in state {tcp.state.name}"
             raise NotOffloadable(f"{self._socket!r} cannot be offloaded: it is {state}")
         if tcp.error is not None:
             raise NotOffloadable(f"{self._socket!r} cannot be offloaded: an error is pending")
+        return self.where()
+
+    def where(self) -> Plan:
+        machine = self._machine
         if machine.down:
             raise NotOffloadable(f"{self._socket!r} cannot be offloaded: {machine.device} is down")
         flow = machine.flow
@@ -97,6 +101,9 @@ class SimKernelSide:
             neighbor_mac=machine.kernel.peer_mac,
             path=PathConst(flow.local_address, flow.remote_address),
             path_mtu=machine.nic.mtu,
+            next_hop=flow.remote_address,
+            device_index=1,
+            device_mac=machine.nic.mac,
         )
 
     def take(self, plan: Plan) -> TakenState:

@@ -16,6 +16,8 @@ from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import FINS, Endpoint, TcpState, endpoint_of, read_info
 from chimney.ndis.state import NeighborConst, PathConst
 
+# Seconds that an offload waits for the next hop's hardware address.
+_PATIENCE = 3.0
 _HAND_OVER = set(FINS) - {TcpState.TIME_WAIT, TcpState.CLOSE}
 _WHAT_NOW = {
     TcpState.SYN_SENT: "it is still being opened: wait until connect has succeeded",
@@ -27,17 +29,44 @@ _WHAT_NOW = {
 _IPV6_EXTENSIONS = {54: "hop-by-hop options", 55: "routing header options", 57: "a routing header", 59: "options"}
 
 
-def plan(sock: socket.socket) -> Plan:
-    """`check`, then where the packets go; connection tracking is told to be liberal. Raises NotOffloadable."""
+def plan(sock: socket.socket, patient: bool = True) -> Plan:
+    """`check`, then where the packets go; connection tracking is told to be liberal. Raises NotOffloadable.
+
+    If ``patient``, it waits for an unknown next hop to tell its hardware address.
+    """
     check(sock)
-    local, remote = endpoint_of(sock.getsockname()), endpoint_of(sock.getpeername())
-    mark = sock.getsockopt(so.SOL_SOCKET, so.SO_MARK)
+    local, remote, mark = _routed_by(sock)
     bound = sock.getsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX)
     try:
-        path = route.lookup(local, remote, mark & 0xFFFFFFFF, bound)
+        path = route.lookup(local, remote, mark, bound, timeout=_PATIENCE if patient else 0.0)
         conntrack.make_liberal(local, remote)
     except OSError as error:
         raise _refusal(local, remote, f"the kernel does not tell where its packets go: {error}") from error
+    return _plan(local, remote, path)
+
+
+def where(sock: socket.socket, bound: int | None = None) -> Plan:
+    """Where the packets of a connection go; ``bound`` is the index of the device that the application has bound it to
+    (0: none), if the socket itself does not tell. Never waits; ``neighbor_mac`` is empty where the kernel does not know
+    it. Raises NotOffloadable.
+    """
+    if bound is None:
+        bound = sock.getsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX)
+    local, remote, mark = _routed_by(sock)
+    try:
+        path = route.look(local, remote, mark, bound)
+    except OSError as error:
+        raise _refusal(local, remote, f"the kernel does not tell where its packets go: {error}") from error
+    return _plan(local, remote, path)
+
+
+def _routed_by(sock: socket.socket) -> tuple[Endpoint, Endpoint, int]:
+    """Both ends of a connection, and its mark."""
+    mark = sock.getsockopt(so.SOL_SOCKET, so.SO_MARK) & 0xFFFFFFFF
+    return endpoint_of(sock.getsockname()), endpoint_of(sock.getpeername()), mark
+
+
+def _plan(local: Endpoint, remote: Endpoint, path: route.Path) -> Plan:
     return Plan(
         flow=Flow(local.address, local.port, remote.address, remote.port),
         device=path.device,
@@ -46,6 +75,10 @@ def plan(sock: socket.socket) -> Plan:
         neighbor_mac=path.neighbor_mac,
         path=PathConst(local.address, remote.address),
         path_mtu=path.mtu,
+        next_hop=path.next_hop,
+        device_index=path.device_index,
+        device_mac=path.device_mac,
+        path_mtu_until=path.mtu_until,
     )
 
 

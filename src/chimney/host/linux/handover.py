@@ -115,6 +115,11 @@ class Placeholder:
         # The application's SO_KEEPALIVE: it is off while the placeholder stands.
         self.keepalive = bool(options.keepalive)
 
+    @property
+    def device_index(self) -> int:
+        """The device that the application has bound its socket to (SO_BINDTOIFINDEX); 0 for none."""
+        return self._options.device
+
     def stand(self, cover: _Cover) -> None:
         """Recycle the socket into a silent one, while the cover takes the packets. Raises OSError."""
         own = self._own

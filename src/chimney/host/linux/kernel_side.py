@@ -53,8 +53,12 @@ class LinuxKernelSide:
 
     # Hand-over
 
-    def prepare(self) -> Plan:
-        return eligibility.plan(self._socket)
+    def prepare(self, patient: bool = True) -> Plan:
+        return eligibility.plan(self._socket, patient)
+
+    def where(self) -> Plan:
+        bound = self._placeholder.device_index if self._placeholder is not None else None
+        return eligibility.where(self._socket, bound)
 
     def take(self, plan: Plan) -> TakenState:
         self._placeholder = handover.take(self._socket, plan.arrives_on)

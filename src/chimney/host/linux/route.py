@@ -9,14 +9,16 @@ import errno
 import socket
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chimney.host.errors import NotOffloadable
 from chimney.host.linux import netlink
 from chimney.host.linux.dump import Endpoint
+from chimney.host.linux.timer import monotonic_us
+from chimney.host.listener import NEVER
 
 _GETLINK, _GETROUTE, _NEWNEIGH, _GETNEIGH = 18, 26, 28, 30
-_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS = 1, 2, 4, 5, 8
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS, _RTA_CACHEINFO = 1, 2, 4, 5, 8, 12
 _RTA_MARK, _RTA_VIA, _RTA_IP_PROTO, _RTA_SPORT, _RTA_DPORT = 16, 18, 27, 28, 29
 _RTAX_MTU = 2
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
@@ -32,6 +34,9 @@ _NTF_USE = 1
 _ROUTE = struct.Struct("=8BI")
 _LINK = struct.Struct("=BxHiII")
 _NEIGHBOR = struct.Struct("=BxxxiHBB")
+# struct rta_cacheinfo up to rta_expires, in ticks of 1/100 s (USER_HZ).
+_CACHE = struct.Struct("=8xi")
+_TICK_US = 10_000
 _RESOLVE_PAUSE = 0.002
 
 
@@ -41,7 +46,9 @@ class Path:
 
     `mtu` is the path's: the route's, or what the kernel has learnt about it, or the device's. `arrives_on` is the
     device that the kernel says the connection's packets come from: the same, but for a connection within the host,
-    which leaves through the loopback device and arrives on the one that has the address.
+    which leaves through the loopback device and arrives on the one that has the address. The kernel forgets what it has
+    learnt of `mtu` at `mtu_until` (microseconds of the monotonic clock; NEVER if it is no lesson). `neighbor_mac` is
+    empty if it is unknown.
     """
 
     device: str
@@ -53,12 +60,23 @@ class Path:
     neighbor_mac: bytes
     loopback: bool
     arrives_on: str
+    mtu_until: int
 
 
 def lookup(local: Endpoint, remote: Endpoint, mark: int = 0, device: int = 0, timeout: float = 3.0) -> Path:
+    """`look`, and an unknown next hop is resolved, for at most `timeout` seconds. Raises NotOffloadable, as well if it
+    does not answer.
+    """
+    path = look(local, remote, mark, device)
+    if path.neighbor_mac:
+        return path
+    return replace(path, neighbor_mac=_resolve(path.next_hop, path.device_index, path.device, timeout))
+
+
+def look(local: Endpoint, remote: Endpoint, mark: int = 0, device: int = 0) -> Path:
     """The path of a connection; `mark` (SO_MARK) and `device` (index, SO_BINDTODEVICE) as the socket has them.
 
-    An unknown next hop is resolved, for at most `timeout` seconds. Raises NotOffloadable when there is no usable path.
+    Never waits. Raises NotOffloadable when there is no path, OSError.
     """
     found = _route(local, remote, mark, device)
     index = struct.unpack("=i", found[_RTA_OIF])[0]
@@ -79,9 +97,10 @@ def lookup(local: Endpoint, remote: Endpoint, mark: int = 0, device: int = 0, ti
         device_mtu=device_mtu,
         mtu=min(_route_mtu(found) or device_mtu, device_mtu),
         next_hop=next_hop,
-        neighbor_mac=bytes(6) if loopback else _resolve(next_hop, index, name, timeout),
+        neighbor_mac=bytes(6) if loopback else _known(*_neighbor(next_hop, index)),
         loopback=loopback,
         arrives_on=_link(_owner(local.address))[0] if loopback else name,
+        mtu_until=_forgotten_at(found),
     )
 
 
@@ -127,6 +146,12 @@ def _route_mtu(found: dict[int, bytes]) -> int:
     return int(struct.unpack("=I", mtu)[0]) if mtu else 0
 
 
+def _forgotten_at(found: dict[int, bytes]) -> int:
+    cache = found.get(_RTA_CACHEINFO, b"")
+    ticks = _CACHE.unpack_from(cache)[0] if len(cache) >= _CACHE.size else 0
+    return monotonic_us() + ticks * _TICK_US if ticks > 0 else NEVER
+
+
 def _next_hop(found: dict[int, bytes], remote: Endpoint) -> bytes:
     # RTA_VIA is a family and an address: an IPv4 route by way of an IPv6 neighbor.
     return found.get(_RTA_GATEWAY) or found.get(_RTA_VIA, b"")[2:] or remote.address
@@ -146,8 +171,8 @@ def _resolve(address: bytes, index: int, name: str, timeout: float) -> bytes:
     asked = False
     while True:
         state, mac = _neighbor(address, index)
-        if mac and state & _NUD_WITH_MAC:
-            return mac
+        if known := _known(state, mac):
+            return known
         if (asked and state & _NUD_FAILED) or time.monotonic() > deadline:
             raise NotOffloadable(
                 f"the next hop {_text(address)} on {name} does not answer: its hardware address is unknown, so"
@@ -169,6 +194,10 @@ def _neighbor(address: bytes, index: int) -> tuple[int, bytes]:
         raise
     found = netlink.attributes(answer[_NEIGHBOR.size :])
     return _NEIGHBOR.unpack_from(answer)[2], found.get(_NDA_LLADDR, b"")
+
+
+def _known(state: int, mac: bytes) -> bytes:
+    return mac if state & _NUD_WITH_MAC else b""
 
 
 def _ask(address: bytes, index: int) -> None:
