@@ -40,7 +40,8 @@ class Echo:
             except TimeoutError:
                 continue
             except OSError as error:
-                if error.errno == errno.EMSGSIZE:
+                # One that an earlier packet has earned is told now.
+                if error.errno == errno.EMSGSIZE and size > self.mtu():
                     return False
         return False
 
