@@ -275,8 +275,8 @@ class Connection:
             self.upload_soon()
 
     def come_back(self) -> None:
-        """A hand-over of `NetworkWatch`: the withdrawn connection goes down again if that is possible at once (or up, if
-        it has stayed below).
+        """A hand-over of `NetworkWatch`: the withdrawn connection goes down again if that is possible at once, or up if
+        it has stayed below.
         """
         withdrawals = self.services.withdrawals
         if self.error is not None:
