@@ -132,13 +132,11 @@ def is_challenged_again(arrival):
 
 
 def is_disordered_ack(arrival):
-    """An acknowledgement without data that was overtaken, as its timestamp tells: the kernel says nothing, RFC 7323,
-    5.3 R1, wants an answer.
+    """An acknowledgement without data that was overtaken by data, as its timestamp tells: the kernel says nothing,
+    RFC 7323, 5.3 R1, wants an answer.
     """
     book = arrival.book
-    if arrival.ts_distance >= 0 or arrival.end != arrival.start:
-        return False
-    return arrival.start < book.next or arrival.is_exact and arrival.ack == book.una
+    return arrival.ts_distance < 0 and arrival.end == arrival.start < book.next
 
 
 ANSWERS = (is_challenged_again, is_disordered_ack)

@@ -203,8 +203,49 @@ def test_time_wait_answers_what_may_have_missed_its_last_word(offset, ack, data,
 
 def test_an_old_timestamp_is_dropped_and_answered():
     peer = Peer(STAMPED, ts_recent=1000)
-    peer.give(0, data=b"old", ts=(999, 0))
+    peer.give(0, data=b"old", ts=(998, 0))
     assert peer.read() == b"" and len(peer.take()) == 1 and peer.conn.stats.paws_drops == 1
+
+
+def test_one_tick_is_no_difference():
+    """The clocks of a host's processors may differ by that; what is echoed does not go back."""
+    peer = Peer(STAMPED, ts_recent=1000)
+    peer.give(0, data=b"new", ts=(999, 0))
+    assert peer.read() == b"new" and peer.conn.timestamps.recent == 1000
+
+
+def sending(**tcb):
+    """A peer whose clock shows 1000, of whom 3 segments have not been acknowledged."""
+    peer = Peer(STAMPED, ts_recent=1000, snd_wnd=65535, cwnd=14480, **tcb)
+    peer.conn.send(memoryview(bytes(3 * 1448)))
+    peer.take()
+    return peer
+
+
+def test_a_duplicate_acknowledgement_that_was_overtaken_tells_what_it_knows():
+    peer = sending()
+    peer.give(0, 0, ts=(995, 0), sack=[(1448, 2896)])
+    assert peer.conn.stats.paws_drops == 0 and peer.conn.sender.flight.sacked > 0
+    assert peer.conn.timestamps.recent == 1000
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        {"ack": 1448},
+        {"data": b"x"},
+        {"seq": 1},
+        {"seq": -1},
+        {"flags": ACK | FIN},
+        {"window": 0},
+        {"ts": (1000 - 211, 0)},
+    ],
+    ids=lambda segment: next(iter(segment)),
+)
+def test_what_could_be_wrong_news_was_not_overtaken(segment):
+    peer = sending()
+    peer.give(**{"ts": (995, 0), "sack": [(1448, 2896)], **segment})
+    assert peer.conn.stats.paws_drops == 1 and peer.conn.sender.flight.sacked == 0 and peer.conn.snd_una == peer.iss
 
 
 def test_after_24_days_an_old_timestamp_is_news():
@@ -226,7 +267,7 @@ def test_a_peer_with_a_clock_of_microseconds_may_pause_for_an_hour():
 def test_a_timestamp_is_old_as_long_as_no_clock_can_have_wrapped():
     peer = Peer(STAMPED, ts_recent=1000)
     peer.now += 35 * 60 * 1_000_000
-    peer.give(0, data=b"old", ts=(999, 0))
+    peer.give(0, data=b"old", ts=(998, 0))
     assert peer.read() == b"" and peer.conn.stats.paws_drops == 1
 
 

@@ -62,6 +62,8 @@ cdef class Connection(Parts):
     cpdef Segment flush_ack(self, long long now)
 
     cdef bint _is_old_duplicate(self, Segment segment, long long start, long long now) except -1
+    @cython.locals(ack="long long")
+    cdef bint _is_overtaken_ack(self, Segment segment, long long start) except -1
     @cython.locals(receiver=Receiver)
     cdef bint _is_in_sequence(self, Segment segment, long long start, long long now) except -1
     @cython.locals(exact=bint)

@@ -220,13 +220,26 @@ class Connection(Parts):
         """RFC 7323, 5.3 R1. A segment without the option passes, as with Linux: some hosts leave it out."""
         if not segment.has_timestamp or not self._use_timestamps or segment.flags & _RST:
             return False
-        if not self.timestamps.is_old(segment.ts_val, now):
+        if not self.timestamps.is_old(segment.ts_val, now) or self._is_overtaken_ack(segment, start):
             return False
         self.stats.paws_drops += 1
         if not segment.flags & _SYN:
             self._report(segment, start)
         self._answer_unexpected(segment, now)
         return True
+
+    def _is_overtaken_ack(self, segment: Segment, start: int) -> bool:
+        """Whether an old timestamp is the order of the network, and no old duplicate: Linux's exception to R1.
+
+        A duplicate acknowledgement that came too late, by a time-out at most, has neither data nor a window to tell that
+        could be wrong; its SACK blocks tell of losses and of what came twice.
+        """
+        if segment.flags & (_ACK | _SYN) != _ACK or _length(segment) > 0 or start != self.receiver.window.nxt:
+            return False
+        ack = self.sender.position(segment.ack)
+        if ack != self.sender.una or self._is_newer(segment, start, ack):
+            return False
+        return self.timestamps.is_within(segment.ts_val, self.sender.rtt.rto())
 
     def _is_in_sequence(self, segment: Segment, start: int, now: int) -> bool:
         """RFC 9293, 3.10.7.4, first step; what is not is answered, an RST excepted."""

@@ -4,6 +4,8 @@ from chimney.tcp.seq import diff
 
 _OUTDATED_US = 2**31
 _ABSURD_US = 120_000_000
+_TOLERANCE = 1
+_LEAST_TICK_US = 1_000
 
 
 class Timestamps:
@@ -31,11 +33,18 @@ class Timestamps:
     def is_old(self, ts_val: int, now: int) -> bool:
         """PAWS (RFC 7323, 5.3 R1): whether a segment with this TSval is an old duplicate.
 
+        As in Linux, one tick less is tolerated: the clocks of a host's processors may differ by that.
         TS.Recent stops counting when the peer's clock may have gone half the way round since (5.5). The RFC says 24
         days, for clocks of milliseconds; but hosts may have clocks of microseconds (Linux: the route's feature
         tcp_usec_ts), which take 36 minutes, and after a pause of that length all they send would look old.
         """
-        return self.recent_known and diff(ts_val, self.recent) < 0 and now - self.recent_at <= _OUTDATED_US
+        return self.recent_known and diff(ts_val, self.recent) < -_TOLERANCE and now - self.recent_at <= _OUTDATED_US
+
+    def is_within(self, ts_val: int, span: int) -> bool:
+        """Whether a TSval is at most `span` microseconds older than TS.Recent, for a clock that counts milliseconds: no
+        clock should be faster (RFC 7323, 5.4), and of one that is, less is tolerated.
+        """
+        return -diff(ts_val, self.recent) * _LEAST_TICK_US <= span
 
     def remember(self, ts_val: int, now: int) -> None:
         """Makes an acceptable TSval the one to echo (RFC 7323, 4.3); the caller has checked Last.ACK.sent."""
