@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from chimney.host.edge import HostEdge
 from chimney.host.errors import NotOffloadable
 from chimney.host.kernel import Flow
+from chimney.host.services import Progress
 from chimney.intermediate import IntermediateDriver, IntermediateDrivers, Team
 from chimney.link import base as link_base
 from chimney.ndis.capabilities import Oid, OidRequest, TcpConnectionOffloadParameters
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _BATCH = 32
 # Batches before the other adapters, the kernel's sockets and the caller have their turn.
 _TURN = 4
+_LARGEST_WINDOW = 65535
 
 
 class InterfaceAdapter:
@@ -103,6 +105,15 @@ class InterfaceAdapter:
     def retransmitted(self, flow: Flow) -> int:
         found = self.target.find(_link_flow(flow))
         return 0 if found is None else int(found.retransmitted_segments)
+
+    def progress(self, flow: Flow) -> Progress | None:
+        found = self.target.find(_link_flow(flow))
+        if found is None:
+            return None
+        engine = found.engine
+        scale = engine.receiver.window.scale
+        window = min((engine.rcv_wnd + (1 << scale) - 1) >> scale, _LARGEST_WINDOW)
+        return Progress(engine.stats.segments_in, engine.stats.segments_out, engine.snd_max, engine.rcv_nxt, window)
 
     def tcp_info(self, flow: Flow) -> dict[str, int]:
         found = self.target.find(_link_flow(flow))

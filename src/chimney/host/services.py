@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from chimney.host.edge import HostEdge
 from chimney.host.kernel import Flow
@@ -11,6 +11,18 @@ from chimney.host.withdrawal import Withdrawals
 
 if TYPE_CHECKING:
     from chimney.host.connection import Connection
+
+
+class Progress(NamedTuple):
+    """How far an offloaded connection is: wire segments since the offload, and what an acknowledgement sent now would
+    say (``window`` as it stands in a segment).
+    """
+
+    segments_in: int
+    segments_out: int
+    seq: int
+    ack: int
+    window: int
 
 
 class Adapter(Protocol):
@@ -35,6 +47,9 @@ class Adapter(Protocol):
 
     def retransmitted(self, flow: Flow) -> int:
         """Segments that the target has retransmitted on an offloaded connection so far."""
+
+    def progress(self, flow: Flow) -> Progress | None:
+        """How far an offloaded connection is; None if the target does not have it."""
 
     def tcp_info(self, flow: Flow) -> dict[str, int]:
         """What the target tells of an offloaded connection, by the names of struct tcp_info; empty if nothing."""
