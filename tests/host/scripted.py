@@ -9,6 +9,7 @@ from dataclasses import replace
 from chimney.host.connection import Connection
 from chimney.host.edge import HostEdge
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
+from chimney.host.icmp import IcmpMessage
 from chimney.host.kernel import Flow, GivenState, Plan, TakenState
 from chimney.host.withdrawal import Withdrawals
 from chimney.intermediate import PassThrough
@@ -62,6 +63,8 @@ class ScriptedKernel:
         self.failures: list[UploadFailed] = []
         self.given: list[GivenState] = []
         self.injected: list[bytes] = []
+        self.told: list[IcmpMessage] = []
+        self.wants_errors = False
         self.interest = (False, False)
         self.state = TcpConnectionState.ESTABLISHED
 
@@ -118,6 +121,15 @@ class ScriptedKernel:
 
     def inject(self, packets: list[bytes]) -> None:
         self.injected += packets
+
+    def icmp(self, message: IcmpMessage) -> None:
+        self.told.append(message)
+
+    def tells_errors(self) -> bool:
+        return self.wants_errors
+
+    def forget_error(self) -> None:
+        self.told.clear()
 
     def send(self, data: memoryview) -> int:
         if self.error is not None:

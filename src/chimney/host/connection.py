@@ -87,6 +87,11 @@ class Connection:
         return self.owner is Owner.TARGET
 
     @property
+    def kernel(self) -> KernelSide:
+        """The kernel's side of the connection."""
+        return self._kernel
+
+    @property
     def adapter(self) -> Adapter | None:
         """Where the connection was offloaded last; None if it never was."""
         return self.hand_over.adapter

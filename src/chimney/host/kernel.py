@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from chimney.host.listener import NEVER
 from chimney.ndis.state import NeighborConst, PathConst, TcpCached, TcpConst, TcpDelegated
+
+if TYPE_CHECKING:
+    from chimney.host.icmp import IcmpMessage
 
 
 @dataclass(slots=True, frozen=True)
@@ -64,13 +67,14 @@ class TakenState:
 class GivenState:
     """A connection for the kernel: ``sent`` holds the bytes from SND.UNA to SND.MAX, ``unread`` those below RCV.NXT.
 
-    ``reset`` says that the connection ended by an RST.
+    ``error`` is the error number by which the connection has ended in its state, as a socket shows it (ECONNRESET,
+    EPIPE, ETIMEDOUT, ECONNABORTED; where ICMP has told why nothing answers, what it said); 0 if it has not.
     """
 
     delegated: TcpDelegated
     sent: list[memoryview] = field(default_factory=list)
     unread: list[memoryview] = field(default_factory=list)
-    reset: bool = False
+    error: int = 0
 
 
 class KernelSide(Protocol):
@@ -105,6 +109,18 @@ class KernelSide(Protocol):
     def inject(self, packets: list[bytes]) -> None:
         """Let the kernel process IP packets of the connection that it has not seen."""
 
+    def icmp(self, message: IcmpMessage) -> None:
+        """Let the kernel process an ICMP message about the connection, which it has judged itself or was not able to.
+
+        While the connection is out of the kernel it is believed whatever segment it quotes. Raises OSError.
+        """
+
+    def tells_errors(self) -> bool:
+        """Whether the application wants to hear of each error at once (IP_RECVERR)."""
+
+    def forget_error(self) -> None:
+        """The cause of an error that the connection has survived so far has gone."""
+
     def send(self, data: memoryview) -> int:
         """Queue bytes for sending; returns how many the kernel took, 0 if it has no room. Raises OSError."""
 
@@ -128,5 +144,8 @@ class KernelSide(Protocol):
     def wait_for(self, readable: bool, writable: bool) -> None:
         """Ask for a wake-up when the connection can be read or written; none of both: for none."""
 
-    def release(self) -> None:
-        """The connection's socket is the application's alone from here on."""
+    def release(self, told: bool) -> None:
+        """The connection's socket is the application's alone from here on.
+
+        If ``told``, the application has got the error by which the connection ended; otherwise the socket tells it.
+        """

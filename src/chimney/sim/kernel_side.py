@@ -23,6 +23,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chimney.host.errors import NotOffloadable, UploadFailed
+from chimney.host.icmp import IcmpMessage
 from chimney.host.kernel import GivenState, Plan, TakenState
 from chimney.host.linux import convert
 from chimney.host.linux.dump import FINS, Endpoint, KernelState, TcpInfo, TcpState, size_of
@@ -314,6 +315,15 @@ class SimKernelSide:
 
     def inject(self, packets: list[bytes]) -> None:
         self._machine.kernel.inject(packets)
+
+    def icmp(self, message: IcmpMessage) -> None:
+        self._note(f"hears that a packet was {message.meaning.value}")
+
+    def tells_errors(self) -> bool:
+        return False
+
+    def forget_error(self) -> None:
+        pass
 
     def _note(self, text: str) -> None:
         self._machine.world.note(self._machine.side, "kern", text)

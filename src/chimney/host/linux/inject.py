@@ -19,6 +19,8 @@ FIN, RST, PSH, ACK = 1, 4, 8, 16
 
 _TCP = socket.IPPROTO_TCP
 _TTL = 64
+# As far as any router can be away: a socket may want to know how near the sender of a message is (IP_MINTTL).
+_FARTHEST = 255
 
 
 def checksum(data: bytes) -> int:
@@ -78,6 +80,17 @@ def packets(received: Sequence[bytes | memoryview], sock: socket.socket | None =
                     _send_packet(raw, version, data)
 
 
+def icmp(message: bytes, source: bytes, destination: bytes, sock: socket.socket | None = None) -> None:
+    """Let the kernel process an ICMP message of its version (the checksum is filled in); `sock` as for `deliver`."""
+    ipv6 = len(source) == 16
+    bare = message[:2] + b"\0\0" + message[4:]
+    pseudo = source + destination + struct.pack("!II", len(bare), socket.IPPROTO_ICMPV6) if ipv6 else b""
+    whole = bare[:2] + struct.pack("!H", checksum(pseudo + bare)) + bare[4:]
+    protocol = socket.IPPROTO_ICMPV6 if ipv6 else socket.IPPROTO_ICMP
+    with _heard(sock), _raw(socket.AF_INET6 if ipv6 else socket.AF_INET) as raw:
+        _send_ip(raw, protocol, _FARTHEST, whole, source, destination)
+
+
 def _send_packet(raw: socket.socket, version: int, data: bytes) -> None:
     if version == 4:
         header, total = (data[0] & 15) * 4, struct.unpack_from("!H", data, 2)[0]
@@ -90,17 +103,22 @@ def _send_packet(raw: socket.socket, version: int, data: bytes) -> None:
 def _send(raw: socket.socket, tcp: bytes, source: bytes, destination: bytes) -> None:
     size = len(tcp)
     bare = tcp[:16] + b"\0\0" + tcp[18:]
+    ending = struct.pack("!HH", _TCP, size) if len(source) == 4 else struct.pack("!II", size, _TCP)
+    value = checksum(source + destination + ending + bare)
+    _send_ip(raw, _TCP, _TTL, tcp[:16] + struct.pack("!H", value) + tcp[18:], source, destination)
+
+
+def _send_ip(
+    raw: socket.socket, protocol: int, ttl: int, payload: bytes, source: bytes, destination: bytes
+) -> None:
     if len(source) == 4:
-        pseudo = source + destination + struct.pack("!HH", _TCP, size)
         # The kernel fills in the identification and the header's checksum.
-        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + size, 0, 0x4000, _TTL, _TCP, 0) + source + destination
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0x4000, ttl, protocol, 0)
         to: tuple[str, int] | tuple[str, int, int, int] = (socket.inet_ntop(socket.AF_INET, destination), 0)
     else:
-        pseudo = source + destination + struct.pack("!II", size, _TCP)
-        header = struct.pack("!IHBB", 6 << 28, size, _TCP, _TTL) + source + destination
+        header = struct.pack("!IHBB", 6 << 28, len(payload), protocol, ttl)
         to = (socket.inet_ntop(socket.AF_INET6, destination), 0, 0, 0)
-    value = checksum(pseudo + bare)
-    raw.sendto(header + tcp[:16] + struct.pack("!H", value) + tcp[18:], to)
+    raw.sendto(header + source + destination + payload, to)
 
 
 @contextmanager

@@ -7,8 +7,9 @@ import socket
 from collections.abc import Callable
 
 from chimney.host.errors import ChimneyError
+from chimney.host.icmp import IcmpMessage
 from chimney.host.kernel import GivenState, Plan, TakenState
-from chimney.host.linux import convert, eligibility, handover, inject
+from chimney.host.linux import convert, eligibility, handover, icmp, inject
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import FINS, TcpState, read_info
 from chimney.host.linux.tcp_info import tcp_info
@@ -76,6 +77,18 @@ class LinuxKernelSide:
 
     def inject(self, packets: list[bytes]) -> None:
         inject.packets(packets, sock=self._socket)
+
+    # ICMP
+
+    def icmp(self, message: IcmpMessage) -> None:
+        icmp.tell(self._socket, message, self._placeholder is not None)
+
+    def tells_errors(self) -> bool:
+        return icmp.tells_errors(self._socket)
+
+    def forget_error(self) -> None:
+        # Asking for it takes it.
+        self._socket.getsockopt(so.SOL_SOCKET, so.SO_ERROR)
 
     # Plain I/O
 

@@ -102,6 +102,9 @@ DROP_ALL = assemble((_RET_K, 0, 0, 0))
 ONLY_INJECTED = assemble(
     (_LD_W_ABS, 0, 0, _AD_MARK), (_JEQ_K, 0, 1, INJECT_MARK), (_RET_K, 0, 0, 0x40000), (_RET_K, 0, 0, 0)
 )
+NOT_INJECTED = assemble(
+    (_LD_W_ABS, 0, 0, _AD_MARK), (_JEQ_K, 0, 1, INJECT_MARK), (_RET_K, 0, 0, 0), (_RET_K, 0, 0, 0x40000)
+)
 
 
 def signed32(value: int) -> int:

@@ -1,0 +1,248 @@
+"""Judges what ICMP messages say about offloaded connections, and has kernel and target act on what is true.
+
+The kernel cannot judge them itself: it does not know which segments are outstanding. A message is believed if the
+segment that it quotes is, as the target says (RFC 5927, 4.1); the kernel is then told, and does with it what it does
+with a message about a connection of its own: its route learns the path MTU, its socket the error. From the route the
+target learns, by `NetworkWatch`. What is about a connection on its way between kernel and target waits until it is
+there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from chimney.host.hand_over import Owner
+from chimney.host.icmp import IcmpMessage, Meaning, is_outstanding
+from chimney.host.listener import NEVER
+from chimney.host.services import Services
+
+if TYPE_CHECKING:
+    from chimney.host.connection import Connection
+
+_BATCH = 64
+# What comes faster than this is dropped by the kernel for a while: routers send no more than some hundred a second.
+_PER_SECOND = 1000
+_BURST = 256
+_PER_CONNECTION = 16
+_CONNECTIONS = 1024
+# How long what waits for a hand-over, or an error that may have been overcome, is left alone.
+_HAND_OVER_US = 1_000
+_ERROR_US = 1_000_000
+# A busy kernel processes what it is told a little later.
+_LATER_US = 20_000
+_MOVING = (Owner.OFFLOADING, Owner.UPLOADING)
+
+Answer = Callable[[int, int], None]
+
+
+class IcmpSource(Protocol):
+    """Where the messages come from."""
+
+    def fileno(self) -> int:
+        """The descriptor that is readable when there are some."""
+
+    def listen(self, on: bool) -> None:
+        """Hear them, or have them dropped."""
+
+    def read(self, most: int) -> tuple[int, list[IcmpMessage]]:
+        """Take in at most so many; how many there were, and those that are intact and about TCP."""
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+
+
+class Routes(Protocol):
+    """Who carries over to the targets what the kernel's routes have learnt."""
+
+    def recheck_soon(self) -> None:
+        """Look at every offloaded connection's route in the next turn."""
+
+
+@dataclass(slots=True)
+class IcmpCounters:
+    """Messages so far. ``received``: in all. ``strange``: damaged, or about no connection that is offloaded.
+
+    ``ignored``: about a segment that is not outstanding (or that is not known to be), or without news. ``too_big`` and
+    ``unreachable`` have been believed.
+    """
+
+    received: int = 0
+    strange: int = 0
+    ignored: int = 0
+    too_big: int = 0
+    unreachable: int = 0
+
+
+class IcmpWatch:
+    """A `chimney.host.listener.Listener`. ``ask(connection, answer)`` queries SND.UNA and SND.MAX from the target; it
+    does not answer if the target does not know.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        source: IcmpSource,
+        routes: Routes,
+        ask: Callable[[Connection, Answer], None],
+    ) -> None:
+        self.counters = IcmpCounters()
+        self._services = services
+        self._source = source
+        self._routes = routes
+        self._ask = ask
+        # What has not been judged, by connection; those whose target has been asked.
+        self._waiting: dict[Connection, list[IcmpMessage]] = {}
+        self._asked: set[Connection] = set()
+        # The last error that each connection's socket has been told, until it is overcome.
+        self._errors: dict[Connection, IcmpMessage] = {}
+        self._judge_at = self._errors_at = self._recheck_at = NEVER
+        self._budget = _BURST
+        self._budget_at = services.clock()
+        self._deaf = False
+
+    def fileno(self) -> int:
+        return self._source.fileno()
+
+    def ready(self) -> None:
+        count, messages = self._source.read(_BATCH)
+        self.counters.received += count
+        self.counters.strange += count - len(messages)
+        self._spend(count)
+        for message in messages:
+            self._sort(message)
+
+    def _spend(self, count: int) -> None:
+        """Who hears too much hears nothing for some time: the path is probed without ICMP, too."""
+        now = self._services.clock()
+        self._budget = min(_BURST, self._budget + (now - self._budget_at) * _PER_SECOND // 1_000_000) - count
+        self._budget_at = now
+        if self._budget < 0 and not self._deaf:
+            self._deaf = True
+            self._source.listen(False)
+
+    def _hearing_at(self) -> int:
+        return self._budget_at + (_BURST - self._budget) * 1_000_000 // _PER_SECOND if self._deaf else NEVER
+
+    def _sort(self, message: IcmpMessage) -> None:
+        connection = self._services.offloaded.get(message.flow)
+        if connection is None:
+            self.counters.strange += 1
+            if message.meaning is Meaning.TOO_BIG and self._may_share_a_path(message):
+                # The kernel judges it, and tells nobody what its route has learnt.
+                self._recheck_at = min(self._recheck_at, self._services.clock() + _LATER_US)
+            return
+        waiting = self._waiting.setdefault(connection, [])
+        if len(waiting) >= _PER_CONNECTION:
+            self.counters.ignored += 1
+            return
+        waiting.append(message)
+        self._judge_at = 0
+
+    def _may_share_a_path(self, message: IcmpMessage) -> bool:
+        remote = message.flow.remote_address
+        return any(flow.remote_address == remote for flow in self._services.offloaded)
+
+    def poll_at(self) -> int:
+        at = min(self._judge_at, self._recheck_at, self._errors_at, self._hearing_at())
+        if any(connection.owner is Owner.KERNEL for connection in self._errors):
+            return 0
+        return at
+
+    def run(self, now: int) -> None:
+        if self._hearing_at() <= now:
+            self._deaf = False
+            self._budget, self._budget_at = _BURST, now
+            self._source.listen(True)
+        if self._recheck_at <= now:
+            self._recheck_at = NEVER
+            self._routes.recheck_soon()
+        self._look_after_errors(now)
+        self._judge_at = NEVER
+        for connection in list(self._waiting):
+            self._consider(connection, now)
+
+    def _consider(self, connection: Connection, now: int) -> None:
+        if connection.owner is Owner.TARGET:
+            self._question(connection)
+        elif connection.owner in _MOVING:
+            self._judge_at = now + _HAND_OVER_US
+        else:
+            for message in self._waiting.pop(connection):
+                self._tell(connection, message)
+
+    def _question(self, connection: Connection) -> None:
+        if connection in self._asked:
+            return
+        self._asked.add(connection)
+
+        def answer(snd_una: int, snd_max: int) -> None:
+            self._asked.discard(connection)
+            self._judge(connection, snd_una, snd_max)
+
+        self._ask(connection, answer)
+
+    def _judge(self, connection: Connection, snd_una: int, snd_max: int) -> None:
+        """The target has said which segments are outstanding."""
+        messages = self._waiting.pop(connection, [])
+        believed = [message for message in messages if is_outstanding(message.seq, snd_una, snd_max)]
+        self.counters.ignored += len(messages) - len(believed)
+        too_big = [message for message in believed if message.meaning is Meaning.TOO_BIG]
+        unreachable = [message for message in believed if message.meaning is Meaning.UNREACHABLE]
+        if too_big:
+            # The smallest says it all.
+            self.counters.too_big += len(too_big)
+            self._tell(connection, min(too_big, key=lambda message: message.mtu))
+            self._routes.recheck_soon()
+            self._recheck_at = self._services.clock() + _LATER_US
+        if unreachable:
+            self.counters.unreachable += len(unreachable)
+            self._on_error(connection, unreachable[-1])
+        error = self._errors.get(connection)
+        if error is not None and not is_outstanding(error.seq, snd_una, snd_max):
+            del self._errors[connection]
+            connection.kernel.forget_error()
+
+    def _on_error(self, connection: Connection, message: IcmpMessage) -> None:
+        """RFC 1122, 4.2.3.9: no error ends an established connection; it is what a time-out will have been caused by.
+
+        An application that wants to hear of each at once (IP_RECVERR) does, in the kernel.
+        """
+        if connection.kernel.tells_errors():
+            self._waiting[connection] = [message]
+            connection.withdraw("the network reports an error, which the application wants to hear of (IP_RECVERR)")
+        elif len(self._errors) < _CONNECTIONS:
+            self._tell(connection, message)
+            self._errors[connection] = message
+            self._errors_at = min(self._errors_at, self._services.clock() + _ERROR_US)
+
+    def _look_after_errors(self, now: int) -> None:
+        """An error is overcome when the segment that it was about has arrived; a socket that the kernel got back has
+        forgotten it.
+        """
+        due = self._errors_at <= now
+        if due:
+            self._errors_at = now + _ERROR_US
+        for connection, message in list(self._errors.items()):
+            if connection.owner in _MOVING:
+                continue
+            if connection.owner is not Owner.TARGET:
+                del self._errors[connection]
+                self._tell(connection, message)
+            elif due:
+                self._question(connection)
+        if not self._errors:
+            self._errors_at = NEVER
+
+    def _tell(self, connection: Connection, message: IcmpMessage) -> None:
+        if connection.owner is Owner.APPLICATION:
+            return
+        try:
+            connection.kernel.icmp(message)
+        except OSError:
+            # The address has gone, maybe, or a firewall will not have it.
+            self.counters.ignored += 1
+
+    def close(self) -> None:
+        self._source.close()
