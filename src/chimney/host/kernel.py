@@ -67,14 +67,13 @@ class TakenState:
 class GivenState:
     """A connection for the kernel: ``sent`` holds the bytes from SND.UNA to SND.MAX, ``unread`` those below RCV.NXT.
 
-    ``error`` is the error number by which the connection has ended in its state, as a socket shows it (ECONNRESET,
-    EPIPE, ETIMEDOUT, ECONNABORTED; where ICMP has told why nothing answers, what it said); 0 if it has not.
+    ``reset`` says that the connection ended by an RST.
     """
 
     delegated: TcpDelegated
     sent: list[memoryview] = field(default_factory=list)
     unread: list[memoryview] = field(default_factory=list)
-    error: int = 0
+    reset: bool = False
 
 
 class KernelSide(Protocol):
@@ -144,8 +143,5 @@ class KernelSide(Protocol):
     def wait_for(self, readable: bool, writable: bool) -> None:
         """Ask for a wake-up when the connection can be read or written; none of both: for none."""
 
-    def release(self, told: bool) -> None:
-        """The connection's socket is the application's alone from here on.
-
-        If ``told``, the application has got the error by which the connection ended; otherwise the socket tells it.
-        """
+    def release(self) -> None:
+        """The connection's socket is the application's alone from here on."""
