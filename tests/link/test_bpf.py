@@ -1,4 +1,4 @@
-"""The filter programs, run by an interpreter, against what flow_of says of the same frames."""
+"""The filter programs, run by an interpreter, against what flow_of and part_of say of the same frames."""
 
 import struct
 from ipaddress import ip_address
@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 
 from chimney.link import bpf
 from chimney.link.base import Flow
-from chimney.link.flows import flow_of
+from chimney.link.flows import EXTENSIONS, flow_of, part_of
 
 TO_US, OTHERHOST = 0, 3
 
 
-def run(program, frame, packet_type=TO_US):
-    """What a program returns; checks what the kernel's verifier checks. Loads behind the end return 0."""
+def run(program, frame, packet_type=TO_US, network=0):
+    """What a program returns; checks what the kernel's verifier checks. Loads behind the end return 0.
+
+    `network`: how far before the frame's beginning the network header is (SKF_NET_OFF).
+    """
     code = program.instructions
     assert 0 < len(code) <= bpf.MAX_INSTRUCTIONS
     a = x = pc = 0
@@ -33,7 +36,9 @@ def run(program, frame, packet_type=TO_US):
         elif op == 0x30 and k == 2**32 - 0x1000 + 4:
             a = packet_type
         else:
-            at = k + (x if op in (0x40, 0x48) else 0)
+            at = network + k + (x if op in (0x40, 0x48) else 0)
+            if k >= 2**32 - 0x100000:
+                at = k - (2**32 - 0x100000)
             size = {0x20: 4, 0x40: 4, 0x28: 2, 0x48: 2, 0x30: 1, 0xB1: 1}[op]
             if at + size > len(frame):
                 return 0
@@ -128,15 +133,32 @@ def test_a_program_for_one_family_rejects_the_other(frames, f):
         ({"ip_options": b"\1" * 40}, True),
         ({"tcp_options": b""}, True),
         ({"fragment": 0}, True),
-        ({"fragment": 0x2000}, False),
-        ({"fragment": 1}, False),
+        ({"fragment": 0x2000}, True),
+        ({"fragment": 1}, True),
+        ({"fragment": 1, "protocol": 17}, False),
         ({"protocol": 17}, False),
     ],
     ids=str,
 )
 def test_ipv4_forms(frames, fields, passes):
     frame = frame_of(frames, FLOWS[0], **fields)
-    assert (run(bpf.compile_filter(FLOWS), frame) > 0) == passes == (flow_of(frame) in FLOWS)
+    assert (run(bpf.compile_filter(FLOWS), frame) > 0) == passes == wanted(frame, FLOWS)
+
+
+def wanted(frame, flows):
+    """Whether it is of a flow, or may be part of one."""
+    pairs = [(f.local_address, f.remote_address) for f in flows]
+    return flow_of(frame) in flows or part_of(frame) in pairs
+
+
+@pytest.mark.parametrize("next_header", [*EXTENSIONS, 17, 50, 51, 58, 59, 135])
+def test_ipv6_extension_headers(frames, next_header):
+    program = bpf.compile_filter(FLOWS)
+    for f in (FLOWS[1], *neighbours(FLOWS[1])):
+        frame = bytearray(frame_of(frames, f))
+        frame[20] = next_header
+        same = f._replace(local_port=80, remote_port=5000) == FLOWS[1]
+        assert (run(program, frame) > 0) == (same and next_header in EXTENSIONS) == wanted(frame, FLOWS)
 
 
 @pytest.mark.parametrize("f", FLOWS, ids=["ipv4", "ipv6"])
@@ -154,17 +176,53 @@ def test_truncated_frames_are_rejected(frames, f):
 
 
 @given(data=st.data())
-def test_damaged_frames_fare_as_flow_of_says(frames, data):
+def test_damaged_frames_fare_as_flow_of_and_part_of_say(frames, data):
     program = bpf.compile_filter(FLOWS)
     frame = bytearray(frame_of(frames, data.draw(st.sampled_from(FLOWS))))
     for _ in range(data.draw(st.integers(1, 3))):
         frame[data.draw(st.integers(0, 57))] = data.draw(st.integers(0, 255))
-    assert (run(program, frame) > 0) == (flow_of(frame) in FLOWS)
+    assert (run(program, frame) > 0) == wanted(frame, FLOWS)
+
+
+def test_fragments_of_very_many_flows_come_from_anywhere(frames):
+    """Rather than that the flows are not told apart."""
+    many = some_flows(1, 900, remotes=2**24, ipv6=0)
+    program = bpf.compile_filter(many)
+    assert program.precision == bpf.Precision.FLOWS
+    assert run(program, frame_of(frames, FLOWS[0], fragment=1)) and not run(program, frame_of(frames, FLOWS[0]))
+
+
+@pytest.mark.parametrize("ipv6", [0, 1])
+@pytest.mark.parametrize("count", [1, 40])
+def test_raw_sockets_get_exactly_the_flows(frames, count, ipv6):
+    flows = some_flows(count, count, remotes=4, ipv6=ipv6)
+    program = bpf.compile_raw_filter(flows)
+    assert program.precision == bpf.Precision.FLOWS
+    wanted = set(flows)
+    for f in flows:
+        assert heard(program, frames, f) > 70000
+        if not ipv6:
+            assert heard(program, frames, f, ip_options=b"\1" * 12) > 70000
+        for other in neighbours(f):
+            assert (heard(program, frames, other) > 0) == (other in wanted)
+
+
+def test_raw_sockets_tell_very_many_flows_apart_by_local_port(frames):
+    flows = some_flows(1, 5000, remotes=5000, ipv6=1)
+    program = bpf.compile_raw_filter(flows)
+    assert program.precision == bpf.Precision.LOCAL_PORTS
+    assert heard(program, frames, flows[0]._replace(remote_port=1))
+    assert not heard(program, frames, flows[0]._replace(local_port=81))
+
+
+def heard(program, frames, f, **fields):
+    """What a program returns for a packet as a raw socket's filter sees it."""
+    return run(program, frame_of(frames, f, **fields)[14:], network=40 if len(f.local_address) == 16 else 0)
 
 
 def test_how_many_flows_a_program_holds():
     """So that a change that makes programs longer is noticed. Remotes: one with many connections, or each with one."""
-    for count, remotes, ipv6 in ((3000, 1, 0), (3000, 1, 1), (900, 2**24, 0), (300, 2**24, 1)):
+    for count, remotes, ipv6 in ((3000, 1, 0), (2950, 1, 1), (900, 2**24, 0), (300, 2**24, 1)):
         program = bpf.compile_filter(some_flows(1, count, remotes=remotes, ipv6=ipv6))
         assert program.precision == bpf.Precision.FLOWS, (count, remotes, ipv6, len(program.instructions))
 

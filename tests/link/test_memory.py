@@ -242,12 +242,13 @@ def test_the_filter_begins_empty_and_holds_for_what_arrives_from_then_on(frames,
     arrives(b"3", ports=(2000, 1000))
     arrives(b"4", source="10.0.0.9")
     arrives(b"5", fragment=0x2000)
+    arrives(b"x", fragment=0x2000, source="10.0.0.9")
     b.set_filter([])
     arrives(b"6")
     b.set_filter([flow._replace(remote_port=1001), flow])
     arrives(b"7", ports=(1001, 2000))
     arrives(b"8", ip_options=b"\1\1\1\0")
-    assert [bytes(f.data)[-1:] for f in b.receive(100)] == [b"1", b"7", b"8"]
+    assert [bytes(f.data)[-1:] for f in b.receive(100)] == [b"1", b"5", b"7", b"8"]
 
 
 def test_vlan_is_kept_and_seen_on_the_wire(frames, clock):

@@ -129,8 +129,8 @@ class Link:
     def set_filter(self, flows: Iterable[Flow] | None) -> None:
         """From now on only packets *from the remote to the local side* of these TCP flows are received; None: all are.
 
-        A link begins with an empty filter. Fragments and IPv6 packets with extension headers match no flow.
-        Links may let more through than asked for when there are very many flows.
+        A link begins with an empty filter. Between the two addresses of a flow, what does not tell its ports is
+        received as well (`flows.part_of`). Links may let more through than asked for when there are very many flows.
         """
         raise NotImplementedError
 

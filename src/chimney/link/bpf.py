@@ -1,4 +1,4 @@
-"""The filter of a packet socket: a classic BPF program that lets the wanted TCP flows through, and nothing else.
+"""The filter of a packet or raw socket: a classic BPF program that lets the wanted TCP flows through, and nothing else.
 
 Sources: Linux, Documentation/networking/filter.rst; McCanne and Jacobson, The BSD Packet Filter (1993).
 
@@ -9,11 +9,12 @@ unconditional jump, which reaches anywhere) is put between where that is too far
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
 from chimney.link.base import Flow
+from chimney.link.flows import EXTENSIONS
 
 MAX_INSTRUCTIONS = 4096
 
@@ -33,12 +34,24 @@ _PACKET_TYPE = 0xFFFFF004  # SKF_AD_OFF + SKF_AD_PKTTYPE: what the kernel knows 
 _PACKET_OTHERHOST = 3
 
 _Load = tuple[int, int]
+_Instructions = list[tuple[int, int, int, int]]
 
 # Where the words of a flow are: (load instruction, offset). X is the length of the IPv4 header.
 _IPV4: tuple[_Load, ...] = ((_LOAD_WORD, 30), (_LOAD_WORD, 26), (_LOAD_WORD_X, 14))
 _IPV6: tuple[_Load, ...] = tuple((_LOAD_WORD, k) for k in (38, 42, 46, 50, 22, 26, 30, 34, 54))
 _IPV4_PORT: tuple[_Load, ...] = ((_LOAD_HALF_X, 16),)
 _IPV6_PORT: tuple[_Load, ...] = ((_LOAD_HALF, 56),)
+# The same at a raw socket: IPv4 packets begin with the IP header, IPv6 packets behind all of it. The IPv6 header is
+# at SKF_NET_OFF then.
+_NETWORK = 0xFFF00000
+_RAW_IPV4: tuple[_Load, ...] = ((_LOAD_WORD, 16), (_LOAD_WORD, 12), (_LOAD_WORD_X, 0))
+_RAW_IPV6: tuple[_Load, ...] = (
+    *((_LOAD_WORD, _NETWORK + k) for k in (24, 28, 32, 36, 8, 12, 16, 20)),
+    (_LOAD_WORD, 0),
+)
+_RAW_IPV4_PORT: tuple[_Load, ...] = ((_LOAD_HALF_X, 2),)
+_RAW_IPV6_PORT: tuple[_Load, ...] = ((_LOAD_HALF, 2),)
+
 
 
 class Precision(IntEnum):
@@ -50,7 +63,7 @@ class Precision(IntEnum):
 
 
 class Program(NamedTuple):
-    instructions: list[tuple[int, int, int, int]]
+    instructions: _Instructions
     """(code, jump if true, jump if false, operand)"""
     precision: Precision
 
@@ -72,38 +85,82 @@ def compile_filter(
 ) -> Program:
     """A program for received frames of these flows, as precise as `limit` instructions allow, and as `at_most`.
 
-    Never accepted: other protocols, fragments, TCP behind IPv6 extension headers, frames for another station.
+    Between the addresses of a flow, what may be part of it is accepted as well (`flows.part_of`); with very many flows,
+    between any addresses. Never accepted: other protocols, frames for another station.
     """
+    return _most_precise(flows, limit, at_most, _write)
+
+
+def compile_raw_filter(
+    flows: Iterable[Flow], limit: int = MAX_INSTRUCTIONS, at_most: Precision = Precision.FLOWS
+) -> Program:
+    """The same for a raw socket of protocol TCP, which gets whole packets only; flows of one address family."""
+    return _most_precise(flows, limit, at_most, _write_raw)
+
+
+def _most_precise(
+    flows: Iterable[Flow],
+    limit: int,
+    at_most: Precision,
+    write: Callable[[Sequence[Flow], Precision, bool], _Instructions],
+) -> Program:
     wanted = sorted(set(flows))
     if not wanted:
         return reject_all()
-    for precision in (Precision.FLOWS, Precision.LOCAL_PORTS):
+    for precision, any_part in ((Precision.FLOWS, False), (Precision.FLOWS, True), (Precision.LOCAL_PORTS, True)):
         # A flow takes at least one instruction: don't write what cannot fit.
         if precision <= at_most and (precision < Precision.FLOWS or len(wanted) < limit):
-            instructions = _write(wanted, precision)
+            instructions = write(wanted, precision, any_part)
             if len(instructions) <= limit:
                 return Program(instructions, precision)
-    return Program(_write(wanted, Precision.ANY_TCP), Precision.ANY_TCP)
+    return Program(write(wanted, Precision.ANY_TCP, True), Precision.ANY_TCP)
 
 
-def _write(flows: Sequence[Flow], precision: Precision) -> list[tuple[int, int, int, int]]:
+def _write(flows: Sequence[Flow], precision: Precision, any_part: bool) -> _Instructions:
     ipv4 = [f for f in flows if len(f.local_address) == 4]
     ipv6 = [f for f in flows if len(f.local_address) == 16]
     writer = _Writer()
     no = writer.verdict(_REJECT)
     if ipv6:
+        parts = _write_parts(writer, ipv6, _IPV6, any_part)
+        no = writer.verdict(_REJECT)
+        for extension in reversed(EXTENSIONS):
+            no = writer.test(None, _IF_EQUAL, extension, parts, no)
         label = _write_search(writer, ipv6, precision, _IPV6, _IPV6_PORT)
-        label = writer.test((_LOAD_BYTE, 20), _IF_EQUAL, 6, label, writer.verdict(_REJECT))
+        label = writer.test((_LOAD_BYTE, 20), _IF_EQUAL, 6, label, no)
         no = writer.test(None, _IF_EQUAL, 0x86DD, label, writer.verdict(_REJECT))
     if ipv4:
+        parts = _write_parts(writer, ipv4, _IPV4, any_part)
         label = _write_search(writer, ipv4, precision, _IPV4, _IPV4_PORT)
         label = writer.load((_LOAD_X_HEADER_LENGTH, 14), label)
-        label = writer.test((_LOAD_HALF, 20), _IF_ANY_BIT, 0x3FFF, writer.verdict(_REJECT), label)
+        label = writer.test((_LOAD_HALF, 20), _IF_ANY_BIT, 0x3FFF, parts, label)
         label = writer.test((_LOAD_BYTE, 23), _IF_EQUAL, 6, label, writer.verdict(_REJECT))
         no = writer.test(None, _IF_EQUAL, 0x0800, label, no)
     label = writer.load((_LOAD_HALF, 12), no)
     writer.test((_LOAD_BYTE, _PACKET_TYPE), _IF_EQUAL, _PACKET_OTHERHOST, writer.verdict(_REJECT), label)
     return writer.instructions()
+
+
+def _write_raw(flows: Sequence[Flow], precision: Precision, _: bool) -> _Instructions:
+    writer = _Writer()
+    if len(flows[0].local_address) == 16:
+        _write_search(writer, flows, precision, _RAW_IPV6, _RAW_IPV6_PORT)
+    else:
+        label = _write_search(writer, flows, precision, _RAW_IPV4, _RAW_IPV4_PORT)
+        writer.load((_LOAD_X_HEADER_LENGTH, 0), label)
+    return writer.instructions()
+
+
+def _write_parts(writer: "_Writer", flows: Sequence[Flow], words: tuple[_Load, ...], any_part: bool) -> int:
+    """Accepts what comes from the remote to the local address of a flow, or anything; ``words`` are those of a flow."""
+    if any_part:
+        return writer.verdict(_ACCEPT)
+    return _write_level(writer, words[:-1], 0, sorted({_address_words(flow) for flow in flows}))
+
+
+def _address_words(flow: Flow) -> tuple[int, ...]:
+    addresses = flow.local_address + flow.remote_address
+    return struct.unpack(f"!{len(addresses) // 4}I", addresses)
 
 
 def _write_search(
@@ -117,10 +174,7 @@ def _write_search(
         return writer.verdict(_ACCEPT)
     if precision == Precision.LOCAL_PORTS:
         return _write_level(writer, port, 0, sorted({(f.local_port,) for f in flows}))
-    keys = []
-    for flow in flows:
-        addresses = flow.local_address + flow.remote_address
-        keys.append((*struct.unpack(f"!{len(addresses) // 4}I", addresses), flow.remote_port << 16 | flow.local_port))
+    keys = [(*_address_words(flow), flow.remote_port << 16 | flow.local_port) for flow in flows]
     return _write_level(writer, words, 0, sorted(keys))
 
 
@@ -153,7 +207,7 @@ class _Writer:
         self._reversed: list[tuple[int, int, int, int]] = []
         self._verdicts: dict[int, int] = {}
 
-    def instructions(self) -> list[tuple[int, int, int, int]]:
+    def instructions(self) -> _Instructions:
         return self._reversed[::-1]
 
     def verdict(self, keep: int) -> int:

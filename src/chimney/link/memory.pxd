@@ -56,6 +56,7 @@ cdef class MemoryLink(Link):
     cdef object _arrived
     cdef list _lent
     cdef object _flows
+    cdef object _addresses
     cdef bint _refused_now
     cdef bint _closed
     cdef long long _received_frames

@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 from random import Random
 
 from chimney.link.base import ETHERNET_HEADER, NEVER, NO_VLAN, Flow, Frame, Link, LinkError, Statistics
-from chimney.link.flows import flow_of
+from chimney.link.flows import flow_of, part_of
 from chimney.link.gro import Merger
 from chimney.link.gso import wire_segments
 
@@ -287,6 +287,7 @@ class MemoryLink(Link):
         self._arrived: deque[tuple[bytearray, int, bool]] = deque()
         self._lent: list[Frame] = []
         self._flows: frozenset[Flow] | None = frozenset()
+        self._addresses: frozenset[tuple[bytes, bytes]] = frozenset()
         self._refused_now = False
         self._closed = False
         self._received_frames = 0
@@ -382,6 +383,7 @@ class MemoryLink(Link):
     def set_filter(self, flows: Iterable[Flow] | None) -> None:
         self._settle()
         self._flows = None if flows is None else frozenset(flows)
+        self._addresses = frozenset([(flow.local_address, flow.remote_address) for flow in self._flows or ()])
 
     @property
     def statistics(self) -> Statistics:
@@ -404,7 +406,7 @@ class MemoryLink(Link):
             arrival, _, frame, vlan, intact = heappop(self.under_way)
             if tap is not None:
                 tap(arrival, self.name, "in", on_wire(frame, vlan))
-            if self._flows is None or flow_of(frame) in self._flows:
+            if self._flows is None or flow_of(frame) in self._flows or part_of(frame) in self._addresses:
                 self._arrived.append((frame, vlan, intact))
 
 
