@@ -34,7 +34,7 @@ _ERROR_US = 1_000_000
 _LATER_US = 20_000
 _MOVING = (Owner.OFFLOADING, Owner.UPLOADING)
 
-Answer = Callable[[int, int], None]
+Answer = Callable[[tuple[int, int] | None], None]
 
 
 class IcmpSource(Protocol):
@@ -76,8 +76,8 @@ class IcmpCounters:
 
 
 class IcmpWatch:
-    """A `chimney.host.listener.Listener`. ``ask(connection, answer)`` queries SND.UNA and SND.MAX from the target; it
-    does not answer if the target does not know.
+    """A `chimney.host.listener.Listener`. ``ask(connection, answer)`` queries SND.UNA and SND.MAX from the target; the
+    answer is None if it does not know them.
     """
 
     def __init__(
@@ -177,9 +177,12 @@ class IcmpWatch:
             return
         self._asked.add(connection)
 
-        def answer(snd_una: int, snd_max: int) -> None:
+        def answer(outstanding: tuple[int, int] | None) -> None:
             self._asked.discard(connection)
-            self._judge(connection, snd_una, snd_max)
+            if outstanding is not None:
+                self._judge(connection, *outstanding)
+            else:
+                self.counters.ignored += len(self._waiting.pop(connection, ()))
 
         self._ask(connection, answer)
 
@@ -209,13 +212,14 @@ class IcmpWatch:
 
         An application that wants to hear of each at once (IP_RECVERR) does, in the kernel.
         """
+        if len(self._errors) >= _CONNECTIONS:
+            return
+        self._errors[connection] = message
+        self._errors_at = min(self._errors_at, self._services.clock() + _ERROR_US)
         if connection.kernel.tells_errors():
-            self._waiting[connection] = [message]
             connection.withdraw("the network reports an error, which the application wants to hear of (IP_RECVERR)")
-        elif len(self._errors) < _CONNECTIONS:
+        else:
             self._tell(connection, message)
-            self._errors[connection] = message
-            self._errors_at = min(self._errors_at, self._services.clock() + _ERROR_US)
 
     def _look_after_errors(self, now: int) -> None:
         """An error is overcome when the segment that it was about has arrived; a socket that the kernel got back has
