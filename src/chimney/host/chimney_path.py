@@ -6,9 +6,10 @@ from typing import Any
 
 from chimney.host.edge import HostEdge
 from chimney.host.kernel import TakenState
-from chimney.host.objects import (
-    PathRecord,
-    TcpRecord,
+from chimney.host.objects import PathRecord, TcpRecord
+from chimney.host.requests import ReceiveRequest, Request, SendRequest
+from chimney.host.segments import KeptSegment
+from chimney.host.trees import (
     initiate_tree,
     note_initiated,
     note_terminated,
@@ -16,8 +17,6 @@ from chimney.host.objects import (
     terminate_tree,
     unused_tree,
 )
-from chimney.host.requests import ReceiveRequest, Request, SendRequest
-from chimney.host.segments import KeptSegment
 from chimney.ndis.buffers import NetBufferList, iterate, link, net_buffer_list
 from chimney.ndis.state import ProtocolOffloadBlockList, TcpDelegated, TimerRemainder
 from chimney.ndis.status import DisconnectFlags, Status, TcpConnectionState, TcpOffloadEvent, UploadReason
@@ -30,6 +29,7 @@ _GIVEN_BACK = frozenset({Status.UPLOAD_IN_PROGRESS, Status.REQUEST_UPLOAD, Statu
 _DISCONNECT = int(TcpOffloadEvent.INDICATE_DISCONNECT)
 _ABORT = int(TcpOffloadEvent.INDICATE_ABORT)
 _RETRIEVE = int(TcpOffloadEvent.INDICATE_RETRIEVE)
+_INVALID = int(UploadReason.INVALID_STATE)
 _BACKLOG = int(TcpOffloadEvent.INDICATE_SEND_BACKLOG_CHANGE)
 _MASK = 0xFFFFFFFF
 
@@ -63,8 +63,21 @@ class ChimneyPath:
 
     @property
     def has_enough(self) -> bool:
-        """Whether the target has as many send bytes as it prefers (send.backlog.hint)."""
-        return 0 < self.backlog <= self.outstanding
+        """Whether the target has as many send bytes as it prefers (send.backlog.hint), or takes none at present."""
+        return 0 < self.backlog <= self.outstanding or self.held
+
+    @property
+    def held(self) -> bool:
+        """Whether the target is to send nothing, and would refuse what is posted: the next hop has been invalidated."""
+        return bool(self.record.path.neighbor.invalid)
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether operations on the connection's objects are under way that a terminate has to wait for
+        (terminate.host.control-drained).
+        """
+        path = self.record.path
+        return bool(self.record.running or path.running or path.neighbor.running)
 
     # State operations
 
@@ -90,15 +103,17 @@ class ChimneyPath:
         )
         tree = initiate_tree(self.record, taken.const, taken.cached, delegated, chain)
         tree.protocol_reserved = self
+        self._pin(1)
         self.edge.binding.initiate_offload(tree)
 
     def initiate_complete(self, tree: ProtocolOffloadBlockList) -> None:
         """The edge's call: the initiate of this connection has completed."""
+        self._pin(-1)
         self.initiated = tcp_block_of(tree).status
         note_initiated(self.record, tree)
         if self.initiated != Status.SUCCESS:
             self.left_over = unused_tree(self.record) is not None
-            self.edge.objects.forget_unused()
+            self._forget_unused()
 
     def terminate(self) -> None:
         """NdisTerminateOffload, of the connection or of what is left of a refused initiate; once more if it has failed.
@@ -107,6 +122,7 @@ class ChimneyPath:
         left = unused_tree(self.record) if self.left_over else None
         tree = left or terminate_tree(self.record, blank_delegated())
         tree.protocol_reserved = self
+        self._pin(1)
         self.edge.binding.terminate_offload(tree)
 
     def terminate_complete(self, tree: ProtocolOffloadBlockList) -> None:
@@ -114,16 +130,27 @@ class ChimneyPath:
         still where it was.
         """
         self.terminating = False
+        self._pin(-1)
         block = tcp_block_of(tree)
         if block.status != _SUCCESS:
             return
         note_terminated(self.record, tree)
-        self.edge.objects.forget_unused()
+        self._forget_unused()
         for nbl in iterate(block.net_buffer_list_chain):
             nbl.next = None
             request: Any = nbl.protocol_reserved
             self.send_complete(request, nbl)
         self.terminated = block
+
+    def _pin(self, by: int) -> None:
+        """The objects of the tree have a part in an initiate or terminate: nothing is changed in them meanwhile."""
+        path = self.record.path
+        for record in (self.record, path, path.neighbor):
+            record.pinned += by
+
+    def _forget_unused(self) -> None:
+        path = self.record.path
+        self.edge.objects.forget_unused(path, path.neighbor)
 
     def take_buffered(self) -> list[memoryview]:
         """Copy the terminate's BufferedData, and return its lists to the target (terminate.buffered.return)."""
@@ -254,8 +281,17 @@ class ChimneyPath:
             self.backlog = information
             self.connection.feed_soon()
         elif event_type == _RETRIEVE:
-            if UploadReason(information).mandatory:
+            if information == _INVALID:
+                self._silenced()
+            elif UploadReason(information).mandatory:
                 self.connection.upload_soon()
+
+    def _silenced(self) -> None:
+        """The target sends nothing any more, since its next hop is invalid: if the host has said so, it knows what it
+        waits for (9.7).
+        """
+        if not self.held:
+            self.connection.withdraw("the target says that what the connection depends on is invalid")
 
 
 def blank_delegated() -> TcpDelegated:

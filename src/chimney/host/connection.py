@@ -142,8 +142,9 @@ class Connection:
         elif self.owner is Owner.TARGET:
             adapter = self.hand_over.adapter
             assert self.chimney is not None and adapter is not None
-            self.chimney.post_receive(request)
-            self.services.flush_soon(adapter)
+            if not self.chimney.held:
+                self.chimney.post_receive(request)
+                self.services.flush_soon(adapter)
         elif self.owner is Owner.KERNEL:
             self.services.wake(self.kernel_path.run)
         return request
@@ -158,7 +159,7 @@ class Connection:
             self._fail_soon()
         elif self.owner is Owner.TARGET:
             assert self.chimney is not None and self.adapter is not None
-            if self._later:
+            if self._later or self.chimney.held:
                 self._shutdown_waits = True
             else:
                 self.chimney.post_disconnect(request, DisconnectFlags.GRACEFUL_CLOSE)
@@ -301,13 +302,22 @@ class Connection:
         self._later.extend(send for send in self.sends if send.net_buffer_list is None)
         self._post_later()
         for receive in list(self.receives):
-            if receive.net_buffer_list is None and not receive.done:
+            if receive.net_buffer_list is None and not receive.done and not self.chimney.held:
                 self.chimney.post_receive(receive)
         if self.shutdown_request is not None and not self.shutdown_request.done:
-            if self._later:
+            if self._later or self.chimney.held:
                 self._shutdown_waits = True
             elif self.shutdown_request.net_buffer_list is None:
                 self.chimney.post_disconnect(self.shutdown_request, DisconnectFlags.GRACEFUL_CLOSE)
+
+    def resume(self) -> None:
+        """The target, which has refused everything for a while, takes requests again: it gets what has been posted
+        meanwhile.
+        """
+        if self.owner is Owner.TARGET and self.adapter is not None:
+            self.forget_later()
+            self.post_everything()
+            self.services.flush_soon(self.adapter)
 
     def feed_soon(self) -> None:
         """The target may want more sends: not from within its upcall, which may be within a send call of ours
@@ -322,7 +332,8 @@ class Connection:
         if self.owner is Owner.TARGET and self._later and self.error is None:
             assert self.chimney is not None and self.adapter is not None
             self._post_later()
-            if self._shutdown_waits and not self._later and self.shutdown_request is not None:
+            ready = not self._later and not self.chimney.held
+            if self._shutdown_waits and ready and self.shutdown_request is not None:
                 self._shutdown_waits = False
                 self.chimney.post_disconnect(self.shutdown_request, DisconnectFlags.GRACEFUL_CLOSE)
             self.services.flush_soon(self.adapter)

@@ -2,5 +2,7 @@ from chimney.ndis.driver cimport Protocol
 
 cdef class HostEdge(Protocol):
     cdef public object objects
+    cdef public object upkeep
+    cdef public object reachability
     cdef public dict keepers
     cdef public object on_status

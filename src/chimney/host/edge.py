@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from chimney.host.kernel import Flow
-from chimney.host.objects import ObjectTable
+from chimney.host.objects import NeighborRecord, ObjectTable
 from chimney.host.segments import KeptSegment, parse_frame
+from chimney.host.upkeep import Upkeep
 from chimney.ndis.buffers import NetBufferList, iterate
 from chimney.ndis.driver import Protocol
 from chimney.ndis.handle import OffloadHandle
-from chimney.ndis.state import NeighborCached, ProtocolOffloadBlockList
+from chimney.ndis.state import NeighborCached, NeighborDelegated, ProtocolOffloadBlockList
 from chimney.ndis.status import Status, StatusIndication
 
 _SUCCESS = int(Status.SUCCESS)
@@ -22,12 +23,15 @@ class HostEdge(Protocol):
 
     A request's owner stands in its list's ``protocol_reserved`` (a forward's with its segment), a state operation's in
     its root block's; a connection's in its handle's record. ``keepers`` are the flows whose segments the host keeps
-    itself while a hand-over is under way.
+    itself while a hand-over is under way. ``reachability(neighbor, nrd)`` answers the target's question when the host
+    has had proof that a neighbor is reachable (11.2): ticks ago, 0 if that is too long.
     """
 
     def __init__(self, name: str, on_status: Callable[[StatusIndication], None]) -> None:
         super().__init__(name)
         self.objects = ObjectTable()
+        self.upkeep = Upkeep(lambda: self.binding, self.objects)
+        self.reachability: Callable[[NeighborRecord, int], int] = _stale
         self.keepers: dict[Flow, Callable[[KeptSegment], None]] = {}
         self.on_status = on_status
 
@@ -85,9 +89,13 @@ class HostEdge(Protocol):
         record.owner.event(event_type, event_specific_information)
 
     def indicate_offload_event(self, block_list: ProtocolOffloadBlockList | None, indication_code: int) -> None:
-        # Our own entry counts as stale: the kernel confirms its neighbors by itself (event.reach.answer).
-        if block_list is not None and isinstance(block_list.cached, NeighborCached):
-            block_list.cached.host_reachability_delta = 0
+        if block_list is None or not isinstance(block_list.cached, NeighborCached):
+            return
+        assert block_list.offload_handle is not None
+        neighbor: Any = block_list.offload_handle.protocol_context
+        delegated = block_list.delegated
+        nrd = delegated.nic_reachability_delta if isinstance(delegated, NeighborDelegated) else 0
+        block_list.cached.host_reachability_delta = self.reachability(neighbor, nrd)
 
     def status_ex(self, status_code: int, status_buffer: object) -> None:
         self.on_status(StatusIndication(status_code))
@@ -105,6 +113,11 @@ class HostEdge(Protocol):
             if kept is not None and (keep := self.keepers.get(kept.flow)) is not None:
                 keep(kept)
             nbl = nbl.next
+
+
+def _stale(neighbor: NeighborRecord, nrd: int) -> int:
+    """Nobody watches the kernel's neighbors."""
+    return 0
 
 
 def _apart(head: NetBufferList) -> Iterator[NetBufferList]:

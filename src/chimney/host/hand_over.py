@@ -121,7 +121,14 @@ class HandOver:
         """Offload the connection's state; returns what became of its TCP block."""
         assert self.adapter is not None and self.plan is not None
         plan, edge = self.plan, self.adapter.edge
-        path = edge.objects.path(plan.neighbor, plan.neighbor_mac, plan.path, plan.path_mtu)
+        path = edge.objects.path(plan)
+        while path.running or path.neighbor.running:
+            # What is being changed may not be linked to.
+            self.adapter.flush()
+            self._services.turn(None)
+            path = edge.objects.path(plan)
+        if path.offloaded and path.cached.path_mtu != plan.path_mtu:
+            edge.upkeep.changed()
         chimney = self._connection.chimney = ChimneyPath(self._connection, edge, path)
         chimney.initiate(taken, chained)
         self.adapter.flush()
@@ -209,6 +216,9 @@ class HandOver:
         chimney = self._connection.chimney
         assert chimney is not None and self.adapter is not None
         for _ in range(_TERMINATES):
+            while chimney.must_wait:
+                self.adapter.flush()
+                self._services.turn(None)
             chimney.terminate()
             self.adapter.flush()
             while chimney.terminating:

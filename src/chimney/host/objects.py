@@ -1,51 +1,52 @@
-"""The host's records of offloaded state objects, and the block trees made from them.
+"""The host's records of the state objects that a target has: neighbors, paths, and connections on them (7).
 
-Connections over one adapter share their path and neighbor objects: the first one offloads them, later ones name them by
-linkers, and the last one takes them back in the same tree (terminate.host.refcount).
+Connections over one adapter share their path, and paths their neighbor. What makes objects the same is what the host
+cannot change in them: a neighbor is a next hop seen from one of our hardware addresses, a path is a pair of addresses
+over a neighbor. The next hop's hardware address and the path MTU are variables of theirs.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from chimney.ndis.buffers import NetBufferList
+from chimney.host.kernel import Plan
 from chimney.ndis.handle import OffloadHandle
-from chimney.ndis.state import (
-    NeighborCached,
-    NeighborConst,
-    NeighborDelegated,
-    PathCached,
-    PathConst,
-    PathDelegated,
-    ProtocolOffloadBlockList,
-    TcpCached,
-    TcpConst,
-    TcpDelegated,
-    walk,
-)
-from chimney.ndis.status import OffloadStateType, Status
+from chimney.ndis.state import NeighborCached, NeighborConst, PathCached, PathConst
+from chimney.ndis.status import OffloadStateType
 
-_RETURNED = {
-    OffloadStateType.IP4: OffloadStateType.IP4_DELEGATED,
-    OffloadStateType.IP6: OffloadStateType.IP6_DELEGATED,
-}
-_OFFLOADED = frozenset({Status.SUCCESS, Status.OFFLOAD_PARTIAL_SUCCESS})
+NeighborKey = tuple[int, bytes, bytes, int]
+PathKey = tuple[bytes, bytes, NeighborKey]
 
 
 class NeighborRecord:
-    """One next hop. ``offloaded``: a target has it; ``users``: offloaded paths that depend on it."""
+    """One next hop. ``device_index`` and ``next_hop`` are the kernel's names for it.
 
-    def __init__(self, const: NeighborConst, cached: NeighborCached) -> None:
+    offloaded  a target has it.
+    paths      those that a target has, and that depend on it (keys, in their order).
+    invalid    the target has been told to send nothing to it; it gets no new paths, and is never updated.
+    running    operations of `chimney.host.upkeep` under way on it.
+    pinned     initiates and terminates under way that it has a part in.
+    """
+
+    def __init__(self, key: NeighborKey, const: NeighborConst, cached: NeighborCached) -> None:
         self.handle = OffloadHandle(self)
+        self.key = key
+        self.device_index, self.next_hop = key[:2]
         self.const = const
         self.cached = cached
         self.offloaded = False
-        self.users = 0
+        self.paths: dict[PathRecord, None] = {}
+        self.invalid = False
+        self.running = 0
+        self.pinned = 0
 
 
 class PathRecord:
-    """One pair of addresses with a path MTU, over a neighbor. ``offloaded``: a target has it; ``users``: offloaded
-    connections that depend on it.
+    """One pair of addresses, over a neighbor.
+
+    offloaded  a target has it; ``users``: offloaded connections that depend on it.
+    refused    the target could not take a new value: its connections are taken back, and it gets no new ones.
+    running, pinned  as a `NeighborRecord` has them.
     """
 
     def __init__(self, neighbor: NeighborRecord, const: PathConst, cached: PathCached) -> None:
@@ -55,11 +56,24 @@ class PathRecord:
         self.cached = cached
         self.offloaded = False
         self.users = 0
+        self.refused = False
+        self.running = 0
+        self.pinned = 0
 
     @property
     def type(self) -> OffloadStateType:
         """Which IP version the path speaks."""
         return OffloadStateType.IP4 if len(self.const.source_address) == 4 else OffloadStateType.IP6
+
+    @property
+    def key(self) -> PathKey:
+        """What makes it distinct, over the neighbor that it has now."""
+        return self.const.source_address, self.const.destination_address, self.neighbor.key
+
+    @property
+    def usable(self) -> bool:
+        """Whether another connection may be offloaded on it."""
+        return not self.refused and not self.neighbor.invalid
 
 
 class TcpRecord:
@@ -69,138 +83,74 @@ class TcpRecord:
         self.handle = OffloadHandle(self)
         self.owner = owner
         self.path = path
+        self.running = 0
+        self.pinned = 0
+
+
+Record = NeighborRecord | PathRecord | TcpRecord
 
 
 class ObjectTable:
-    """Neighbor and path records of one adapter, found by what makes them distinct."""
+    """Neighbor and path records of one adapter, found by what makes them distinct.
+
+    What gets no new users is not found any more; it lives on in the records that depend on it.
+    """
 
     def __init__(self) -> None:
-        self._neighbors: dict[tuple[bytes, bytes, int], NeighborRecord] = {}
-        self._paths: dict[tuple[bytes, bytes, int, bytes], PathRecord] = {}
+        self._neighbors: dict[NeighborKey, NeighborRecord] = {}
+        self._paths: dict[PathKey, PathRecord] = {}
+        self._own_mac = b""
 
-    def path(
-        self, neighbor_const: NeighborConst, neighbor_mac: bytes, path_const: PathConst, path_mtu: int
-    ) -> PathRecord:
-        """The record for these values, made if there is none."""
-        neighbor_key = (neighbor_const.dl_source_address, neighbor_mac, neighbor_const.vlan_id)
-        neighbor = self._neighbors.get(neighbor_key)
-        if neighbor is None:
-            neighbor = NeighborRecord(neighbor_const, NeighborCached(neighbor_mac))
-            self._neighbors[neighbor_key] = neighbor
-        path_key = (path_const.source_address, path_const.destination_address, path_mtu, neighbor_mac)
-        path = self._paths.get(path_key)
-        if path is None:
-            path = PathRecord(neighbor, path_const, PathCached(path_mtu))
-            self._paths[path_key] = path
-        return path
+    def key_of(self, plan: Plan) -> NeighborKey:
+        """What makes the neighbor distinct that a plan goes by."""
+        return plan.device_index, plan.next_hop, plan.device_mac, plan.neighbor.vlan_id
 
-    def forget_unused(self) -> None:
-        """Drop the records of what no target has."""
-        self._paths = {k: p for k, p in self._paths.items() if p.offloaded}
-        self._neighbors = {k: n for k, n in self._neighbors.items() if n.offloaded}
+    def neighbor(self, plan: Plan) -> NeighborRecord:
+        """The record of the neighbor that ``plan`` goes by, made if there is none."""
+        key = self.key_of(plan)
+        found = self._neighbors.get(key)
+        if found is None:
+            found = NeighborRecord(key, self._const(plan), NeighborCached(plan.neighbor_mac))
+            self._neighbors[key] = found
+        return found
 
+    def _const(self, plan: Plan) -> NeighborConst:
+        """The target uses the interface's hardware address as it was when the adapter was made, unless told another."""
+        if not self._own_mac:
+            self._own_mac = plan.device_mac
+        own = plan.neighbor.dl_source_address
+        if plan.device_mac != self._own_mac:
+            own = plan.device_mac
+        return NeighborConst(own, plan.neighbor.vlan_id)
 
-def initiate_tree(
-    record: TcpRecord, const: TcpConst, cached: TcpCached, delegated: TcpDelegated, chain: NetBufferList | None
-) -> ProtocolOffloadBlockList:
-    """The tree that offloads ``record``: new nodes for what the target does not have yet, linkers for what it has."""
-    path = record.path
-    tcp_block = ProtocolOffloadBlockList(
-        type=OffloadStateType.TCP,
-        const=const,
-        cached=cached,
-        delegated=delegated,
-        net_buffer_list_chain=chain,
-        offload_handle=record.handle,
-    )
-    path_block = ProtocolOffloadBlockList(type=path.type, offload_handle=path.handle, dependent_block_list=tcp_block)
-    if not path.offloaded:
-        path_block.const, path_block.cached, path_block.delegated = path.const, path.cached, PathDelegated()
-    neighbor_block = ProtocolOffloadBlockList(
-        type=OffloadStateType.NEIGHBOR, offload_handle=path.neighbor.handle, dependent_block_list=path_block
-    )
-    if not path.neighbor.offloaded:
-        neighbor_block.const = path.neighbor.const
-        neighbor_block.cached = path.neighbor.cached
-        neighbor_block.delegated = NeighborDelegated(path.neighbor.cached.host_reachability_delta)
-    return neighbor_block
+    def path(self, plan: Plan) -> PathRecord:
+        """The record of the path that ``plan`` describes, made if there is none that can be used."""
+        neighbor = self.neighbor(plan)
+        key = plan.path.source_address, plan.path.destination_address, neighbor.key
+        found = self._paths.get(key)
+        if found is None or not found.usable:
+            found = PathRecord(neighbor, plan.path, PathCached(plan.path_mtu))
+            self._paths[key] = found
+        return found
 
+    def relinked(self, path: PathRecord, neighbor: NeighborRecord) -> None:
+        """The path depends on another neighbor from now on."""
+        if self._paths.get(path.key) is path:
+            del self._paths[path.key]
+        path.neighbor.paths.pop(path, None)
+        path.neighbor = neighbor
+        neighbor.paths[path] = None
+        self._paths.setdefault(path.key, path)
 
-def tcp_block_of(tree: ProtocolOffloadBlockList) -> ProtocolOffloadBlockList:
-    """The one TCP block of a tree that `initiate_tree` or `terminate_tree` made."""
-    block = tree
-    while block.dependent_block_list is not None:
-        block = block.dependent_block_list
-    return block
+    def invalidated(self, neighbor: NeighborRecord) -> None:
+        """The neighbor is not used any more; the next plan that goes by it has a new record."""
+        neighbor.invalid = True
+        if self._neighbors.get(neighbor.key) is neighbor:
+            del self._neighbors[neighbor.key]
 
-
-def note_initiated(record: TcpRecord, tree: ProtocolOffloadBlockList) -> None:
-    """What a completed initiate has offloaded: maybe the neighbor, or both it and the path, without the connection."""
-    path, path_block = record.path, tree.dependent_block_list
-    assert path_block is not None
-    if tree.const is not None and tree.status in _OFFLOADED:
-        path.neighbor.offloaded = True
-    if path_block.const is not None and path_block.status in _OFFLOADED:
-        path.offloaded = True
-        path.neighbor.users += 1
-    if tcp_block_of(tree).status == Status.SUCCESS:
-        path.users += 1
-
-
-def note_terminated(record: TcpRecord, tree: ProtocolOffloadBlockList) -> None:
-    """What a terminate that succeeded has brought back."""
-    path = record.path
-    for block in walk(tree):
-        if block.offload_handle is record.handle:
-            path.users -= 1
-        elif block.offload_handle is path.handle:
-            path.offloaded = False
-            path.neighbor.users -= 1
-        elif block.offload_handle is path.neighbor.handle:
-            path.neighbor.offloaded = False
-
-
-def unused_tree(record: TcpRecord) -> ProtocolOffloadBlockList | None:
-    """The tree that takes back what nothing uses after a refused initiate: the path, the neighbor, or both. None if
-    there is nothing.
-    """
-    path = record.path
-    tree: ProtocolOffloadBlockList | None = None
-    if path.offloaded and not path.users:
-        tree = ProtocolOffloadBlockList(
-            type=_RETURNED[path.type],
-            delegated=PathDelegated(),
-            offload_handle=path.handle,
-        )
-    if path.neighbor.offloaded and path.neighbor.users == (0 if tree is None else 1):
-        tree = ProtocolOffloadBlockList(
-            type=OffloadStateType.NEIGHBOR_DELEGATED,
-            delegated=NeighborDelegated(),
-            offload_handle=path.neighbor.handle,
-            dependent_block_list=tree,
-        )
-    return tree
-
-
-def terminate_tree(record: TcpRecord, delegated: TcpDelegated) -> ProtocolOffloadBlockList:
-    """The tree that takes ``record`` back, together with its path and neighbor where it is their last user."""
-    path = record.path
-    tree = ProtocolOffloadBlockList(
-        type=OffloadStateType.TCP_DELEGATED, delegated=delegated, offload_handle=record.handle
-    )
-    if path.users > 1:
-        return tree
-    tree = ProtocolOffloadBlockList(
-        type=_RETURNED[path.type],
-        delegated=PathDelegated(),
-        offload_handle=path.handle,
-        dependent_block_list=tree,
-    )
-    if path.neighbor.users > 1:
-        return tree
-    return ProtocolOffloadBlockList(
-        type=OffloadStateType.NEIGHBOR_DELEGATED,
-        delegated=NeighborDelegated(),
-        offload_handle=path.neighbor.handle,
-        dependent_block_list=tree,
-    )
+    def forget_unused(self, path: PathRecord | None, neighbor: NeighborRecord) -> None:
+        """Drop these records if no target has what they stand for."""
+        if path is not None and not path.offloaded and self._paths.get(path.key) is path:
+            del self._paths[path.key]
+        if not neighbor.offloaded and self._neighbors.get(neighbor.key) is neighbor:
+            del self._neighbors[neighbor.key]
