@@ -13,10 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from chimney.host.chimney_path import blank_delegated
 from chimney.host.hand_over import Owner
 from chimney.host.icmp import IcmpMessage, Meaning, is_outstanding
 from chimney.host.listener import NEVER
 from chimney.host.services import Services
+from chimney.ndis.state import TcpDelegated
 
 if TYPE_CHECKING:
     from chimney.host.connection import Connection
@@ -35,6 +37,19 @@ _LATER_US = 20_000
 _MOVING = (Owner.OFFLOADING, Owner.UPLOADING)
 
 Answer = Callable[[tuple[int, int] | None], None]
+
+
+def ask_target(connection: Connection, answer: Answer) -> None:
+    """Query SND.UNA and SND.MAX of a connection that a target has (9.4); `answer` gets None if it does not know."""
+    chimney, adapter = connection.chimney, connection.adapter
+    if chimney is None or adapter is None:
+        answer(None)
+        return
+
+    def told(delegated: TcpDelegated | None) -> None:
+        answer(None if delegated is None else (delegated.snd_una, delegated.snd_max))
+
+    adapter.edge.upkeep.query_connection(chimney.record, blank_delegated(), told)
 
 
 class IcmpSource(Protocol):
@@ -85,7 +100,7 @@ class IcmpWatch:
         services: Services,
         source: IcmpSource,
         routes: Routes,
-        ask: Callable[[Connection, Answer], None],
+        ask: Callable[[Connection, Answer], None] = ask_target,
     ) -> None:
         self.counters = IcmpCounters()
         self._services = services

@@ -19,8 +19,15 @@ from chimney.host.trees import (
     relink_tree,
     update_block,
 )
-from chimney.ndis.state import NeighborCached, NeighborDelegated, PathCached, ProtocolOffloadBlockList, TcpCached
-from chimney.ndis.status import Status
+from chimney.ndis.state import (
+    NeighborCached,
+    NeighborDelegated,
+    PathCached,
+    ProtocolOffloadBlockList,
+    TcpCached,
+    TcpDelegated,
+)
+from chimney.ndis.status import OffloadStateType, Status
 
 if TYPE_CHECKING:
     from chimney.ndis.library import Binding
@@ -156,6 +163,22 @@ class Upkeep:
 
         block = query_block(neighbor)
         block.protocol_reserved = _Operation([neighbor], completed)
+        self._binding().query_offload_state(block)
+
+    def query_connection(
+        self, connection: TcpRecord, blank: TcpDelegated, told: Callable[[TcpDelegated | None], None]
+    ) -> None:
+        """Have the connection's delegated state written into ``blank``, which ``told`` then gets; None if the target
+        does not know.
+        """
+
+        def completed(tree: ProtocolOffloadBlockList) -> None:
+            told(blank if tree.status == Status.SUCCESS else None)
+
+        block = ProtocolOffloadBlockList(
+            type=OffloadStateType.TCP_DELEGATED, delegated=blank, offload_handle=connection.handle
+        )
+        block.protocol_reserved = _Operation([connection], completed)
         self._binding().query_offload_state(block)
 
 
