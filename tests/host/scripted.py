@@ -65,6 +65,7 @@ class ScriptedKernel:
         self.injected: list[bytes] = []
         self.told: list[IcmpMessage] = []
         self.wants_errors = False
+        self.pending_error = 0
         self.interest = (False, False)
         self.state = TcpConnectionState.ESTABLISHED
 
@@ -128,8 +129,9 @@ class ScriptedKernel:
     def tells_errors(self) -> bool:
         return self.wants_errors
 
-    def forget_error(self) -> None:
+    def forget_error(self) -> int:
         self.told.clear()
+        return self.pending_error
 
     def send(self, data: memoryview) -> int:
         if self.error is not None:
@@ -299,7 +301,7 @@ class ScriptedStack:
 
     def __init__(self, drivers: int = 0) -> None:
         self.target = ScriptedTarget()
-        self.edge = HostEdge("scripted host", lambda code: None)
+        self.edge = HostEdge("scripted host", lambda code: None, lambda: 0)
         below = self.target
         for number in range(drivers):
             driver = PassThrough(f"driver {number}")

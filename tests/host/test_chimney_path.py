@@ -107,10 +107,10 @@ def closed(stack, connection, rcv_nxt, buffered=b"", shut=False):
 @pytest.mark.parametrize("shut", [False, True], ids=["open", "shut"])
 def test_a_closed_connection_whose_streams_have_not_both_ended_was_reset(stack, connection, shut):
     given = closed(stack, connection, IRS + 4, b"data", shut)
-    assert given.reset
+    assert given.error
 
 
 def test_a_closed_connection_whose_streams_have_both_ended_was_not_reset(stack, connection):
     """The peer's FIN counts in RCV.NXT; what is unread has kept the target from telling of it."""
     given = closed(stack, connection, IRS + 5, b"data", shut=True)
-    assert not given.reset and b"".join(given.unread) == b"data"
+    assert not given.error and b"".join(given.unread) == b"data"

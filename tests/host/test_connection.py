@@ -333,7 +333,7 @@ def test_a_reset_ends_everything_and_the_offload(stack, connection):
     stack.during_poll.append(reset)
     stack.poll()
     assert isinstance(send.error, ConnectionResetError) and isinstance(receive.error, ConnectionResetError)
-    assert connection.owner is Owner.KERNEL and stack.kernel.given[0].reset
+    assert connection.owner is Owner.KERNEL and stack.kernel.given[0].error
     with pytest.raises(NotOffloadable, match="failed"):
         connection.offload()
 
@@ -532,7 +532,7 @@ def test_an_abort_that_the_target_gives_back_is_the_kernels(stack, connection):
     connection.offload()
     stack.target.final = {"snd_una": ISS, "snd_max": ISS}
     connection.abort()
-    assert stack.kernel.aborted and not stack.kernel.given[0].reset
+    assert stack.kernel.aborted and not stack.kernel.given[0].error
 
 
 def test_an_abort_of_what_the_target_keeps_ends_every_later_request(stack, connection):

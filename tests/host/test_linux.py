@@ -146,10 +146,6 @@ def test_numbers_that_do_not_fit_the_queue():
         split(send_queue=views(b"abc"), write_seq=1005)
 
 
-def test_a_reset_connection_sends_nothing():
-    assert split(send_queue=views(b"abc"), write_seq=1005, reset=True) == (b"", b"")
-
-
 def test_netlink_attributes():
     data = netlink.attribute(1, b"abc") + netlink.nested(2, netlink.attribute(7, b"x"), netlink.attribute(8, b""))
     found = netlink.attributes(data)

@@ -193,17 +193,46 @@ def test_the_engine_has_finished(lab, helpers, family, state):
 
 @FAMILIES
 @pytest.mark.parametrize("closed", [False, True], ids=["ESTABLISHED", "CLOSE_WAIT"])
-def test_the_peer_has_reset_it(lab, helpers, family, closed):
+@pytest.mark.parametrize("error", [errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT, errno.EHOSTUNREACH])
+def test_it_has_ended_by_an_error(lab, helpers, family, closed, error):
+    """Whatever is unread comes first, then the end of the stream if it had ended, then the error, once."""
     ours, theirs = lab.connect(family)
+    ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5000)
+    ours.setsockopt(socket.SOL_SOCKET, so.SO_ATTACH_FILTER, so.assemble((0x06, 0, 0, 0x40000)).program)
+    own_filter = so.read_filter(ours.fileno()).instructions
+    theirs.sendall(b"unread")
     if closed:
         theirs.shutdown(socket.SHUT_WR)
-        helpers.wait_until(lambda: helpers.state_of(ours) is TcpState.CLOSE_WAIT, "the peer's FIN")
+    helpers.wait_until(lambda: so.queue_length(ours.fileno(), so.SIOCINQ) == 6, "the peer's data")
+    expected = TcpState.CLOSE_WAIT if closed else TcpState.ESTABLISHED
+    helpers.wait_until(lambda: helpers.state_of(ours) is expected, expected.name)
     placeholder = handover.take(ours, lab.device)
-    give_back(placeholder, state=TcpState.CLOSE, reset=True)
+    returned = placeholder.give_back(dataclasses.replace(placeholder.state, error=error))
+    if returned.dying is not None:
+        returned.dying.wait(ours)
     assert helpers.state_of(ours) is TcpState.CLOSE
-    with pytest.raises(ConnectionResetError):
-        ours.recv(100)
-    del theirs
+    assert ours.recv(100) == b"unread"
+    # RFC 9293 knows no EPIPE; Linux tells so that its own program has been told of the end of the stream before.
+    shown = errno.EPIPE if closed and error == errno.ECONNRESET else error
+    if closed:
+        assert ours.recv(100) == b""
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == shown
+    else:
+        with pytest.raises(OSError) as raised:
+            ours.recv(100)
+        assert raised.value.errno == shown
+    # What ICMP has said stays beside the error that it became.
+    again = error if error == errno.EHOSTUNREACH else 0
+    assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == again
+    assert ours.recv(100) == b""
+    with pytest.raises(BrokenPipeError):
+        ours.send(b"too late")
+    assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000
+    assert so.read_filter(ours.fileno()).instructions == own_filter
+    # What leaves while it ends brings the peer nothing.
+    theirs.setblocking(False)
+    with pytest.raises((BlockingIOError, ConnectionResetError)):
+        theirs.recv(100)
 
 
 def test_a_fin_behind_bytes_that_do_not_fit(lab, helpers):

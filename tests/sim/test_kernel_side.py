@@ -2,6 +2,7 @@
 lost. Each of these was seen on Linux (docs: hand-over.md, decision 4; tests/live/).
 """
 
+import errno
 import dataclasses
 from random import Random
 
@@ -355,7 +356,7 @@ class TestUp:
         hand_over.world.run(1000)
         taken = hand_over.take()
         hand_over.said()
-        hand_over.give_back(taken, reset=True)
+        hand_over.give_back(taken, error=errno.ECONNRESET)
         assert hand_over.machine.state == "CLOSED" and not hand_over.said()
         buffer = memoryview(bytearray(100))
         assert hand_over.side.receive_into(buffer) == 10

@@ -18,6 +18,9 @@ cdef class ChimneyPath:
     cdef public long long outstanding
     cdef public bint peer_closed
     cdef public bint reset
+    cdef public long upload_reason
+    cdef public bint lost
+    cdef tuple _last_event
     cpdef post_send(self, SendRequest request)
     cpdef post_receive(self, ReceiveRequest request)
     cpdef NetBufferList _wrap(self, Request request)

@@ -41,7 +41,8 @@ class ChimneyPath:
     whether one that failed has offloaded the neighbor or the path all the same. ``terminating`` tells whether a
     terminate is under way, ``terminated`` is the last block of the one that succeeded. ``unread_below`` counts
     handed-over receive bytes that the application has not taken yet. ``outstanding`` send bytes are with the target,
-    which prefers ``backlog`` (0: it has not said).
+    which prefers ``backlog`` (0: it has not said). ``upload_reason`` is the last mandatory one (0: none); ``lost``: the
+    target has failed, and the connection's state with it.
     """
 
     def __init__(self, connection: Any, edge: HostEdge, path: PathRecord) -> None:
@@ -60,6 +61,9 @@ class ChimneyPath:
         self.outstanding = 0
         self.peer_closed = False
         self.reset = False
+        self.upload_reason = 0
+        self.lost = False
+        self._last_event = (0, 0)
 
     @property
     def has_enough(self) -> bool:
@@ -229,7 +233,7 @@ class ChimneyPath:
         elif status in _GIVEN_BACK:
             self._given_back(nbl)
         else:
-            self.connection.send_done(request, self.connection.reset_error())
+            self.connection.send_done(request, self.connection.target_error())
 
     def receive_complete(self, request: ReceiveRequest, nbl: NetBufferList) -> None:
         """A receive request came back; what bytes it holds are the application's, whatever the status."""
@@ -244,7 +248,7 @@ class ChimneyPath:
         elif status in _GIVEN_BACK:
             self._given_back(nbl)
         else:
-            self.connection.receive_done(request, self.connection.reset_error())
+            self.connection.receive_done(request, self.connection.target_error())
 
     def disconnect_complete(self, request: Request, nbl: NetBufferList) -> None:
         """The disconnect came back: done, or to be gone on with by the kernel."""
@@ -254,7 +258,7 @@ class ChimneyPath:
         elif nbl.status in _GIVEN_BACK:
             self._given_back(nbl)
         else:
-            self.connection.shutdown_done(request, self.connection.reset_error())
+            self.connection.shutdown_done(request, self.connection.target_error())
 
     def _given_back(self, nbl: NetBufferList) -> None:
         """The request is the kernel's to go on with; some driver may have had no memory for it, and wants it there."""
@@ -276,6 +280,8 @@ class ChimneyPath:
             self.peer_closed = True
         elif event_type == _ABORT:
             self.reset = True
+            # No event comes between these two (hwfail.sequence).
+            self.lost = self._last_event == (_RETRIEVE, int(UploadReason.HARDWARE_FAILURE))
             self.connection.upload_soon()
         elif event_type == _BACKLOG:
             self.backlog = information
@@ -284,7 +290,9 @@ class ChimneyPath:
             if information == _INVALID:
                 self._silenced()
             elif UploadReason(information).mandatory:
+                self.upload_reason = information
                 self.connection.upload_soon()
+        self._last_event = event_type, information
 
     def _silenced(self) -> None:
         """The target sends nothing any more, since its next hop is invalid: if the host has said so, it knows what it

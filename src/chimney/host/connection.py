@@ -6,11 +6,13 @@ D7's (docs: *Hand-over*): nothing is acknowledged that could be lost, and at eve
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections import deque
 from dataclasses import dataclass, field
 
 from chimney.host.chimney_path import ChimneyPath
+from chimney.host.ending import error_of, target_error
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.hand_over import HandOver, Owner
 from chimney.host.kernel import KernelSide
@@ -64,6 +66,10 @@ class Connection:
             self.shutdown_request.done = True
         self.abort_request: Request | None = None
         self.error: OSError | None = None
+        # The peer's FIN has come: behind what is unread comes the end of the stream, whatever happens.
+        self.stream_ended = False
+        # Whether a request has ended with the error: the socket need not tell it any more.
+        self._told = False
         self.fin_queued = self.shutdown_request is not None
         self.hand_over_error: ChimneyError | None = None
         self.chimney: ChimneyPath | None = None
@@ -92,6 +98,11 @@ class Connection:
         return self._kernel
 
     @property
+    def has_shut(self) -> bool:
+        """Whether the sending half has been closed, as far as this program is concerned: `shutdown` is done."""
+        return self.shutdown_request is not None and self.shutdown_request.done
+
+    @property
     def adapter(self) -> Adapter | None:
         """Where the connection was offloaded last; None if it never was."""
         return self.hand_over.adapter
@@ -106,7 +117,8 @@ class Connection:
         view = _flat(data, "post_send")
         self._check_open("post_send")
         if self.shutdown_request is not None:
-            raise BrokenPipeError(f"post_send after shutdown on {self!r}: the sending half has been closed")
+            text = f"post_send after shutdown on {self!r}: the sending half has been closed"
+            raise BrokenPipeError(errno.EPIPE, text)
         request = SendRequest(self, view, callback)
         self.sends.append(request)
         if self.error is not None:
@@ -207,28 +219,33 @@ class Connection:
         """The oldest send has ended."""
         done = self.sends.popleft()
         assert done is request, "sends complete in posting order (send.complete.order)"
-        if error is not None and self.error is None:
-            self.error = error
+        self._note_error(error)
         request.complete(error)
 
     def receive_done(self, request: ReceiveRequest, error: OSError | None = None) -> None:
         """The oldest receive has ended."""
         done = self.receives.popleft()
         assert done is request, "receives complete in posting order (recv.complete.fifo)"
-        if error is not None and self.error is None:
-            self.error = error
+        self._note_error(error)
         request.complete(error)
 
     def shutdown_done(self, request: Request, error: OSError | None = None) -> None:
         """The closing of the sending half has ended."""
         if not request.done:
+            self._told = self._told or error is not None
             request.complete(error)
 
-    def reset_error(self) -> OSError:
-        """What requests end with whose connection was reset in the chimney."""
+    def _note_error(self, error: OSError | None) -> None:
+        if error is not None:
+            self._told = True
+            self.error = self.error or error
+
+    def target_error(self) -> OSError:
+        """What requests end with that the target has given up."""
         if self.abort_request is not None:
             return _aborted()
-        return ConnectionResetError("the peer reset the connection while it was offloaded")
+        assert self.chimney is not None
+        return error_of(target_error(self.chimney))
 
     def fail(self, error: OSError) -> None:
         """End every request posted so far with ``error``, in order; what callbacks post meanwhile has its own turn."""
@@ -406,7 +423,9 @@ class Connection:
         finally:
             self.kernel_path.stop()
             self.owner = Owner.APPLICATION
-            self.fail(ConnectionAbortedError("the connection was detached"))
+            if self._told:
+                self._kernel.forget_error()
+            self.fail(OSError(errno.ECONNABORTED, "the connection was detached"))
             self._kernel.release()
             self.services.forget(self)
 
@@ -462,8 +481,8 @@ class Connection:
             raise request.error
 
 
-def _aborted() -> ConnectionAbortedError:
-    return ConnectionAbortedError("the application aborted the connection")
+def _aborted() -> OSError:
+    return OSError(errno.ECONNABORTED, "the application aborted the connection")
 
 
 def _flat(data: bytes | bytearray | memoryview, call: str) -> memoryview:

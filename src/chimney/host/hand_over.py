@@ -5,10 +5,12 @@ The order of the steps is D7's (docs: *Hand-over*).
 
 from __future__ import annotations
 
+import errno
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from chimney.host.chimney_path import ChimneyPath
+from chimney.host.ending import error_of, judge
 from chimney.host.errors import NotOffloadable, UploadFailed
 from chimney.host.kernel import GivenState, KernelSide, Plan, TakenState
 from chimney.host.requests import SendRequest
@@ -26,6 +28,7 @@ _KEPT_LIMIT = 4096
 # A terminate that fails for want of memory is asked for again, in a turn of its own each time.
 _TERMINATES = 100
 _FIN_IN_FLIGHT = frozenset({TcpConnectionState.FIN_WAIT_1, TcpConnectionState.CLOSING, TcpConnectionState.LAST_ACK})
+_FIN_RECEIVED = frozenset({TcpConnectionState.CLOSE_WAIT, TcpConnectionState.CLOSING, TcpConnectionState.LAST_ACK})
 _FIN_SENT = _FIN_IN_FLIGHT | {TcpConnectionState.FIN_WAIT_2, TcpConnectionState.TIME_WAIT, TcpConnectionState.CLOSED}
 
 
@@ -73,6 +76,18 @@ class HandOver:
         if len(self._kept) < _KEPT_LIMIT:
             self._kept.append(segment)
 
+    def arrived(self, segments: list[KeptSegment]) -> None:
+        """Segments that have reached the host while the connection is out of the kernel: kept while a hand-over is under
+        way, and forwarded unless the target has passed them up because it does not want them (10.7).
+        """
+        connection = self._connection
+        if connection.owner is not Owner.TARGET:
+            for segment in segments:
+                self.keep(segment)
+        elif foreign := [segment for segment in segments if segment.foreign]:
+            assert connection.chimney is not None
+            connection.chimney.forward(foreign)
+
     # Down
 
     def offload(self, patient: bool = True) -> None:
@@ -102,7 +117,7 @@ class HandOver:
         connection.owner = Owner.OFFLOADING
         self.plan, self.adapter, self._taken = plan, adapter, taken
         connection.count_kernel_stretch(taken.carried)
-        adapter.edge.keepers[plan.flow] = self.keep
+        adapter.edge.takers[plan.flow] = self.arrived
         self._services.offloaded[plan.flow] = connection
         # What has come until now, some of which the kernel has processed, is judged before the target hears anything.
         adapter.drain()
@@ -143,7 +158,6 @@ class HandOver:
         """The initiate has succeeded: what was posted goes down, and so do the segments kept meanwhile."""
         connection = self._connection
         assert connection.chimney is not None and self.adapter is not None and self.plan is not None
-        del self.adapter.edge.keepers[self.plan.flow]
         connection.owner = Owner.TARGET
         connection.post_everything()
         kept, self._kept = self._kept, []
@@ -174,7 +188,6 @@ class HandOver:
         retransmits = self.adapter.retransmitted(self.plan.flow)
         connection.owner = Owner.UPLOADING
         connection.forget_later()
-        self.adapter.edge.keepers[self.plan.flow] = self.keep
         if not self._terminate():
             self._enter_target()
             self._services.flush_soon(self.adapter)
@@ -186,7 +199,9 @@ class HandOver:
         assert isinstance(delegated, TcpDelegated)
         unread = chimney.take_buffered()
         aborted = connection.abort_request is not None and connection.abort_request.done
-        given = GivenState(delegated, unread=unread, reset=aborted or self._was_reset(delegated))
+        assert self._taken is not None
+        error = judge(connection, chimney, delegated, self._taken.cached, self._kernel)
+        given = GivenState(delegated, unread=unread, error=error)
         figures.bytes_sent_target += chimney.bytes_sent
         figures.bytes_received_target += chimney.bytes_received
         try:
@@ -199,17 +214,6 @@ class HandOver:
             self._kernel.abort()
         figures.uploads += 1
         figures.upload_seconds.append((self._services.clock() - started) / 1e6)
-
-    def _was_reset(self, delegated: TcpDelegated) -> bool:
-        """Whether the connection has ended without both of its streams having come to their ends; asked when the
-        target's buffered data has been taken.
-        """
-        connection, chimney = self._connection, self._connection.chimney
-        assert chimney is not None
-        if delegated.state is not TcpConnectionState.CLOSED:
-            return chimney.reset
-        shut = connection.shutdown_request is not None and connection.shutdown_request.done
-        return chimney.reset or not (shut and chimney.has_all(delegated))
 
     def _terminate(self) -> bool:
         """Have the state given back; False if that fails again and again."""
@@ -233,11 +237,11 @@ class HandOver:
     def _give_back(self, given: GivenState) -> None:
         """Terminate has completed, or the initiate failed: the kernel's from here on. Raises UploadFailed."""
         connection = self._connection
-        if given.delegated.state is not TcpConnectionState.CLOSED:
+        if not given.error and given.delegated.state is not TcpConnectionState.CLOSED:
             given.sent = self._sent_part(given.delegated)
         self._kernel.give_back(given, self._arrived)
         # The kernel has the FIN, too, and may have got its acknowledgement.
-        connection.fin_queued = given.delegated.state in _FIN_SENT and not given.reset
+        connection.fin_queued = given.delegated.state in _FIN_SENT and not given.error
         self._mark_sent(sum(view.nbytes for view in given.sent))
         connection.carried_before = (0, sum(view.nbytes for view in given.unread))
         # The last ones came while the kernel's socket opened up again.
@@ -245,13 +249,15 @@ class HandOver:
         self._leave_adapter()
         if last:
             self._kernel.inject(last)
-        if given.reset:
-            connection.fail(connection.reset_error())
+        connection.stream_ended = given.delegated.state in _FIN_RECEIVED
         connection.resume_kernel_path()
+        if given.error:
+            aborted = connection.abort_request is not None
+            connection.kernel_path.end(connection.target_error() if aborted else error_of(given.error))
 
     def _leave_adapter(self) -> None:
         assert self.adapter is not None and self.plan is not None
-        del self.adapter.edge.keepers[self.plan.flow]
+        del self.adapter.edge.takers[self.plan.flow]
         del self._services.offloaded[self.plan.flow]
         self.adapter.unwatch(self.plan.flow)
         self._connection.chimney = None
@@ -260,7 +266,7 @@ class HandOver:
         """The kernel did not take the connection: the target gets it once more, as it gave it away."""
         assert self._taken is not None and self.adapter is not None
         delegated = given.delegated
-        if given.reset or not delegated.state.offloadable:
+        if given.error or not delegated.state.offloadable:
             self._lost(error)
             return
         delegated.send_data_head = delegated.send_data_tail = None
@@ -280,7 +286,7 @@ class HandOver:
             request.net_buffer_list = None
         self._leave_adapter()
         self._connection.resume_kernel_path()
-        self._connection.fail(ConnectionAbortedError(str(error)))
+        self._connection.fail(OSError(errno.ECONNABORTED, str(error)))
 
     def _arrived(self) -> list[bytes]:
         """The packets that nobody has processed: the tap has seen them."""

@@ -67,13 +67,14 @@ class TakenState:
 class GivenState:
     """A connection for the kernel: ``sent`` holds the bytes from SND.UNA to SND.MAX, ``unread`` those below RCV.NXT.
 
-    ``reset`` says that the connection ended by an RST.
+    ``error`` is the error number by which the connection has ended in its state, as a socket shows it (ECONNRESET,
+    EPIPE, ETIMEDOUT, ECONNABORTED; where ICMP has told why nothing answers, what it said); 0 if it has not.
     """
 
     delegated: TcpDelegated
     sent: list[memoryview] = field(default_factory=list)
     unread: list[memoryview] = field(default_factory=list)
-    reset: bool = False
+    error: int = 0
 
 
 class KernelSide(Protocol):
@@ -117,8 +118,10 @@ class KernelSide(Protocol):
     def tells_errors(self) -> bool:
         """Whether the application wants to hear of each error at once (IP_RECVERR)."""
 
-    def forget_error(self) -> None:
-        """The cause of an error that the connection has survived so far has gone."""
+    def forget_error(self) -> int:
+        """The cause of an error that the connection has survived so far has gone, or the application has been told by
+        what error it ended. Returns the error number that the socket would have shown, 0 for none.
+        """
 
     def send(self, data: memoryview) -> int:
         """Queue bytes for sending; returns how many the kernel took, 0 if it has no room. Raises OSError."""

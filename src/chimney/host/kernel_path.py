@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chimney.host.kernel import KernelSide
+from chimney.host.requests import ReceiveRequest
 
 # One connection must not keep the others waiting: after so many operations the next turn is theirs.
 _TURN = 16
@@ -24,7 +25,7 @@ class KernelPath:
             return False
         if self.connection.error is not None:
             # What was posted since ends as what was there has.
-            self.connection.fail(self.connection.error)
+            self.end(self.connection.error)
             self.kernel.wait_for(readable=False, writable=False)
             return False
         writable = self._send()
@@ -55,7 +56,7 @@ class KernelPath:
             try:
                 taken = self.kernel.send(request.remaining())
             except OSError as error:
-                self.connection.fail(error)
+                self.end(error)
                 return True
             if not taken:
                 return False
@@ -81,9 +82,34 @@ class KernelPath:
                 return True
             if count < 0:
                 return False
+            if not count:
+                self.connection.stream_ended = True
             request.bytes_transferred += count
             self.connection.receive_done(request)
         return True
+
+    def end(self, error: OSError) -> None:
+        """The connection has ended by ``error``: receives get what is unread, and the end of a stream that has come to
+        its end; everything else ends with the error.
+        """
+        connection = self.connection
+        if connection.error is None:
+            connection.error = error
+        for _ in range(len(connection.receives)):
+            request = connection.receives[0]
+            if request.net_buffer_list is not None or not self._read(request):
+                break
+            connection.receive_done(request)
+        connection.fail(connection.error)
+
+    def _read(self, request: ReceiveRequest) -> bool:
+        """Whether a receive of a connection that has failed ends without an error, all the same."""
+        try:
+            count = self.kernel.receive_into(request.remaining())
+        except OSError:
+            count = 0
+        request.bytes_transferred += max(0, count)
+        return count > 0 or bool(self.connection.stream_ended)
 
     def _shutdown(self) -> None:
         request = self.connection.shutdown_request

@@ -230,12 +230,12 @@ class SimKernelSide:
         # It lives from here on, in repair mode or not, and hears nothing but what is injected.
         sock.tcp, machine.owner = tcp, "kernel"
         self._note("the socket is restored")
-        if not state.reset:
+        if not state.error:
             machine.world.restored(machine.side)
         machine.gap()
-        shut = not state.reset and self._close(tcp, state)
+        shut = not state.error and self._close(tcp, state)
         sock.repair = False
-        if not state.reset:
+        if not state.error:
             packets = meanwhile()
             sock.hears = True
             kernel.inject(packets)
@@ -246,7 +246,7 @@ class SimKernelSide:
         machine.gap()
         tcp.probe_window(machine.clock())
         kernel.output(sock)
-        if state.reset or state.state is TcpState.CLOSE:
+        if state.error or state.state is TcpState.CLOSE:
             return
         if state.state in _FIN_SENT and not shut and tcp.state is not TcpState.CLOSE:
             tcp.shutdown(machine.clock())
@@ -275,15 +275,15 @@ class SimKernelSide:
             raise UploadFailed(f"what {self._socket!r} has queued does not fit into the socket's buffers")
         fin = state.fin_sent and not state.fin_acked
         queued = size_of(state.send_queue)
-        if not state.reset and (state.write_seq - state.snd_una - fin) & _MASK != queued:
+        if not state.error and (state.write_seq - state.snd_una - fin) & _MASK != queued:
             raise UploadFailed(
                 f"the state has {queued} bytes to send, its sequence numbers say"
                 f" {(state.write_seq - state.snd_una - fin) & _MASK}"
             )
-        fin_received = state.fin_received and not state.reset
+        fin_received = state.fin_received and not state.error
         rcv_nxt = (state.rcv_nxt - fin_received) & _MASK
         snd_una = (state.snd_una - state.fin_acked) & _MASK
-        sent = b"" if state.reset else b"".join(state.send_queue)
+        sent = b"" if state.error else b"".join(state.send_queue)
         taught = bool(sent) and not state.fin_acked and 0 < state.srtt_us <= _LONGEST_LESSON_US
         if taught:
             machine.world.elapse(state.srtt_us)
@@ -293,7 +293,7 @@ class SimKernelSide:
         tcp = ModelTcp.restored(replace(machine.settings, mtu=machine.nic.mtu, nodelay=nodelay), snapshot, now)
         if not taught:
             _wait_longer(tcp, now)
-        if state.reset:
+        if state.error:
             self._peer_says(tcp, state, rcv_nxt, snd_una, _RST)
         elif state.state is TcpState.CLOSE:
             self._peer_says(tcp, state, rcv_nxt, snd_una, _FIN | _ACK)
@@ -322,8 +322,8 @@ class SimKernelSide:
     def tells_errors(self) -> bool:
         return False
 
-    def forget_error(self) -> None:
-        pass
+    def forget_error(self) -> int:
+        return 0
 
     def _note(self, text: str) -> None:
         self._machine.world.note(self._machine.side, "kern", text)

@@ -74,7 +74,7 @@ def given(before: KernelState, state: GivenState, now: int) -> KernelState:
         read_at=now,
         send_queue=state.sent,
         receive_queue=state.unread,
-        reset=state.reset,
+        error=state.error,
         ts_recent=delegated.ts_recent or None,
         srtt_us=delegated.s_rtt * _US_PER_TICK // 8,
     )

@@ -1,4 +1,4 @@
-"""What only a look from outside tells about a connection: signatures on its segments, and IPsec.
+"""What only a look from outside tells about a connection (signatures on its segments, IPsec), or does to it.
 
 Sources: sock_diag(7); linux/inet_diag.h, linux/xfrm.h.
 """
@@ -14,11 +14,14 @@ from chimney.host.linux import netlink
 from chimney.host.linux.dump import Endpoint
 
 _DIAG_BY_FAMILY = 20
+_DIAG_DESTROY = 21
 _DIAG_REQUEST = struct.Struct("=BBBBI")
 _DIAG_ID = struct.Struct("!HH16s16s")
 _DIAG_ANSWER = 72
 _DIAG_MD5SIG = 18
 _DIAG_WANT_INFO = 1 << 1
+_DIAG_ANY_STATE = 0xFFFFFFFF
+_DIAG_NO_COOKIE = b"\xff" * 8
 
 _XFRM_GETPOLICY = 0x15
 _XFRM_SELECTOR = struct.Struct("=16s16s8xHBBB3xiI")
@@ -29,13 +32,26 @@ _XFRMA_TMPL = 5
 
 def has_md5(local: Endpoint, remote: Endpoint) -> bool:
     """Whether segments of the connection carry MD5 signatures (RFC 2385). Needs CAP_NET_ADMIN; raises OSError."""
-    family = socket.AF_INET if len(local.address) == 4 else socket.AF_INET6
     # Signatures are told only to those who ask for TCP_INFO, too.
-    body = _DIAG_REQUEST.pack(family, socket.IPPROTO_TCP, _DIAG_WANT_INFO, 0, 0xFFFFFFFF)
-    body += _DIAG_ID.pack(local.port, remote.port, local.address.ljust(16, b"\0"), remote.address.ljust(16, b"\0"))
-    body += struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
+    body = _question(local, remote, _DIAG_WANT_INFO, _DIAG_NO_COOKIE)
     answers = netlink.request(netlink.NETLINK_SOCK_DIAG, _DIAG_BY_FAMILY, body)
     return any(_DIAG_MD5SIG in netlink.attributes(answer[_DIAG_ANSWER:]) for answer in answers)
+
+
+def destroy(local: Endpoint, remote: Endpoint, cookie: bytes) -> None:
+    """End the connection of the socket that has the SO_COOKIE ``cookie`` with an RST; the socket shows ECONNABORTED.
+
+    Raises OSError: EOPNOTSUPP where the kernel is built without CONFIG_INET_DIAG_DESTROY.
+    """
+    netlink.request(netlink.NETLINK_SOCK_DIAG, _DIAG_DESTROY, _question(local, remote, 0, cookie))
+
+
+def _question(local: Endpoint, remote: Endpoint, extensions: int, cookie: bytes) -> bytes:
+    """A struct inet_diag_req_v2 for one connection, on whichever device."""
+    family = socket.AF_INET if len(local.address) == 4 else socket.AF_INET6
+    body = _DIAG_REQUEST.pack(family, socket.IPPROTO_TCP, extensions, 0, _DIAG_ANY_STATE)
+    body += _DIAG_ID.pack(local.port, remote.port, local.address.ljust(16, b"\0"), remote.address.ljust(16, b"\0"))
+    return body + struct.pack("=I", 0) + cookie
 
 
 def has_ipsec(local: Endpoint, remote: Endpoint) -> bool:

@@ -183,8 +183,8 @@ class KernelState:
     info: TcpInfo
     send_queue: Sequence[memoryview] = field(default_factory=list)
     receive_queue: Sequence[memoryview] = field(default_factory=list)
-    # Give back only. The peer has reset the connection: the application shall get ECONNRESET.
-    reset: bool = False
+    # Give back only. The error number by which the connection has ended in `state`, for the application; 0: none.
+    error: int = 0
     # Give back only. The latest TSval of the peer, which a dump cannot tell; the kernel then echoes it from the start.
     ts_recent: int | None = None
     # Give back only. The round trip in microseconds, as far as it is known (0: not): the kernel then need not guess it.

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
+from chimney.host.linux import ending
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import Endpoint, KernelState, dump, endpoint_of
 from chimney.host.linux.restore import restore
@@ -24,10 +25,13 @@ from chimney.host.linux.restore import restore
 
 @dataclass(slots=True)
 class Returned:
-    """What the socket had no room for: `unsent`, to be sent later, and behind it a FIN if `fin_pending`."""
+    """What the socket had no room for: `unsent`, to be sent later, and behind it a FIN if `fin_pending`. `dying`: the
+    kernel ends the connection in a moment.
+    """
 
     unsent: list[memoryview] = field(default_factory=list)
     fin_pending: bool = False
+    dying: ending.Dying | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,7 @@ class Placeholder:
                 try:
                     self._own.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_ON)
                     cover.change(self._own)
-                    unsent, fin_pending = restore(self._own, state, self._options.filter, meanwhile)
+                    returned = self._restore(state, meanwhile)
                 except BaseException:
                     self._own.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_ON)
                     self.stand(cover)
@@ -159,6 +163,12 @@ class Placeholder:
         except OSError as error:
             raise UploadFailed(f"the kernel refused to take {local} -> {remote} back: {error}") from error
         self._own.close()
+        return returned
+
+    def _restore(self, state: KernelState, meanwhile: Callable[[], Sequence[bytes]] | None) -> Returned:
+        if state.error:
+            return Returned(dying=ending.end(self._own, state, self._options.filter))
+        unsent, fin_pending = restore(self._own, state, self._options.filter, meanwhile)
         return Returned(unsent, fin_pending)
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from chimney.host.errors import ChimneyError
 from chimney.host.icmp import IcmpMessage
 from chimney.host.kernel import GivenState, Plan, TakenState
-from chimney.host.linux import convert, eligibility, handover, icmp, inject
+from chimney.host.linux import convert, eligibility, ending, handover, icmp, inject
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import FINS, TcpState, read_info
 from chimney.host.linux.tcp_info import tcp_info
@@ -38,6 +38,7 @@ class LinuxKernelSide:
         self._receive_window = receive_window
         self._wait_for = wait_for
         self._placeholder: handover.Placeholder | None = None
+        self._dying: ending.Dying | None = None
         self._ecn = False
 
     def fileno(self) -> int:
@@ -73,6 +74,7 @@ class LinuxKernelSide:
         assert placeholder is not None, "only a connection that was taken can be given back"
         returned = placeholder.give_back(convert.given(placeholder.state, state, monotonic_us()), meanwhile)
         assert not returned.unsent, "everything given back counts as sent"
+        self._dying = returned.dying
         self._placeholder = None
 
     def inject(self, packets: list[bytes]) -> None:
@@ -86,9 +88,15 @@ class LinuxKernelSide:
     def tells_errors(self) -> bool:
         return icmp.tells_errors(self._socket)
 
-    def forget_error(self) -> None:
+    def forget_error(self) -> int:
+        self._see_the_end()
         # Asking for it takes it.
-        self._socket.getsockopt(so.SOL_SOCKET, so.SO_ERROR)
+        return self._socket.getsockopt(so.SOL_SOCKET, so.SO_ERROR)
+
+    def _see_the_end(self) -> None:
+        if self._dying is not None:
+            self._dying.wait(self._socket)
+            self._dying = None
 
     # Plain I/O
 
@@ -122,4 +130,5 @@ class LinuxKernelSide:
         self._wait_for(self.fileno(), readable, writable)
 
     def release(self) -> None:
+        self._see_the_end()
         self._socket.close()

@@ -1,7 +1,7 @@
 """A connection built anew inside the kernel, in any state that an established connection can reach.
 
 The kernel restores ESTABLISHED only. A FIN or RST of the peer, and the acknowledgement of our FIN, are therefore
-delivered once more by injection; our own FIN is queued by shutdown.
+delivered once more by injection; our own FIN is queued by shutdown. What ended otherwise than in order: `ending`.
 
 Sources: tcp(7), RFC 9293 (3.3.2), RFC 7323 (4.3); the rest was observed.
 """
@@ -44,39 +44,35 @@ def restore(
     Raises OSError, and UploadFailed when `state` or the outcome makes no sense.
     """
     sent, unsent = _split(state)
-    fin_received = state.fin_received and not state.reset
-    rcv_nxt = (state.rcv_nxt - fin_received) & 0xFFFFFFFF
+    rcv_nxt = (state.rcv_nxt - state.fin_received) & 0xFFFFFFFF
     snd_una = (state.snd_una - state.fin_acked) & 0xFFFFFFFF
     # Without a measured round trip the kernel waits 3 s for what is in flight. One byte that the peer has acknowledged
     # long ago is queued again in front, and its acknowledgement is replayed a round trip later.
     teach_rtt = bool(sent) and not state.fin_acked and 0 < state.srtt_us <= _LONGEST_LESSON_US
-    _connect(sock, state, (snd_una - teach_rtt) & 0xFFFFFFFF, (rcv_nxt - size_of(state.receive_queue)) & 0xFFFFFFFF)
-    _set_options(sock, state)
+    connect(sock, state, (snd_una - teach_rtt) & 0xFFFFFFFF, (rcv_nxt - size_of(state.receive_queue)) & 0xFFFFFFFF)
+    set_options(sock, state)
     if teach_rtt:
         lesson_ends = time.monotonic() + state.srtt_us / 1e6
         sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, so.SEND_QUEUE)
         # A segment of its own, or it would be acknowledged together with what follows.
         sock.send(b"\0", socket.MSG_EOR)
-    unsent = _fill_queues(sock, state, sent) + unsent
-    _set_window(sock, state, rcv_nxt)
+    unsent = fill_queues(sock, state, sent) + unsent
+    set_window(sock, state, rcv_nxt)
     if teach_rtt:
         time.sleep(max(0.0, lesson_ends - time.monotonic()))
     _replay_silently(sock, state, rcv_nxt, snd_una, teach_rtt)
 
     sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, so.ONLY_INJECTED.program)
     sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, so.NO_QUEUE)
-    shut = not state.reset and _close(sock, state, rcv_nxt, snd_una)
+    shut = _close(sock, state, rcv_nxt, snd_una)
     sock.setsockopt(_TCP, so.TCP_REPAIR, so.REPAIR_OFF)
-    if meanwhile is not None and not state.reset:
+    if meanwhile is not None:
         inject.packets(meanwhile())
-    if own_filter is None:
-        sock.setsockopt(so.SOL_SOCKET, so.SO_DETACH_FILTER, 0)
-    else:
-        sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, own_filter.program)
+    set_filter(sock, own_filter)
     sock.setsockopt(_TCP, so.TCP_REPAIR, so.REPAIR_ON)
     _probe(sock)
 
-    if state.reset or state.state is TcpState.CLOSE:
+    if state.state is TcpState.CLOSE:
         _verify(sock, state)
         return [], False
     unsent = _send(sock, unsent)
@@ -84,6 +80,14 @@ def restore(
         _shut_sending(sock)
     _verify(sock, state)
     return unsent, bool(unsent) and state.fin_sent
+
+
+def set_filter(sock: socket.socket, own_filter: so.Filter | None) -> None:
+    """Give the socket the application's own filter back."""
+    if own_filter is None:
+        sock.setsockopt(so.SOL_SOCKET, so.SO_DETACH_FILTER, 0)
+    else:
+        sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, own_filter.program)
 
 
 def _probe(sock: socket.socket) -> None:
@@ -98,7 +102,7 @@ def _close(sock: socket.socket, state: KernelState, rcv_nxt: int, snd_una: int) 
     acknowledgement of the peer's FIN, and not understand one of ours. Returns whether ours was sent before.
     """
     if state.state in (TcpState.CLOSE_WAIT, TcpState.LAST_ACK):
-        _peer_says(state, rcv_nxt, snd_una, inject.FIN | inject.ACK)
+        peer_says(state, rcv_nxt, snd_una, inject.FIN | inject.ACK)
         _verify(sock, state)
     sent = state.state in (TcpState.FIN_WAIT1, TcpState.LAST_ACK) and state.snd_nxt == state.write_seq
     if sent:
@@ -114,8 +118,6 @@ def _close(sock: socket.socket, state: KernelState, rcv_nxt: int, snd_una: int) 
 
 def _split(state: KernelState) -> tuple[list[memoryview], list[memoryview]]:
     """The send queue's bytes as those sent already and those never sent."""
-    if state.reset:
-        return [], []
     fin = state.fin_sent and not state.fin_acked
     expected = ((state.write_seq - state.snd_una) & 0xFFFFFFFF) - fin
     queued = size_of(state.send_queue)
@@ -133,7 +135,8 @@ def _split(state: KernelState) -> tuple[list[memoryview], list[memoryview]]:
     return before, after
 
 
-def _connect(sock: socket.socket, state: KernelState, snd_una: int, copied_seq: int) -> None:
+def connect(sock: socket.socket, state: KernelState, snd_una: int, copied_seq: int) -> None:
+    """Make a recycled socket in repair mode an established one, whose queues start at these sequence numbers."""
     for queue, seq in ((so.SEND_QUEUE, snd_una), (so.RECEIVE_QUEUE, copied_seq)):
         sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, queue)
         sock.setsockopt(_TCP, so.TCP_QUEUE_SEQ, so.signed32(seq))
@@ -144,7 +147,8 @@ def _connect(sock: socket.socket, state: KernelState, snd_una: int, copied_seq: 
     sock.setsockopt(_TCP, so.TCP_MAXSEG, 0)
 
 
-def _set_options(sock: socket.socket, state: KernelState) -> None:
+def set_options(sock: socket.socket, state: KernelState) -> None:
+    """What the handshake had agreed on, and the timestamp clock."""
     options = struct.pack("II", so.TCPOPT_MAXSEG, state.mss_clamp)
     # Shifts of 0 where there is no scaling: connect has chosen a shift as if it were going to negotiate one.
     scales = state.snd_wscale | state.rcv_wscale << 16 if state.window_scaling else 0
@@ -161,7 +165,8 @@ def _set_options(sock: socket.socket, state: KernelState) -> None:
         sock.setsockopt(_TCP, so.TCP_TIMESTAMP, so.signed32(ticks))
 
 
-def _fill_queues(sock: socket.socket, state: KernelState, sent: list[memoryview]) -> list[memoryview]:
+def fill_queues(sock: socket.socket, state: KernelState, sent: list[memoryview]) -> list[memoryview]:
+    """The unread bytes, and those that count as sent; returns those of the latter that did not fit."""
     receive_room, send_room = Room(sock, so.RECEIVE_QUEUE), Room(sock, so.SEND_QUEUE)
     try:
         if state.receive_queue and write_queue(sock, so.RECEIVE_QUEUE, state.receive_queue, receive_room):
@@ -175,7 +180,8 @@ def _fill_queues(sock: socket.socket, state: KernelState, sent: list[memoryview]
         send_room.restore()
 
 
-def _set_window(sock: socket.socket, state: KernelState, rcv_nxt: int) -> None:
+def set_window(sock: socket.socket, state: KernelState, rcv_nxt: int) -> None:
+    """What is known of both windows, at ``rcv_nxt``."""
     rcv_wup = rcv_nxt if _after(state.rcv_wup, rcv_nxt) else state.rcv_wup
     right_edge = state.rcv_wup + state.rcv_wnd
     # A FIN to be delivered once more must fit, as it did the first time.
@@ -197,40 +203,37 @@ def _replay_silently(sock: socket.socket, state: KernelState, rcv_nxt: int, snd_
     """What the peer has said already and will not say again. With the send queue selected, nothing is transmitted."""
     echo = (state.ts_recent, state.timestamp) if state.timestamps and state.ts_recent is not None else None
     closing = state.state is TcpState.CLOSING or state.fin_acked
-    if not (teach_rtt or echo or closing or state.reset):
+    if not (teach_rtt or echo or closing):
         return
     sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, so.ONLY_INJECTED.program)
     sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, so.SEND_QUEUE)
-    if state.reset:
-        _peer_says(state, rcv_nxt, snd_una, inject.RST)
-        return
     # Acknowledgements leave even so: to a peer that has closed its end one more of them is a stray segment, and it
     # answers with an RST.
     with so.muted(sock, ipv6=len(state.local.address) == 16):
         if teach_rtt or echo:
-            _peer_says(state, rcv_nxt, snd_una, inject.ACK, echo)
+            peer_says(state, rcv_nxt, snd_una, inject.ACK, echo)
         _replay_end(sock, state, rcv_nxt, snd_una)
-        if closing or state.reset:
+        if closing:
             _verify(sock, state)
-    if not state.reset:
-        # What was kept from leaving has left an error behind (IPv6), which is not the application's.
-        sock.getsockopt(so.SOL_SOCKET, so.SO_ERROR)
+    # What was kept from leaving has left an error behind (IPv6), which is not the application's.
+    sock.getsockopt(so.SOL_SOCKET, so.SO_ERROR)
 
 
 def _replay_end(sock: socket.socket, state: KernelState, rcv_nxt: int, snd_una: int) -> None:
     if state.state is TcpState.CLOSE:
-        _peer_says(state, rcv_nxt, snd_una, inject.FIN | inject.ACK)
+        peer_says(state, rcv_nxt, snd_una, inject.FIN | inject.ACK)
         sock.shutdown(socket.SHUT_WR)
-        _peer_says(state, state.rcv_nxt, state.snd_una, inject.ACK)
+        peer_says(state, state.rcv_nxt, state.snd_una, inject.ACK)
     elif state.state is TcpState.CLOSING or state.fin_acked:
         sock.shutdown(socket.SHUT_WR)
         if state.fin_acked:
-            _peer_says(state, rcv_nxt, state.snd_una, inject.ACK)
+            peer_says(state, rcv_nxt, state.snd_una, inject.ACK)
         if state.fin_received:
-            _peer_says(state, rcv_nxt, state.snd_una, inject.FIN | inject.ACK)
+            peer_says(state, rcv_nxt, state.snd_una, inject.FIN | inject.ACK)
 
 
-def _peer_says(state: KernelState, seq: int, ack: int, flags: int, timestamp: tuple[int, int] | None = None) -> None:
+def peer_says(state: KernelState, seq: int, ack: int, flags: int, timestamp: tuple[int, int] | None = None) -> None:
+    """Inject a bare segment of the peer's."""
     # Without a timestamp option unless its value is the peer's own: PAWS would drop a wrong one.
     window = min(state.snd_wnd >> state.snd_wscale, 0xFFFF)
     said = inject.segment(state.remote, state.local, seq, ack, flags, window, timestamp)
@@ -267,8 +270,6 @@ def _verify(sock: socket.socket, state: KernelState) -> None:
         allowed &= _HAS_FIN
     if state.fin_acked:
         allowed &= _FIN_ACKED
-    if state.reset:
-        allowed = {TcpState.CLOSE}
     deadline = time.monotonic() + _REPLAY_SECONDS
     while (now := TcpState(read_info(sock).state)) not in allowed:
         if time.monotonic() > deadline:
