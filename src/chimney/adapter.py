@@ -58,7 +58,7 @@ class InterfaceAdapter:
             platform.clock,
             TargetConfig(max_cwnd=send_flight),
         )
-        self.edge = HostEdge(f"host on {device}", self._status)
+        self.edge = HostEdge(f"host on {device}", self._status, platform.clock)
         # Whether the platform tells when the link has room, too.
         self.waits_to_write = False
 

@@ -7,7 +7,7 @@ from struct import pack
 import pytest
 
 from chimney.host.kernel import Flow
-from chimney.host.segments import KeptSegment, parse_frame, without_judged_resets, without_repeats
+from chimney.host.segments import KeptSegment, without_judged_resets, without_repeats
 
 FLOW = Flow(b"\x0a\0\0\1", 1, b"\x0a\0\0\2", 2)
 ACK, RST, SYN, FIN = 16, 4, 2, 1
@@ -37,13 +37,6 @@ def test_more_data_in_as_many_bytes_is_no_repeat():
 def test_the_same_data_with_other_options_is_a_repeat():
     first = kept(1, 100)
     assert without_repeats([first, kept(1, 100, options=bytes((1, 1, 1, 1)))]) == [first]
-
-
-@pytest.mark.parametrize(("words", "taken"), [(4, False), (5, True), (6, True), (7, False)])
-def test_a_header_that_ends_before_itself_or_behind_the_packet(words, taken):
-    tcp = pack("!HHIIBBHHHI", 2, 1, 0, 0, words << 4, ACK, 0, 0, 0, 0)
-    ip = pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0) + FLOW.remote_address + FLOW.local_address
-    assert (parse_frame(memoryview(bytes(12) + b"\x08\0" + ip + tcp)) is not None) == taken
 
 
 def test_a_reset_before_data_that_the_kernel_has_was_judged_by_it():

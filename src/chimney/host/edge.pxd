@@ -4,5 +4,6 @@ cdef class HostEdge(Protocol):
     cdef public object objects
     cdef public object upkeep
     cdef public object reachability
-    cdef public dict keepers
+    cdef public dict takers
+    cdef object _reader
     cdef public object on_status

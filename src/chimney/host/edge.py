@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from chimney.host.datagrams import DatagramReader
 from chimney.host.kernel import Flow
 from chimney.host.objects import NeighborRecord, ObjectTable
-from chimney.host.segments import KeptSegment, parse_frame
+from chimney.host.segments import KeptSegment
 from chimney.host.upkeep import Upkeep
 from chimney.ndis.buffers import NetBufferList, iterate
 from chimney.ndis.driver import Protocol
@@ -22,17 +23,18 @@ class HostEdge(Protocol):
     """ProtocolXxx of the host stack.
 
     A request's owner stands in its list's ``protocol_reserved`` (a forward's with its segment), a state operation's in
-    its root block's; a connection's in its handle's record. ``keepers`` are the flows whose segments the host keeps
-    itself while a hand-over is under way. ``reachability(neighbor, nrd)`` answers the target's question when the host
-    has had proof that a neighbor is reachable (11.2): ticks ago, 0 if that is too long.
+    its root block's; a connection's in its handle's record. ``takers`` are told of the segments that a target has
+    passed up, by flow: those of the connections that are out of the kernel. ``reachability(neighbor, nrd)`` answers the
+    target's question when the host has had proof that a neighbor is reachable (11.2): ticks ago, 0 if that is too long.
     """
 
-    def __init__(self, name: str, on_status: Callable[[StatusIndication], None]) -> None:
+    def __init__(self, name: str, on_status: Callable[[StatusIndication], None], clock: Callable[[], int]) -> None:
         super().__init__(name)
         self.objects = ObjectTable()
         self.upkeep = Upkeep(lambda: self.binding, self.objects)
         self.reachability: Callable[[NeighborRecord, int], int] = _stale
-        self.keepers: dict[Flow, Callable[[KeptSegment], None]] = {}
+        self.takers: dict[Flow, Callable[[list[KeptSegment]], None]] = {}
+        self._reader = DatagramReader(clock)
         self.on_status = on_status
 
     def initiate_offload_complete(self, block_list: ProtocolOffloadBlockList) -> None:
@@ -101,17 +103,18 @@ class HostEdge(Protocol):
         self.on_status(StatusIndication(status_code))
 
     def receive_net_buffer_lists(self, net_buffer_list: NetBufferList) -> None:
-        # The kernel has its own copy of every frame; only what it must not answer now is ours to keep.
-        if not self.keepers:
+        # The kernel has its own copy of every frame; only what it does not answer now is ours to deal with.
+        if not self.takers:
             return
         nbl: NetBufferList | None = net_buffer_list
         while nbl is not None:
             views = nbl.first_net_buffer.views()
             # A target passes up what is corrupt, too, and says so.
             intact = nbl.status == _SUCCESS
-            kept = parse_frame(views[0] if len(views) == 1 else memoryview(b"".join(views))) if intact else None
-            if kept is not None and (keep := self.keepers.get(kept.flow)) is not None:
-                keep(kept)
+            read = self._reader.read
+            kept = read(views[0] if len(views) == 1 else memoryview(b"".join(views))) if intact else None
+            if kept is not None and (take := self.takers.get(kept.flow)) is not None:
+                take([kept])
             nbl = nbl.next
 
 

@@ -77,8 +77,8 @@ class HandOver:
             self._kept.append(segment)
 
     def arrived(self, segments: list[KeptSegment]) -> None:
-        """Segments that have reached the host while the connection is out of the kernel: kept while a hand-over is under
-        way, and forwarded unless the target has passed them up because it does not want them (10.7).
+        """Segments that have reached the host while the connection is out of the kernel: kept while a hand-over is
+        under way, and forwarded unless the target has passed them up because it does not want them (10.7).
         """
         connection = self._connection
         if connection.owner is not Owner.TARGET:

@@ -1,4 +1,4 @@
-"""Frames that reach the host on the ordinary path: whose they are, and their parts."""
+"""TCP segments that reach the host instead of the target, or instead of the kernel's socket."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from typing import NamedTuple
 
 from chimney.host.kernel import Flow
 
-_ETHERNET = 14
-_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
-_TCP = 6
 _FIN, _SYN, _RST = 1, 2, 4
 
 
 class KeptSegment(NamedTuple):
-    """A received TCP segment: its flow, the whole IP packet, and where TCP begins in it."""
+    """A received TCP segment: its flow, an IP packet without options, and where TCP begins in it.
+
+    ``foreign``: the target does not read it from its link, for it came on another interface, with IP options or in
+    fragments. The others are copies of what the target has passed up.
+    """
 
     flow: Flow
     packet: bytes
     tcp_offset: int
+    foreign: bool = False
 
     def tcp(self) -> memoryview:
         """The segment from the TCP header on, as a forward wants it."""
@@ -66,36 +68,3 @@ def without_judged_resets(segments: list[KeptSegment], rcv_nxt: int) -> list[Kep
         kept.append(segment)
     kept.reverse()
     return kept
-
-
-def parse_frame(frame: memoryview) -> KeptSegment | None:
-    """The TCP segment in an Ethernet frame (without IPv6 extension headers or fragments), copied; None if there is
-    none.
-    """
-    if frame.nbytes < _ETHERNET + 40:
-        return None
-    ether_type = bytes(frame[12:14])
-    ip = frame[_ETHERNET:]
-    if ether_type == _IPV4 and ip[0] >> 4 == 4:
-        header = (ip[0] & 15) * 4
-        total = ip[2] << 8 | ip[3]
-        fragment = (ip[6] << 8 | ip[7]) & 0x3FFF
-        protocol = ip[9]
-        source, destination = bytes(ip[12:16]), bytes(ip[16:20])
-        if fragment or header < 20:
-            return None
-    elif ether_type == _IPV6 and ip[0] >> 4 == 6:
-        header = 40
-        total = (ip[4] << 8 | ip[5]) + 40
-        protocol = ip[6]
-        source, destination = bytes(ip[8:24]), bytes(ip[24:40])
-    else:
-        return None
-    if protocol != _TCP or total > ip.nbytes or total < header + 20:
-        return None
-    if not 20 <= (ip[header + 12] >> 4) * 4 <= total - header:
-        # The kernel drops it, and nobody else may be bothered with it (forward.one-segment).
-        return None
-    ports = ip[header : header + 4]
-    flow = Flow(destination, ports[2] << 8 | ports[3], source, ports[0] << 8 | ports[1])
-    return KeptSegment(flow, bytes(ip[:total]), header)
