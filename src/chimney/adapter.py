@@ -22,6 +22,7 @@ from chimney.ndis.library import Binding, bind
 from chimney.ndis.status import Status, StatusIndication
 from chimney.platform import Platform
 from chimney.target import SoftTarget, TargetConfig
+from chimney.tcp.state import State
 
 if TYPE_CHECKING:
     from chimney.verifier import Verifier
@@ -113,7 +114,14 @@ class InterfaceAdapter:
         engine = found.engine
         scale = engine.receiver.window.scale
         window = min((engine.rcv_wnd + (1 << scale) - 1) >> scale, _LARGEST_WINDOW)
-        return Progress(engine.stats.segments_in, engine.stats.segments_out, engine.snd_max, engine.rcv_nxt, window)
+        return Progress(
+            engine.stats.segments_in,
+            engine.stats.segments_out,
+            engine.state in (State.ESTABLISHED, State.CLOSE_WAIT),
+            engine.snd_max,
+            engine.rcv_nxt,
+            window,
+        )
 
     def tcp_info(self, flow: Flow) -> dict[str, int]:
         found = self.target.find(_link_flow(flow))

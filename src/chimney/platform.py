@@ -8,9 +8,11 @@ from __future__ import annotations
 import select
 from typing import Any, Protocol
 
+from chimney.host.firewall import FirewallWatch
 from chimney.host.kernel import KernelSide
 from chimney.host.linux import limits
 from chimney.host.linux.kernel_side import LinuxKernelSide, WaitFor
+from chimney.host.linux.netfilter import LinuxFirewall
 from chimney.host.linux.timer import Timer, monotonic_us
 from chimney.host.listener import Listener
 from chimney.host.services import Services
@@ -87,7 +89,7 @@ class LinuxPlatform:
         return LinuxKernelSide(sock, receive_window, wait_for)
 
     def listeners(self, services: Services) -> list[Listener]:
-        return []
+        return [FirewallWatch(services, LinuxFirewall())]
 
     def fileno(self) -> int:
         return self._epoll.fileno()

@@ -10,6 +10,7 @@ import errno
 import socket
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from chimney.host.chimney_path import ChimneyPath
 from chimney.host.ending import error_of, target_error
@@ -20,6 +21,9 @@ from chimney.host.kernel_path import KernelPath
 from chimney.host.requests import Callback, ReceiveRequest, Request, SendRequest, ShutdownRequest
 from chimney.host.services import Adapter, Services
 from chimney.ndis.status import DisconnectFlags
+
+if TYPE_CHECKING:
+    from chimney.host.firewall import Mistrust
 
 __all__ = ["Connection", "ConnectionInfo", "Owner"]
 
@@ -72,6 +76,7 @@ class Connection:
         self._told = False
         self.fin_queued = self.shutdown_request is not None
         self.hand_over_error: ChimneyError | None = None
+        self.mistrust: Mistrust | None = None
         self.chimney: ChimneyPath | None = None
         self.services = services
         self._kernel = kernel

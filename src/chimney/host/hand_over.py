@@ -102,6 +102,8 @@ class HandOver:
         if connection.error is not None:
             raise NotOffloadable(f"{connection!r} has failed ({connection.error}): there is nothing left to offload")
         connection.kernel_path.finish_sends()
+        if connection.mistrust is not None:
+            connection.mistrust.check(connection)
         plan = self._kernel.prepare(patient)
         adapter = self._services.adapter(plan.device)
         adapter.watch(plan.flow)
@@ -128,6 +130,7 @@ class HandOver:
             self._undo(taken, chained, status)
         self._enter_target()
         self._services.withdrawals.down_again(connection, withdrawal)
+        connection.mistrust = None
         connection.figures.offloads += 1
         connection.figures.offload_seconds.append((self._services.clock() - started) / 1e6)
         adapter.flush()

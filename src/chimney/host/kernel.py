@@ -13,6 +13,7 @@ from chimney.host.listener import NEVER
 from chimney.ndis.state import NeighborConst, PathConst, TcpCached, TcpConst, TcpDelegated
 
 if TYPE_CHECKING:
+    from chimney.host.firewall import Passage
     from chimney.host.icmp import IcmpMessage
 
 
@@ -98,6 +99,9 @@ class KernelSide(Protocol):
 
     def take(self, plan: Plan) -> TakenState:
         """Cut the connection out; raises NotOffloadable with the connection working as before."""
+
+    def passage(self) -> Passage:
+        """The way through the firewall of a connection that was taken, as long as it is."""
 
     def give_back(self, state: GivenState, meanwhile: Callable[[], list[bytes]]) -> None:
         """Make the connection the kernel's again; raises UploadFailed.

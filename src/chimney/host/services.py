@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 class Progress(NamedTuple):
     """How far an offloaded connection is: wire segments since the offload, and what an acknowledgement sent now would
-    say (``window`` as it stands in a segment).
+    say (``window`` as it stands in a segment). ``may_send``: it may send data, no FIN of ours stands before it.
     """
 
     segments_in: int
     segments_out: int
+    may_send: bool
     seq: int
     ack: int
     window: int

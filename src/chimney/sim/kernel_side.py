@@ -30,6 +30,7 @@ from chimney.host.linux.dump import FINS, Endpoint, KernelState, TcpInfo, TcpSta
 from chimney.host.linux.kernel_side import WaitFor
 from chimney.link.base import NEVER
 from chimney.ndis.state import NeighborConst, PathConst
+from chimney.sim.firewall import OpenPassage
 from chimney.sim.model import ModelTcp, Segment, Snapshot
 from chimney.sim.model.receiver import DELAYED_ACK
 
@@ -205,6 +206,9 @@ class SimKernelSide:
             send_queue=[memoryview(seen.send_queue)] if seen.send_queue else [],
             receive_queue=[memoryview(seen.receive_queue)] if seen.receive_queue else [],
         )
+
+    def passage(self) -> OpenPassage:
+        return OpenPassage()
 
     def give_back(self, state: GivenState, meanwhile: Callable[[], list[bytes]]) -> None:
         machine, before = self._machine, self._taken

@@ -38,6 +38,7 @@ def plan(sock: socket.socket, patient: bool = True) -> Plan:
     local, remote, mark = _routed_by(sock)
     bound = sock.getsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX)
     try:
+        _check_tracking(local, remote, conntrack.lookup(local, remote))
         path = route.lookup(local, remote, mark, bound, timeout=_PATIENCE if patient else 0.0)
         conntrack.make_liberal(local, remote)
     except OSError as error:
@@ -202,6 +203,27 @@ def _check_outside(local: Endpoint, remote: Endpoint) -> None:
             raise _refusal(local, remote, "an IPsec policy applies to its packets")
     except OSError as error:
         raise _refusal(local, remote, f"the kernel does not tell about signatures and IPsec: {error}") from error
+
+
+def _check_tracking(local: Endpoint, remote: Endpoint, entry: conntrack.Entry | None) -> None:
+    """What the kernel does to the packets of a tracked connection is not done to the target's."""
+    if entry is None:
+        return
+    if (entry.wire_local, entry.wire_remote) != (local, remote):
+        raise _refusal(
+            local,
+            remote,
+            f"this host translates its addresses (NAT): its packets go from {entry.wire_local} to {entry.wire_remote};"
+            " exempt it from the translation before it is opened",
+        )
+    if entry.sequence_adjusted:
+        raise _refusal(
+            local, remote, "this host changes its sequence numbers (SYNPROXY, or a helper of connection tracking)"
+        )
+    if entry.helper:
+        raise _refusal(
+            local, remote, f"a helper of connection tracking reads its stream ('{entry.helper}'), and would not see all"
+        )
 
 
 def _option(sock: socket.socket, level: int, option: int, size: int) -> bytes:

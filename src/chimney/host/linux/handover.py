@@ -61,10 +61,11 @@ def _reading_shut(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def take(sock: socket.socket, device: str) -> Placeholder:
+def take(sock: socket.socket, device: str, examine: Callable[[KernelState], None] | None = None) -> Placeholder:
     """Take a connection out of the kernel; `eligibility.check` has let it pass, `device` is where its packets arrive.
 
-    The application's descriptor becomes the placeholder. Raises NotOffloadable; the socket then works as before.
+    The application's descriptor becomes the placeholder. Raises NotOffloadable, as ``examine`` may that looks at what
+    the kernel has told; the socket then works as before.
     """
     try:
         local, remote = endpoint_of(sock.getsockname()), endpoint_of(sock.getpeername())
@@ -72,7 +73,7 @@ def take(sock: socket.socket, device: str) -> Placeholder:
         raise NotOffloadable(f"{sock!r} cannot be offloaded: its connection has just ended") from error
     own = _duplicate(sock)
     try:
-        return _take(own, device, local, remote)
+        return _take(own, device, local, remote, examine)
     except OSError as error:
         own.close()
         raise NotOffloadable(f"the kernel refused to hand over {local} -> {remote}: {error}") from error
@@ -81,7 +82,13 @@ def take(sock: socket.socket, device: str) -> Placeholder:
         raise
 
 
-def _take(own: socket.socket, device: str, local: Endpoint, remote: Endpoint) -> Placeholder:
+def _take(
+    own: socket.socket,
+    device: str,
+    local: Endpoint,
+    remote: Endpoint,
+    examine: Callable[[KernelState], None] | None,
+) -> Placeholder:
     options = _Options.of(own)
     with _Cover(own, device, local, remote) as cover:
         try:
@@ -89,6 +96,8 @@ def _take(own: socket.socket, device: str, local: Endpoint, remote: Endpoint) ->
             own.setsockopt(so.IPPROTO_TCP, so.TCP_QUICKACK, 1)
             own.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_ON)
             state = dump(own, local, remote)
+            if examine is not None:
+                examine(state)
         except BaseException:
             own.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_OFF)
             _put_back(own, options)
@@ -118,6 +127,8 @@ class Placeholder:
         self.state = state
         # The application's SO_KEEPALIVE: it is off while the placeholder stands.
         self.keepalive = bool(options.keepalive)
+        # The index of the device that the application has bound it to; 0: none.
+        self.bound_to = options.device
 
     @property
     def device_index(self) -> int:

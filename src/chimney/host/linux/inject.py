@@ -68,7 +68,7 @@ def deliver(segments: Iterable[bytes], source: bytes, destination: bytes, sock: 
     with _heard(sock):
         with _raw(socket.AF_INET if len(source) == 4 else socket.AF_INET6) as raw:
             for part in segments:
-                _send(raw, part, source, destination)
+                send_segment(raw, part, source, destination)
 
 
 def packets(received: Sequence[bytes | memoryview], sock: socket.socket | None = None) -> None:
@@ -94,13 +94,13 @@ def icmp(message: bytes, source: bytes, destination: bytes, sock: socket.socket 
 def _send_packet(raw: socket.socket, version: int, data: bytes) -> None:
     if version == 4:
         header, total = (data[0] & 15) * 4, struct.unpack_from("!H", data, 2)[0]
-        _send(raw, data[header : total or len(data)], data[12:16], data[16:20])
+        send_segment(raw, data[header : total or len(data)], data[12:16], data[16:20])
     else:
         total = struct.unpack_from("!H", data, 4)[0]
-        _send(raw, data[40 : 40 + total if total else len(data)], data[8:24], data[24:40])
+        send_segment(raw, data[40 : 40 + total if total else len(data)], data[8:24], data[24:40])
 
 
-def _send(raw: socket.socket, tcp: bytes, source: bytes, destination: bytes) -> None:
+def send_segment(raw: socket.socket, tcp: bytes, source: bytes, destination: bytes) -> None:
     size = len(tcp)
     bare = tcp[:16] + b"\0\0" + tcp[18:]
     ending = struct.pack("!HH", _TCP, size) if len(source) == 4 else struct.pack("!II", size, _TCP)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from chimney.host.errors import ChimneyError
 from chimney.host.icmp import IcmpMessage
 from chimney.host.kernel import GivenState, Plan, TakenState
-from chimney.host.linux import convert, eligibility, ending, handover, icmp, inject
+from chimney.host.linux import convert, eligibility, ending, handover, icmp, inject, netfilter
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import FINS, TcpState, read_info
 from chimney.host.linux.tcp_info import tcp_info
@@ -63,11 +63,18 @@ class LinuxKernelSide:
         return eligibility.where(self._socket, bound)
 
     def take(self, plan: Plan) -> TakenState:
-        self._placeholder = handover.take(self._socket, plan.arrives_on)
+        with netfilter.Examiner.of(self._socket) as examiner:
+            self._placeholder = handover.take(self._socket, plan.arrives_on, examiner.check)
         state = self._placeholder.state
         # The kernel does not get it back (TCP_REPAIR has no way); the peer keeps to it all the same.
         self._ecn = state.ecn = self._ecn or state.ecn
         return convert.taken(state, self._socket, self._receive_window, monotonic_us())
+
+    def passage(self) -> netfilter.LinuxPassage:
+        placeholder = self._placeholder
+        assert placeholder is not None, "the firewall is asked about a connection that was taken"
+        state = placeholder.state
+        return netfilter.LinuxPassage(self._socket, state.local, state.remote, placeholder.bound_to)
 
     def give_back(self, state: GivenState, meanwhile: Callable[[], list[bytes]]) -> None:
         placeholder = self._placeholder

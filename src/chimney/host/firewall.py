@@ -1,0 +1,309 @@
+"""The kernel's firewall judges an offloaded connection, too: what it drops, the host takes back into the kernel.
+
+The target has its segments from the wire, where no firewall stands. But the kernel has its own copy of each, and what
+its firewall lets pass is counted where it ends (`Passage.let_in`): where the target hears segments and nothing comes
+through, they are dropped. An acknowledgement is sent through the firewall (`Passage.lets_out`) when a connection goes
+down, when the rules change, and now and then. The kernel then carries the connection, with the firewall's rules, until
+they let it pass again.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from chimney.host.errors import NotOffloadable
+from chimney.host.hand_over import Owner
+from chimney.host.listener import NEVER
+from chimney.host.services import Progress, Services
+
+if TYPE_CHECKING:
+    from chimney.host.connection import Connection
+
+FIRST_PAUSE_US = 10_000
+"""Between two looks at a connection that has just come, or after the rules have changed; it doubles with each look."""
+LONGEST_PAUSE_US = 1_000_000
+"""Between two looks at a connection whose segments have passed so far."""
+ON_THE_WAY_US = 5_000
+"""What a segment needs at most from the wire through the firewall."""
+OUTPUT_PAUSE_US = 30_000_000
+"""Between two acknowledgements that try whether a connection that sends may still do so."""
+RULES_PAUSE_US = 1_000_000
+"""Between two looks at rules that tell no news, if that does not take long."""
+_RULES_SHARE = 100
+_VISITS_PER_TURN = 32
+_MASK = 0xFFFFFFFF
+
+
+class Passage(Protocol):
+    """The way through the firewall of one connection that is out of the kernel."""
+
+    def let_in(self) -> int:
+        """How many of the connection's segments the firewall has let in so far: it judges them all, although the
+        target has them from the wire. Counts modulo 2**32, from any number.
+        """
+
+    def lets_out(self, seq: int, ack: int, window: int) -> bool:
+        """Send an acknowledgement of these numbers through the firewall (``window`` as it stands in a segment); False
+        if it may not leave.
+        """
+
+    def keep_tracked(self) -> bool:
+        """Connection tracking, which does not see what the target sends, shall keep the established connection in mind;
+        False if it does not know it.
+        """
+
+
+class KernelFirewall(Protocol):
+    """The firewall's rules; none of the calls waits. Times are microseconds."""
+
+    def fileno(self) -> int:
+        """The descriptor that is readable when there is news."""
+
+    def read(self) -> bool:
+        """Take in news; whether the rules have changed."""
+
+    def look(self) -> bool:
+        """Whether those rules have changed that tell no news."""
+
+    def tracked_for(self) -> int:
+        """How long connection tracking keeps a connection in mind that it sees only one side of."""
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+
+
+@dataclass(slots=True)
+class Mistrust:
+    """The firewall has dropped what arrived for a connection, which is the kernel's since.
+
+    ``heard``: the segments that the kernel had heard of it then; None until it has it.
+    """
+
+    heard: int | None = None
+
+    def begin(self, connection: Connection) -> None:
+        """The kernel has the connection."""
+        if self.heard is None:
+            self.heard = _heard(connection)
+
+    def check(self, connection: Connection) -> None:
+        """Raises NotOffloadable unless the kernel has heard of the peer since."""
+        self.begin(connection)
+        if _heard(connection) == self.heard:
+            raise NotOffloadable(
+                f"{connection!r} cannot be offloaded: the firewall drops what arrives for it (its input or prerouting"
+                " rules), and nothing has come through since; let it in, and try again when the peer has sent something"
+            )
+
+
+def _heard(connection: Connection) -> int:
+    return connection.kernel.tcp_info().get("tcpi_segs_in", 0)
+
+
+@dataclass(slots=True)
+class _Look:
+    """What was seen of one connection: ``passed`` is what the firewall had let in when the target had heard ``heard``
+    (None: not known yet), ``heard_since`` what it has heard since, if that is to be compared soon.
+    """
+
+    connection: Connection
+    at: int
+    passed: int | None = None
+    heard: int = 0
+    heard_since: int = 0
+    pause: int = FIRST_PAUSE_US
+    sent: int = 0
+    output_at: int = 0
+    tracked_at: int = 0
+    tracked: bool = True
+    gone: bool = False
+
+
+@dataclass(order=True, slots=True)
+class _Visit:
+    at: int
+    number: int
+    look: _Look = field(compare=False)
+
+
+class FirewallWatch:
+    """Looks after the offloaded connections; a `chimney.host.listener.Listener`."""
+
+    def __init__(self, services: Services, firewall: KernelFirewall) -> None:
+        self._services = services
+        self._firewall = firewall
+        self._looks: dict[Connection, _Look] = {}
+        self._visits: list[_Visit] = []
+        self._number = 0
+        self._changed = False
+        self._rules_at = 0
+        self._tracked_for = 0
+        self._mistrusted: list[Connection] = []
+
+    def fileno(self) -> int:
+        return self._firewall.fileno()
+
+    def ready(self) -> None:
+        if self._firewall.read():
+            self._changed = True
+
+    def poll_at(self) -> int:
+        if self._changed or len(self._looks) != len(self._services.offloaded):
+            return 0
+        if not self._looks:
+            return NEVER
+        return min(self._rules_at, self._visits[0].at) if self._visits else self._rules_at
+
+    def run(self, now: int) -> None:
+        self._note_mistrusted()
+        self._keep_up(now)
+        if self._looks and now >= self._rules_at:
+            self._look_at_rules(now)
+        if self._changed:
+            self._changed = False
+            self._begin_anew(now)
+        for _ in range(_VISITS_PER_TURN):
+            if not self._visits or self._visits[0].at > now:
+                break
+            visit = heapq.heappop(self._visits)
+            # One that was planned anew meanwhile has another visit.
+            if not visit.look.gone and visit.look.at == visit.at:
+                self._visit(visit.look, now)
+
+    def close(self) -> None:
+        self._firewall.close()
+
+    # Whom to look at, and when
+
+    def _keep_up(self, now: int) -> None:
+        """Everybody who is out of the kernel is looked at, and nobody else."""
+        offloaded = self._services.offloaded
+        if len(self._looks) == len(offloaded) and now < self._rules_at:
+            return
+        here = set(offloaded.values())
+        for connection in [connection for connection in self._looks if connection not in here]:
+            self._looks.pop(connection).gone = True
+        for connection in here:
+            if connection not in self._looks:
+                look = self._looks[connection] = _Look(connection, now, output_at=now + OUTPUT_PAUSE_US)
+                look.tracked_at = now + self._tracking_pause()
+                self._plan(look, now)
+
+    def _plan(self, look: _Look, at: int) -> None:
+        look.at = at
+        self._number += 1
+        heapq.heappush(self._visits, _Visit(at, self._number, look))
+
+    def _look_at_rules(self, now: int) -> None:
+        self._changed |= self._firewall.look()
+        self._tracked_for = self._firewall.tracked_for()
+        took = self._services.clock() - now
+        self._rules_at = now + max(RULES_PAUSE_US, _RULES_SHARE * took)
+
+    def _tracking_pause(self) -> int:
+        if not self._tracked_for:
+            self._tracked_for = self._firewall.tracked_for()
+        return self._tracked_for // 3
+
+    def _begin_anew(self, now: int) -> None:
+        """The rules have changed: everybody is looked at soon, and often for a while."""
+        self._services.withdrawals.try_all(now)
+        for look in self._looks.values():
+            look.pause = FIRST_PAUSE_US
+            look.output_at = now
+            look.sent = -1
+            self._plan(look, now)
+
+    def _note_mistrusted(self) -> None:
+        waiting = []
+        for connection in self._mistrusted:
+            if connection.mistrust is not None and connection.owner is Owner.KERNEL:
+                connection.mistrust.begin(connection)
+            elif connection in self._looks:
+                waiting.append(connection)
+        self._mistrusted = waiting
+
+    # One look
+
+    def _visit(self, look: _Look, now: int) -> None:
+        connection = look.connection
+        adapter = connection.adapter
+        progress = None
+        if connection.offloaded and adapter is not None and connection.hand_over.plan is not None:
+            progress = adapter.progress(connection.hand_over.plan.flow)
+        if progress is None:
+            # It is on its way, or with a target that does not tell.
+            look.passed = None
+            self._plan(look, now + look.pause)
+            return
+        passage = connection.kernel.passage()
+        if not self._is_let_in(look, passage, progress, now):
+            connection.mistrust = Mistrust()
+            self._mistrusted.append(connection)
+            self._withdraw(look, "the firewall drops what arrives (its input or prerouting rules)", now)
+        elif not self._is_let_out(look, passage, progress, now):
+            self._withdraw(look, "the firewall drops what is to be sent (its output or postrouting rules)", now)
+        else:
+            self._keep_tracked(look, passage, progress, now)
+
+    def _withdraw(self, look: _Look, reason: str, now: int) -> None:
+        look.passed = None
+        look.pause = LONGEST_PAUSE_US
+        self._plan(look, now + look.pause)
+        look.connection.withdraw(reason)
+
+    def _is_let_in(self, look: _Look, passage: Passage, progress: Progress, now: int) -> bool:
+        """False if the target has heard something of which nothing has come through. Plans the next look."""
+        if look.passed is None:
+            self._take_stock(look, passage, now)
+        elif look.heard_since:
+            if passage.let_in() == look.passed:
+                return False
+            look.pause = min(2 * look.pause, self._longest_pause())
+            self._take_stock(look, passage, now)
+        elif progress.segments_in != look.heard:
+            # Those that were heard last may be in the firewall still.
+            look.heard_since = progress.segments_in - look.heard
+            self._plan(look, now + ON_THE_WAY_US)
+        else:
+            look.pause = min(2 * look.pause, self._longest_pause())
+            self._plan(look, now + look.pause)
+        return True
+
+    def _take_stock(self, look: _Look, passage: Passage, now: int) -> None:
+        """What has passed, and then what the target has heard: everything that has passed is heard."""
+        adapter, plan = look.connection.adapter, look.connection.hand_over.plan
+        assert adapter is not None and plan is not None
+        look.passed = passage.let_in()
+        adapter.drain()
+        progress = adapter.progress(plan.flow)
+        look.heard = progress.segments_in if progress is not None else 0
+        look.heard_since = 0
+        self._plan(look, now + look.pause)
+
+    def _longest_pause(self) -> int:
+        """So that many connections do not cost more than a hundredth of the time."""
+        return max(LONGEST_PAUSE_US, 500 * len(self._looks))
+
+    def _is_let_out(self, look: _Look, passage: Passage, progress: Progress, now: int) -> bool:
+        """False if an acknowledgement may not leave, when it is time to try it."""
+        if now < look.output_at:
+            return True
+        look.output_at = now + OUTPUT_PAUSE_US
+        if progress.segments_out == look.sent or not progress.may_send:
+            return True
+        look.sent = progress.segments_out
+        return passage.lets_out(progress.seq, progress.ack, progress.window)
+
+    def _keep_tracked(self, look: _Look, passage: Passage, progress: Progress, now: int) -> None:
+        if now < look.tracked_at:
+            return
+        look.tracked_at = now + self._tracking_pause()
+        known = passage.keep_tracked()
+        if look.tracked and not known:
+            # The kernel's own segments would make the tracker learn it again.
+            known = progress.may_send and passage.lets_out(progress.seq, progress.ack, progress.window)
+            known = known and passage.keep_tracked()
+        look.tracked = known
