@@ -22,7 +22,6 @@ from chimney.ndis.library import Binding, bind
 from chimney.ndis.status import Status, StatusIndication
 from chimney.platform import Platform
 from chimney.target import SoftTarget, TargetConfig
-from chimney.tcp.state import State
 
 if TYPE_CHECKING:
     from chimney.verifier import Verifier
@@ -117,7 +116,7 @@ class InterfaceAdapter:
         return Progress(
             engine.stats.segments_in,
             engine.stats.segments_out,
-            engine.state in (State.ESTABLISHED, State.CLOSE_WAIT),
+            found.may_send,
             engine.snd_max,
             engine.rcv_nxt,
             window,

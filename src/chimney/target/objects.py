@@ -19,9 +19,12 @@ from chimney.tcp.config import NEVER
 from chimney.tcp.connection import Connection
 from chimney.tcp.info import TcpInfo, info
 from chimney.tcp.segment import Segment
+from chimney.tcp.state import State
 
 if TYPE_CHECKING:
     from chimney.target.advice import Usage
+
+_MAY_SEND = (int(State.ESTABLISHED), int(State.CLOSE_WAIT))
 
 
 class NeighborObject:
@@ -135,6 +138,11 @@ class TcpObject:
     def bytes_delivered(self) -> int:
         """Stream bytes placed into requests or accepted as indications since the offload."""
         return self.delivery.delivered
+
+    @property
+    def may_send(self) -> bool:
+        """Whether it is in a state in which data may be sent."""
+        return self.engine.state in _MAY_SEND
 
     @property
     def retransmitted_segments(self) -> int:
