@@ -36,6 +36,14 @@ def test_fins_that_cross_into_a_closed_window_are_acknowledged_without_repeating
     assert peer.conn.state == State.CLOSING and [(s.ack, s.fin) for s in sent] == [(1, False)]
 
 
+def test_a_keepalive_probe_repeats_no_fin():
+    late = 10_000_000
+    peer = Peer(PLAIN, state=State.CLOSING, snd_max=1, snd_nxt=1, keepalive_left_us=late)
+    peer.conn.keepalive.suspicious = True
+    peer.conn.close()
+    assert [(s.seq, s.fin) for s in peer.take() + peer.wait(late)] == [(0, True), (-1, False)]
+
+
 def test_what_comes_after_the_fin_is_nothing_new():
     peer = Peer(PLAIN)
     peer.give(0, 0, b"abc", ACK | FIN)

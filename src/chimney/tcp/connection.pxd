@@ -107,6 +107,7 @@ cdef class Connection(Parts):
     @cython.locals(segment=Segment, wanted=bint, acknowledged="long long")
     cdef Segment _next_reset(self, long long now)
     @cython.locals(segment=Segment)
+    cdef Segment _acknowledgement(self, long long now)
     cdef Segment _pure_ack(self, long long now)
     cdef object _add_fin(self, Segment segment)
     @cython.locals(sender=Sender)

@@ -103,7 +103,7 @@ class Connection(Parts):
                 segment = self._next_keepalive(now)
             if segment is None and self.ack_policy.is_due(now):
                 self.ack_policy.expire(now)
-                segment = self._pure_ack(now)
+                segment = self._acknowledgement(now)
         if segment is None:
             self._dirty = False
             self._note_limit(now)
@@ -212,7 +212,7 @@ class Connection(Parts):
         if self.state == _CLOSED or not self.ack_policy.is_owed():
             return None
         self.ack_policy.owed = 0
-        return self._pure_ack(now)
+        return self._acknowledgement(now)
 
     # Receiving, in the order of the RFC.
 
@@ -463,7 +463,7 @@ class Connection(Parts):
             self._finish(state, Event.CLOSED)
         elif state == State.FIN_WAIT_2 and self.config.fin_wait_2_us > 0:
             self.fin_wait_2_at = now + self.config.fin_wait_2_us
-        elif state == State.CLOSING:
+        elif state == State.CLOSING and cause == Cause.FIN_RECEIVED:
             self._repeat_fin = self.sender.una == self.sender.queue.end
         self.state = int(state)
 
@@ -486,7 +486,7 @@ class Connection(Parts):
     def _next_report(self, now: int) -> Segment | None:
         """Duplicate and selective acknowledgements go in segments of their own (RFC 5681, 3.2; RFC 2018, 4)."""
         if self.ack_policy.owed > 0 and self.receiver.has_something_to_report():
-            return self._pure_ack(now)
+            return self._acknowledgement(now)
         return None
 
     def _next_from_sender(self, now: int) -> Segment | None:
@@ -534,13 +534,17 @@ class Connection(Parts):
         segment.sack_blocks = []
         return segment
 
+    def _acknowledgement(self, now: int) -> Segment:
+        segment = self._pure_ack(now)
+        if self._repeat_fin:
+            self._add_fin(segment)
+        return segment
+
     def _pure_ack(self, now: int) -> Segment:
         """A segment without data, with what there is to be said about the received data."""
         segment = Segment()
         segment.flags = _ACK
         segment.seq = self.sender.sequence(self._sequence_without_data())
-        if self._repeat_fin:
-            self._add_fin(segment)
         if self._use_sack and self.receiver.has_something_to_report():
             segment.sack_blocks = self.receiver.sack_blocks(3 if self._use_timestamps else 4)
         self.stats.acks_out += 1
