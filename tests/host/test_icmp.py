@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chimney.host.hand_over import Owner
 from chimney.host.icmp import IcmpMessage, Meaning, is_outstanding, parse_ipv4, parse_ipv6
-from chimney.host.icmp_watch import IcmpWatch
+from chimney.host.icmp_watch import IcmpWatch, Outstanding
 from chimney.host.kernel import Flow
 from chimney.host.listener import NEVER
 
@@ -147,7 +147,7 @@ class Connection:
         self.owner = Owner.TARGET
         self.kernel = Kernel()
         self.withdrawn = []
-        self.answers = []
+        self.error = None
 
     def withdraw(self, reason):
         self.withdrawn.append(reason)
@@ -161,7 +161,7 @@ class World:
         self.now = 1_000_000
         self.connection = Connection()
         self.offloaded = {FLOW: self.connection}
-        self.outstanding = (SEQ - 100, 1000)
+        self.outstanding = Outstanding(SEQ - 100, 1000, 1500)
         self.held = []
         self.hold = False
         self.queries = 0
@@ -240,6 +240,11 @@ class TestJudging:
         world.hear(too_big(1400), too_big(1280), too_big(1500), too_big(1300, seq=5000))
         assert [message.mtu for message in world.told] == [1280] and world.queries == 1
 
+    @pytest.mark.parametrize("mtu", [1500, 1501, 0xFFFF])
+    def test_what_is_no_smaller_is_no_news(self, world, mtu):
+        world.hear(too_big(mtu))
+        assert not world.told and not world.rechecks and world.watch.counters.ignored == 1
+
     def test_a_connection_that_is_not_offloaded_is_the_kernels(self, world):
         world.hear(too_big(flow=Flow(FLOW.local_address, 4001, bytes([10, 7, 7, 7]), 80)))
         world.turn(1_000_000)
@@ -303,7 +308,7 @@ class TestErrors:
         assert world.told == [unreachable()] and not world.connection.kernel.forgotten
         world.turn(1_000_000)
         assert not world.connection.kernel.forgotten, "nothing has been acknowledged"
-        world.outstanding = (SEQ + 1, 1000)
+        world.outstanding = Outstanding(SEQ + 1, 1000, 1500)
         world.turn(1_000_000)
         assert world.connection.kernel.forgotten == 1
         assert world.watch.poll_at() == NEVER

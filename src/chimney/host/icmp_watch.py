@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from chimney.host.chimney_path import blank_delegated
 from chimney.host.hand_over import Owner
@@ -36,18 +36,33 @@ _ERROR_US = 1_000_000
 _LATER_US = 20_000
 _MOVING = (Owner.OFFLOADING, Owner.UPLOADING)
 
-Answer = Callable[[tuple[int, int] | None], None]
+
+
+class Outstanding(NamedTuple):
+    """What a target says of a connection: its segments lie from SND.UNA to SND.MAX, and are made for this path MTU."""
+
+    snd_una: int
+    snd_max: int
+    path_mtu: int
+
+    def covers(self, message: IcmpMessage) -> bool:
+        """Whether the message quotes one of them."""
+        return is_outstanding(message.seq, self.snd_una, self.snd_max)
+
+
+Answer = Callable[[Outstanding | None], None]
 
 
 def ask_target(connection: Connection, answer: Answer) -> None:
-    """Query SND.UNA and SND.MAX of a connection that a target has (9.4); `answer` gets None if it does not know."""
+    """Query what a target has outstanding of a connection (9.4); `answer` gets None if it does not know."""
     chimney, adapter = connection.chimney, connection.adapter
     if chimney is None or adapter is None:
         answer(None)
         return
 
     def told(delegated: TcpDelegated | None) -> None:
-        answer(None if delegated is None else (delegated.snd_una, delegated.snd_max))
+        mtu = chimney.record.path.cached.path_mtu
+        answer(None if delegated is None else Outstanding(delegated.snd_una, delegated.snd_max, mtu))
 
     adapter.edge.upkeep.query_connection(chimney.record, blank_delegated(), told)
 
@@ -91,8 +106,8 @@ class IcmpCounters:
 
 
 class IcmpWatch:
-    """A `chimney.host.listener.Listener`. ``ask(connection, answer)`` queries SND.UNA and SND.MAX from the target; the
-    answer is None if it does not know them.
+    """A `chimney.host.listener.Listener`. ``ask(connection, answer)`` has the target say what is outstanding;
+    the answer is None if it does not know.
     """
 
     def __init__(
@@ -119,6 +134,16 @@ class IcmpWatch:
 
     def fileno(self) -> int:
         return self._source.fileno()
+
+    @property
+    def hears(self) -> bool:
+        """False while so many messages come that none is listened to."""
+        return not self._deaf
+
+    @property
+    def errors(self) -> int:
+        """Connections whose last error has not been overcome."""
+        return len(self._errors)
 
     def ready(self) -> None:
         count, messages = self._source.read(_BATCH)
@@ -192,22 +217,22 @@ class IcmpWatch:
             return
         self._asked.add(connection)
 
-        def answer(outstanding: tuple[int, int] | None) -> None:
+        def answer(outstanding: Outstanding | None) -> None:
             self._asked.discard(connection)
             if outstanding is not None:
-                self._judge(connection, *outstanding)
+                self._judge(connection, outstanding)
             else:
                 self.counters.ignored += len(self._waiting.pop(connection, ()))
 
         self._ask(connection, answer)
 
-    def _judge(self, connection: Connection, snd_una: int, snd_max: int) -> None:
-        """The target has said which segments are outstanding."""
+    def _judge(self, connection: Connection, outstanding: Outstanding) -> None:
+        """The target has said which segments are outstanding, and how large they are."""
         messages = self._waiting.pop(connection, [])
-        believed = [message for message in messages if is_outstanding(message.seq, snd_una, snd_max)]
-        self.counters.ignored += len(messages) - len(believed)
-        too_big = [message for message in believed if message.meaning is Meaning.TOO_BIG]
-        unreachable = [message for message in believed if message.meaning is Meaning.UNREACHABLE]
+        believed = [m for m in messages if outstanding.covers(m)]
+        too_big = [m for m in believed if m.meaning is Meaning.TOO_BIG and m.mtu < outstanding.path_mtu]
+        unreachable = [m for m in believed if m.meaning is Meaning.UNREACHABLE]
+        self.counters.ignored += len(messages) - len(too_big) - len(unreachable)
         if too_big:
             # The smallest says it all.
             self.counters.too_big += len(too_big)
@@ -218,7 +243,7 @@ class IcmpWatch:
             self.counters.unreachable += len(unreachable)
             self._on_error(connection, unreachable[-1])
         error = self._errors.get(connection)
-        if error is not None and not is_outstanding(error.seq, snd_una, snd_max):
+        if error is not None and not outstanding.covers(error):
             del self._errors[connection]
             connection.kernel.forget_error()
 
@@ -255,7 +280,7 @@ class IcmpWatch:
             self._errors_at = NEVER
 
     def _tell(self, connection: Connection, message: IcmpMessage) -> None:
-        if connection.owner is Owner.APPLICATION:
+        if connection.owner is Owner.APPLICATION or connection.error is not None:
             return
         try:
             connection.kernel.icmp(message)

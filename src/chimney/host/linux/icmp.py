@@ -111,7 +111,7 @@ def tell(sock: socket.socket, message: IcmpMessage, placeholder: bool) -> None:
         seq = _position(sock)
         if len(message.flow.local_address) == 16:
             _believe_any_mtu(sock)
-    inject.icmp(_body(message, seq), message.sender, message.flow.local_address, sock)
+    inject.icmp(quoting(message, seq), message.sender, message.flow.local_address, sock)
 
 
 def tells_errors(sock: socket.socket) -> bool:
@@ -138,7 +138,7 @@ def _believe_any_mtu(sock: socket.socket) -> None:
     sock.setsockopt(_TCP, so.TCP_REPAIR_OPTIONS, smaller)
 
 
-def _body(message: IcmpMessage, seq: int) -> bytes:
+def quoting(message: IcmpMessage, seq: int) -> bytes:
     """The ICMP message, less its checksum, which quotes a segment with this sequence number."""
     flow = message.flow
     tcp = struct.pack("!HHIIHHHH", flow.local_port, flow.remote_port, seq, 0, 0x5010, 0, 0, 0)

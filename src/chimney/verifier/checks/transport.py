@@ -116,6 +116,10 @@ class Core(Checks):
         stream.facts["transport: nagle"] = max(sent, start + packet.payload_length)
         headers = 60 if packet.ethertype == IPV6 else 40
         whole = min(const.remote_mss, path.cached.path_mtu - headers) - _LARGEST_OPTIONS
+        # A target that has found a black hole sends smaller segments than path and peer allow (RFC 2923, 2.1).
+        if packet.gso_size:
+            stream.facts["transport: segment size"] = packet.gso_size
+        whole = min(whole, stream.facts.get("transport: segment size", whole))
         closing = bool(packet.flags & FIN) or stream.graceful is not None
         remainder = packet.payload_length % packet.gso_size if packet.gso_size else packet.payload_length
         quiet = packet.at - stream.facts.get("transport: data at", book.initiated.at)
