@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from chimney.host.connection import Connection
@@ -80,7 +80,7 @@ class ScriptedKernel:
             raise self.nowhere
         return replace(self.plan, flow=self.flow)
 
-    def take(self, plan: Plan) -> TakenState:
+    def take(self, plan: Plan, others: Sequence[int] = ()) -> TakenState:
         if self.refusal is not None:
             raise self.refusal
         unread = bytes(self.incoming)

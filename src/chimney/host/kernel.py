@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -97,8 +97,11 @@ class KernelSide(Protocol):
         no route, the device is down, the local address is gone.
         """
 
-    def take(self, plan: Plan) -> TakenState:
-        """Cut the connection out; raises NotOffloadable with the connection working as before."""
+    def take(self, plan: Plan, others: Sequence[int] = ()) -> TakenState:
+        """Cut the connection out; raises NotOffloadable with the connection working as before.
+
+        ``others`` are the numbers of devices where its packets may arrive as well.
+        """
 
     def passage(self) -> Passage:
         """The way through the firewall of a connection that was taken, as long as it is."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -108,7 +108,7 @@ class SimKernelSide:
             device_mac=machine.nic.mac,
         )
 
-    def take(self, plan: Plan) -> TakenState:
+    def take(self, plan: Plan, others: Sequence[int] = ()) -> TakenState:
         machine, sock = self._machine, self._socket
         machine.phase = "cut"
         try:

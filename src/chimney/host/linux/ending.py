@@ -18,7 +18,7 @@ from dataclasses import replace
 from chimney.host.linux import diagnosis, inject
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import KernelState
-from chimney.host.linux.restore import connect, fill_queues, peer_says, set_filter, set_options, set_window
+from chimney.host.linux.restore import Connect, connect, fill_queues, peer_says, set_filter, set_options, set_window
 
 _TCP = so.IPPROTO_TCP
 _USER_TIMEOUT_MS = 1
@@ -53,16 +53,19 @@ class Dying:
         set_filter(sock, self._filter)
 
 
-def end(sock: socket.socket, state: KernelState, own_filter: so.Filter | None) -> Dying | None:
+def end(
+    sock: socket.socket, state: KernelState, own_filter: so.Filter | None, joined: Connect = so.connect
+) -> Dying | None:
     """Make a recycled socket in repair mode show how its connection ended (``state.error``), and what is unread.
 
-    Returns what is to be waited for before the socket shows it. Raises OSError and UploadFailed.
+    ``joined``: see `restore.restore`. Returns what is to be waited for before the socket shows it. Raises OSError and
+    UploadFailed.
     """
     timed_out = state.error not in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)
     rcv_nxt = (state.rcv_nxt - state.fin_received) & 0xFFFFFFFF
     # Two bytes: the acknowledgement of the first one teaches a round trip, without which a time-out takes seconds.
     snd_una = (state.snd_una - 2 * timed_out) & 0xFFFFFFFF
-    connect(sock, state, snd_una, (rcv_nxt - sum(map(len, state.receive_queue))) & 0xFFFFFFFF)
+    connect(sock, state, snd_una, (rcv_nxt - sum(map(len, state.receive_queue))) & 0xFFFFFFFF, joined)
     set_options(sock, replace(state, timestamps=True) if timed_out else state)
     fill_queues(sock, state, [])
     set_window(sock, state, rcv_nxt)

@@ -5,6 +5,9 @@ into a *placeholder* that keeps the four-tuple and answers nothing, the cover go
 recycled into the living socket. Two sockets can hold one four-tuple when they differ in the device that they are bound
 to; the kernel then prefers the younger. For some microseconds the connection therefore hears one device only.
 
+Where packets may arrive on other devices as well, the kernel finds no socket for those meanwhile, and would answer with
+an RST: *guards* on these devices, listeners that drop everything, keep it quiet.
+
 Descriptor, descriptors made from it, epoll registrations and options stay. tests/live/ proves the order of the calls.
 """
 
@@ -13,7 +16,8 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
@@ -21,6 +25,8 @@ from chimney.host.linux import ending
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import Endpoint, KernelState, dump, endpoint_of
 from chimney.host.linux.restore import restore
+
+_MOST_GUARDS = 8
 
 
 @dataclass(slots=True)
@@ -61,7 +67,12 @@ def _reading_shut(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def take(sock: socket.socket, device: str, examine: Callable[[KernelState], None] | None = None) -> Placeholder:
+def take(
+    sock: socket.socket,
+    device: str,
+    examine: Callable[[KernelState], None] | None = None,
+    others: Sequence[int] = (),
+) -> Placeholder:
     """Take a connection out of the kernel; `eligibility.check` has let it pass, `device` is where its packets arrive.
 
     The application's descriptor becomes the placeholder. Raises NotOffloadable, as ``examine`` may that looks at what
@@ -73,7 +84,7 @@ def take(sock: socket.socket, device: str, examine: Callable[[KernelState], None
         raise NotOffloadable(f"{sock!r} cannot be offloaded: its connection has just ended") from error
     own = _duplicate(sock)
     try:
-        return _take(own, device, local, remote, examine)
+        return _take(own, device, others, local, remote, examine)
     except OSError as error:
         own.close()
         raise NotOffloadable(f"the kernel refused to hand over {local} -> {remote}: {error}") from error
@@ -90,7 +101,8 @@ def _take(
     examine: Callable[[KernelState], None] | None,
 ) -> Placeholder:
     options = _Options.of(own)
-    with _Cover(own, device, local, remote) as cover:
+    `others` are the indices of devices where they may arrive as well.
+    with _Cover(own, device, others, local, remote) as cover:
         try:
             cover.stand(options.device)
             own.setsockopt(so.IPPROTO_TCP, so.TCP_QUICKACK, 1)
@@ -102,16 +114,17 @@ def _take(
             own.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_OFF)
             _put_back(own, options)
             raise
-        placeholder = Placeholder(own, device, state, options)
+        placeholder = Placeholder(own, device, others, state, options)
         try:
             placeholder.stand(cover)
         except BaseException:
             cover.change(own)
             # Everything counts as sent: the buffer is made to hold that.
-            restore(own, replace(state, snd_nxt=state.write_seq), options.filter)
+            restore(own, replace(state, snd_nxt=state.write_seq), options.filter, joined=cover.give_way)
             _put_back(own, options)
             raise
     return placeholder
+    others: Sequence[int],
 
 
 class Placeholder:
@@ -120,7 +133,9 @@ class Placeholder:
     It holds a descriptor of its own: the four-tuple stays even if the application closes its own.
     """
 
-    def __init__(self, own: socket.socket, device: str, state: KernelState, options: _Options) -> None:
+    def __init__(
+        self, own: socket.socket, device: str, others: Sequence[int], state: KernelState, options: _Options
+    ) -> None:
         self._own = own
         self._device = device
         self._options = options
@@ -142,7 +157,7 @@ class Placeholder:
         # A keepalive probe would carry sequence numbers that mean nothing any more.
         own.setsockopt(so.SOL_SOCKET, so.SO_KEEPALIVE, 0)
         so.bind(own.fileno(), self.state.local.sockaddr(own.family))
-        so.connect(own.fileno(), self.state.remote.sockaddr(own.family))
+        cover.give_way(own.fileno(), self.state.remote.sockaddr(own.family))
 
     def give_back(
         self, state: KernelState, meanwhile: Callable[[], Sequence[bytes]] | None = None
@@ -150,13 +165,14 @@ class Placeholder:
         """Give the connection back to the kernel as `state` describes it; `meanwhile`: see `restore.restore`.
 
         Raises UploadFailed: the placeholder then stands as before, and give_back can be called again. What the socket
+        self._others = others
         could not take is returned.
         """
         if self._own.fileno() < 0:
             raise ChimneyError(f"the connection {self.state.local} -> {self.state.remote} has been given back already")
         local, remote = self.state.local, self.state.remote
         try:
-            with _Cover(self._own, self._device, local, remote) as cover:
+            with _Cover(self._own, self._device, self._others, local, remote) as cover:
                 try:
                     cover.stand(0)
                 except BaseException:
@@ -165,7 +181,7 @@ class Placeholder:
                 try:
                     self._own.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_ON)
                     cover.change(self._own)
-                    returned = self._restore(state, meanwhile)
+                    returned = self._restore(state, meanwhile, cover)
                 except BaseException:
                     self._own.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_ON)
                     self.stand(cover)
@@ -176,10 +192,12 @@ class Placeholder:
         self._own.close()
         return returned
 
-    def _restore(self, state: KernelState, meanwhile: Callable[[], Sequence[bytes]] | None) -> Returned:
+    def _restore(
+        self, state: KernelState, meanwhile: Callable[[], Sequence[bytes]] | None, cover: _Cover
+    ) -> Returned:
         if state.error:
-            return Returned(dying=ending.end(self._own, state, self._options.filter))
-        unsent, fin_pending = restore(self._own, state, self._options.filter, meanwhile)
+            return Returned(dying=ending.end(self._own, state, self._options.filter, cover.give_way))
+        unsent, fin_pending = restore(self._own, state, self._options.filter, meanwhile, cover.give_way)
         return Returned(unsent, fin_pending)
 
     def close(self) -> None:
@@ -188,44 +206,80 @@ class Placeholder:
 
 
 class _Cover:
-    """A silent socket that can take a four-tuple over at once, made ready beforehand."""
+    """A silent socket that can take a four-tuple over at once, made ready beforehand, and guards on other devices."""
 
-    def __init__(self, own: socket.socket, device: str, local: Endpoint, remote: Endpoint) -> None:
+    def __init__(
+        self, own: socket.socket, device: str, others: Sequence[int], local: Endpoint, remote: Endpoint
+    ) -> None:
         self._own = own
         self._device = device.encode() + b"\0"
         self._remote = remote
-        family = socket.AF_INET if len(local.address) == 4 else socket.AF_INET6
-        self._sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
+        with ExitStack() as made:
+            self._sock = made.enter_context(_silent_socket(local))
             mark = own.getsockopt(so.SOL_SOCKET, so.SO_MARK)
             if mark:
                 self._sock.setsockopt(so.SOL_SOCKET, so.SO_MARK, mark)
-            self._sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, so.DROP_ALL.program)
-            self._sock.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_ON)
-            so.bind(self._sock.fileno(), local.sockaddr(family))
-        except BaseException:
-            self._sock.close()
-            raise
+            # On very many devices, one for all of them: it is a little more in the way of new connections.
+            guarded = others if len(others) <= _MOST_GUARDS else (0,)
+            self._guards = [made.enter_context(_silent_socket(local, index)) for index in guarded]
+            self._made = made.pop_all()
 
     def __enter__(self) -> _Cover:
         return self
 
     def __exit__(self, *problem: object) -> None:
-        # In repair mode it goes without a word.
-        self._sock.close()
+        # In repair mode they go without a word.
+        self._made.close()
 
     def stand(self, bound: int) -> None:
         """Take the packets away from `own`, which is bound to the device index `bound`. Raises OSError."""
-        if not bound:
+        if bound:
+            so.connect(self._sock.fileno(), self._remote.sockaddr(self._sock.family))
+            return
+        with self._guarded():
             self._own.setsockopt(so.SOL_SOCKET, so.SO_BINDTODEVICE, self._device)
-        so.connect(self._sock.fileno(), self._remote.sockaddr(self._sock.family))
+            so.connect(self._sock.fileno(), self._remote.sockaddr(self._sock.family))
 
     def change(self, own: socket.socket) -> None:
-        """Recycle `own` into a fresh, silent socket in repair mode, and let it take the packets when it connects."""
+        """Recycle `own` into a fresh, silent socket in repair mode, while the cover takes the packets."""
         so.disconnect(own.fileno())
         own.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, so.DROP_ALL.program)
         own.setsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX, 0)
-        self._sock.setsockopt(so.SOL_SOCKET, so.SO_BINDTODEVICE, self._device)
+
+    def give_way(self, descriptor: int, address: bytes) -> None:
+        """connect() of the socket that takes the packets from now on. Raises OSError."""
+        with self._guarded():
+            self._sock.setsockopt(so.SOL_SOCKET, so.SO_BINDTODEVICE, self._device)
+            so.connect(descriptor, address)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Some microseconds in which packets on other devices meet nobody but the guards. A client whose SYN comes in
+        these sends it again.
+        """
+        for guard in self._guards:
+            so.listen(guard.fileno())
+        try:
+            yield
+        finally:
+            for guard in self._guards:
+                so.stop_listening(guard.fileno())
+
+
+def _silent_socket(local: Endpoint, device: int = 0) -> socket.socket:
+    """A socket in repair mode that drops everything, bound to an address and port that others use, too."""
+    family = socket.AF_INET if len(local.address) == 4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, so.DROP_ALL.program)
+        sock.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_ON)
+        if device:
+            sock.setsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX, device)
+        so.bind(sock.fileno(), local.sockaddr(family))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _put_back(own: socket.socket, options: _Options) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from chimney.host.errors import ChimneyError
 from chimney.host.icmp import IcmpMessage
@@ -62,9 +62,9 @@ class LinuxKernelSide:
         bound = self._placeholder.device_index if self._placeholder is not None else None
         return eligibility.where(self._socket, bound)
 
-    def take(self, plan: Plan) -> TakenState:
+    def take(self, plan: Plan, others: Sequence[int] = ()) -> TakenState:
         with netfilter.Examiner.of(self._socket) as examiner:
-            self._placeholder = handover.take(self._socket, plan.arrives_on, examiner.check)
+            self._placeholder = handover.take(self._socket, plan.arrives_on, examiner.check, others)
         state = self._placeholder.state
         # The kernel does not get it back (TCP_REPAIR has no way); the peer keeps to it all the same.
         self._ecn = state.ecn = self._ecn or state.ecn

@@ -21,6 +21,8 @@ from chimney.host.linux.buffers import Room, write_queue
 from chimney.host.linux.dump import KernelState, TcpState, read_info, size_of
 
 _TCP = so.IPPROTO_TCP
+Connect = Callable[[int, bytes], None]
+"""connect() of a descriptor to a sockaddr."""
 _LARGEST_MAXSEG = 32767
 _REPLAY_SECONDS = 0.5
 # The hand-over waits as long as the round trip that it teaches: a long one is not worth it.
@@ -35,11 +37,13 @@ def restore(
     state: KernelState,
     own_filter: so.Filter | None,
     meanwhile: Callable[[], Sequence[bytes]] | None = None,
+    joined: Connect = so.connect,
 ) -> tuple[list[memoryview], bool]:
     """Build the connection on a recycled socket in repair mode whose filter drops all; it lives when this returns.
 
     ``meanwhile`` hands over the IP packets that arrived while nobody answered: they are processed before anything that
     arrives now, or the peer would take the newer ones' acknowledgements for a loss of the older ones.
+    ``joined`` is connect(), for who has something to do besides.
     Returns the bytes that did not fit into the send buffer, and whether a FIN has to follow them.
     Raises OSError, and UploadFailed when `state` or the outcome makes no sense.
     """
@@ -49,7 +53,8 @@ def restore(
     # Without a measured round trip the kernel waits 3 s for what is in flight. One byte that the peer has acknowledged
     # long ago is queued again in front, and its acknowledgement is replayed a round trip later.
     teach_rtt = bool(sent) and not state.fin_acked and 0 < state.srtt_us <= _LONGEST_LESSON_US
-    connect(sock, state, (snd_una - teach_rtt) & 0xFFFFFFFF, (rcv_nxt - size_of(state.receive_queue)) & 0xFFFFFFFF)
+    copied_seq = (rcv_nxt - size_of(state.receive_queue)) & 0xFFFFFFFF
+    connect(sock, state, (snd_una - teach_rtt) & 0xFFFFFFFF, copied_seq, joined)
     set_options(sock, state)
     if teach_rtt:
         lesson_ends = time.monotonic() + state.srtt_us / 1e6
@@ -135,7 +140,9 @@ def _split(state: KernelState) -> tuple[list[memoryview], list[memoryview]]:
     return before, after
 
 
-def connect(sock: socket.socket, state: KernelState, snd_una: int, copied_seq: int) -> None:
+def connect(
+    sock: socket.socket, state: KernelState, snd_una: int, copied_seq: int, joined: Connect = so.connect
+) -> None:
     """Make a recycled socket in repair mode an established one, whose queues start at these sequence numbers."""
     for queue, seq in ((so.SEND_QUEUE, snd_una), (so.RECEIVE_QUEUE, copied_seq)):
         sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, queue)
@@ -143,7 +150,7 @@ def connect(sock: socket.socket, state: KernelState, snd_una: int, copied_seq: i
     so.bind(sock.fileno(), state.local.sockaddr(sock.family))
     # Only connect computes the segment size from the path and the peer's limit, and only so does it know the limit.
     sock.setsockopt(_TCP, so.TCP_MAXSEG, min(state.mss_clamp, _LARGEST_MAXSEG))
-    so.connect(sock.fileno(), state.remote.sockaddr(sock.family))
+    joined(sock.fileno(), state.remote.sockaddr(sock.family))
     sock.setsockopt(_TCP, so.TCP_MAXSEG, 0)
 
 

@@ -170,6 +170,17 @@ def connect(descriptor: int, address: bytes) -> None:
 
 
 def disconnect(descriptor: int) -> None:
+def listen(descriptor: int) -> None:
+    """listen() on a bound socket."""
+    if _libc.listen(descriptor, 0):
+        raise _error("listen")
+
+
+def stop_listening(descriptor: int) -> None:
+    """A listening socket becomes one that is merely bound; it can listen again."""
+    _libc.shutdown(descriptor, socket.SHUT_RD)
+
+
     """Recycle a socket: a connected socket in repair mode becomes a fresh one, silently; its error is cleared."""
     if _libc.connect(descriptor, _AF_UNSPEC, len(_AF_UNSPEC)):
         raise _error("connect(AF_UNSPEC)")
