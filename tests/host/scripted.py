@@ -66,6 +66,7 @@ class ScriptedKernel:
         self.told: list[IcmpMessage] = []
         self.wants_errors = False
         self.pending_error = 0
+        self.options: dict[tuple[int, int], int | bytes] = {}
         self.interest = (False, False)
         self.state = TcpConnectionState.ESTABLISHED
 
@@ -122,6 +123,15 @@ class ScriptedKernel:
 
     def inject(self, packets: list[bytes]) -> None:
         self.injected += packets
+
+    def getsockopt(self, level: int, option: int) -> int:
+        return self.options.get((level, option), 0)
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        self.options[level, option] = value
+
+    def cached(self) -> TcpCached:
+        return TcpCached(TcpCachedFlags(0), 65535, ttl_or_hop_limit=self.options.get((0, 2), 64))
 
     def icmp(self, message: IcmpMessage) -> None:
         self.told.append(message)

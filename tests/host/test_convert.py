@@ -143,3 +143,22 @@ def test_every_state_has_its_counterpart(state, sock):
             delegated.state = documents
             name = convert.given(state, GivenState(delegated), NOW).state.name
             assert name.replace("_", "") in (documents.name.replace("_", ""), "CLOSE")
+
+
+@pytest.mark.parametrize(
+    ("user_timeout", "idle", "interval", "probes"),
+    [(0, 60, 10, 9), (65_000, 60, 10, 1), (95_000, 60, 10, 4), (30_000, 60, 10, 1), (1 << 30, 1, 1, 255)],
+    ids=["TCP_KEEPCNT", "soon", "later", "before the first", "late"],
+)
+def test_a_user_timeout_limits_retransmissions_and_probes(state, sock, user_timeout, idle, interval, probes):
+    """tcp(7): TCP_USER_TIMEOUT overrides keepalive's count."""
+    for option, value in (
+        (socket.TCP_KEEPIDLE, idle),
+        (socket.TCP_KEEPINTVL, interval),
+        (socket.TCP_KEEPCNT, 9),
+        (socket.TCP_USER_TIMEOUT, user_timeout),
+    ):
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    cached = convert.taken(state, sock, 1 << 20, NOW).cached
+    assert (cached.max_rt, cached.ka_probe_count) == (user_timeout, probes)
+    assert (cached.ka_timeout, cached.ka_interval) == (idle * 1000, interval * 1000)

@@ -218,6 +218,28 @@ class Connection:
         else:
             self.services.wake(self.kernel_path.run)
 
+    def getsockopt(self, level: int, option: int) -> int:
+        """An option of the socket's, as the application has set it. Raises OSError."""
+        return self.socket.getsockopt(level, option) if self._is_detached else self._kernel.getsockopt(level, option)
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        """Set an option of the socket, with effect at once where it is offloaded, too.
+
+        What is set on the socket itself meanwhile takes effect at the next hand-over; SO_KEEPALIVE, filters and devices
+        must not be touched there (docs: *Network*). Raises OSError as the socket would, and ChimneyError for an option
+        that only a connection in the kernel can have.
+        """
+        if self._is_detached:
+            self.socket.setsockopt(level, option, value)
+            return
+        self._kernel.setsockopt(level, option, value)
+        if self.owner is not Owner.KERNEL:
+            self.services.wake(self.hand_over.update_options)
+
+    @property
+    def _is_detached(self) -> bool:
+        return self.owner is Owner.APPLICATION
+
     # Completions, from either path
 
     def send_done(self, request: SendRequest, error: OSError | None = None) -> None:

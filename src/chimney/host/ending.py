@@ -29,7 +29,8 @@ _TEXTS = {
 
 def error_of(number: int) -> OSError:
     """The exception for an error number of `judge`, of the class that a socket would raise."""
-    return OSError(number, _TEXTS.get(number, f"the connection timed out while it was offloaded: {os.strerror(number)}"))
+    cause = f"the connection timed out while it was offloaded: {os.strerror(number)}"
+    return OSError(number, _TEXTS.get(number, cause))
 
 
 def target_error(chimney: ChimneyPath) -> int:
@@ -39,10 +40,12 @@ def target_error(chimney: ChimneyPath) -> int:
     return errno.EPIPE if chimney.peer_closed and not chimney.connection.has_shut else errno.ECONNRESET
 
 
-def judge(connection: Connection, chimney: ChimneyPath, delegated: TcpDelegated, cached: TcpCached, kernel: KernelSide) -> int:
+def judge(connection: Connection, delegated: TcpDelegated, cached: TcpCached, kernel: KernelSide) -> int:
     """The error number by which the connection has ended, and into ``delegated`` the state that it ended in; 0 if it
     goes on, or has ended in order. Asked when a terminate has completed, and its buffered data has been taken.
     """
+    chimney = connection.chimney
+    assert chimney is not None
     number = _number(connection, chimney, delegated, cached, kernel)
     if number:
         received_all = chimney.has_all(delegated)
@@ -50,7 +53,9 @@ def judge(connection: Connection, chimney: ChimneyPath, delegated: TcpDelegated,
     return number
 
 
-def _number(connection: Connection, chimney: ChimneyPath, delegated: TcpDelegated, cached: TcpCached, kernel: KernelSide) -> int:
+def _number(
+    connection: Connection, chimney: ChimneyPath, delegated: TcpDelegated, cached: TcpCached, kernel: KernelSide
+) -> int:
     closed = delegated.state is TcpConnectionState.CLOSED
     received_all = chimney.has_all(delegated)
     if connection.abort_request is not None and connection.abort_request.done:

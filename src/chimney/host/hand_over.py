@@ -6,6 +6,7 @@ The order of the steps is D7's (docs: *Hand-over*).
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,9 @@ from chimney.host.kernel import GivenState, KernelSide, Plan, TakenState
 from chimney.host.requests import SendRequest
 from chimney.host.segments import KeptSegment, without_judged_resets, without_repeats
 from chimney.host.services import Adapter, Services
+from chimney.host.upkeep import is_busy
 from chimney.ndis.state import TcpDelegated
-from chimney.ndis.status import Status, TcpConnectionState
+from chimney.ndis.status import Status, TcpCachedFlags, TcpConnectionState
 
 if TYPE_CHECKING:
     from chimney.host.connection import Connection
@@ -178,6 +180,30 @@ class HandOver:
             raise
         raise NotOffloadable(f"the target refused {self._connection!r}: {status.name}. It goes on in the kernel")
 
+    def update_options(self) -> bool:
+        """Tell the target what options the application has changed; True as long as that has to wait."""
+        chimney, taken = self._connection.chimney, self._taken
+        if self._connection.owner is not Owner.TARGET or chimney is None or taken is None:
+            return self._connection.owner is Owner.OFFLOADING
+        cached, before = self._kernel.cached(), taken.cached
+        if cached == before:
+            return False
+        if is_busy(chimney.record):
+            return True
+        orders = replace(cached)
+        if cached.initial_rcv_wnd != before.initial_rcv_wnd:
+            orders.flags |= TcpCachedFlags.UPDATE_RCV_WND
+        taken.cached = cached
+
+        def done(accepted: bool) -> None:
+            if not accepted:
+                self._connection.withdraw("the target does not take a socket option that has been changed")
+
+        assert self.adapter is not None
+        self.adapter.edge.upkeep.update_connection(chimney.record, orders, done)
+        self._services.flush_soon(self.adapter)
+        return False
+
     # Up
 
     def upload(self) -> None:
@@ -203,7 +229,7 @@ class HandOver:
         unread = chimney.take_buffered()
         aborted = connection.abort_request is not None and connection.abort_request.done
         assert self._taken is not None
-        error = judge(connection, chimney, delegated, self._taken.cached, self._kernel)
+        error = judge(connection, delegated, self._taken.cached, self._kernel)
         given = GivenState(delegated, unread=unread, error=error)
         figures.bytes_sent_target += chimney.bytes_sent
         figures.bytes_received_target += chimney.bytes_received

@@ -113,6 +113,17 @@ class KernelSide(Protocol):
         before anything newer.
         """
 
+    def getsockopt(self, level: int, option: int) -> int:
+        """The application's value of an option. Raises OSError."""
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        """Set an option, wherever the connection is. Raises OSError, and ChimneyError for one that only a connection in
+        the kernel can have.
+        """
+
+    def cached(self) -> TcpCached:
+        """The cached variables that the options make now, of a connection that is out of the kernel."""
+
     def inject(self, packets: list[bytes]) -> None:
         """Let the kernel process IP packets of the connection that it has not seen."""
 

@@ -29,7 +29,7 @@ from chimney.host.linux import convert
 from chimney.host.linux.dump import FINS, Endpoint, KernelState, TcpInfo, TcpState, size_of
 from chimney.host.linux.kernel_side import WaitFor
 from chimney.link.base import NEVER
-from chimney.ndis.state import NeighborConst, PathConst
+from chimney.ndis.state import NeighborConst, PathConst, TcpCached
 from chimney.sim.firewall import OpenPassage
 from chimney.sim.model import ModelTcp, Segment, Snapshot
 from chimney.sim.model.receiver import DELAYED_ACK
@@ -319,6 +319,17 @@ class SimKernelSide:
 
     def inject(self, packets: list[bytes]) -> None:
         self._machine.kernel.inject(packets)
+
+    def getsockopt(self, level: int, option: int) -> int:
+        return self._socket.getsockopt(level, option)
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        assert isinstance(value, int)
+        self._socket.setsockopt(level, option, value)
+
+    def cached(self) -> TcpCached:
+        assert self._taken is not None
+        return convert.cached(self._taken, self._socket, self._receive_window)
 
     def icmp(self, message: IcmpMessage) -> None:
         self._note(f"hears that a packet was {message.meaning.value}")

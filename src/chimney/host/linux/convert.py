@@ -1,6 +1,6 @@
 """The kernel's words into the documents' words, and back.
 
-The target's clock for delegated variables counts milliseconds (TicksPerSecond 1000), as Linux' timestamps do.
+The target's clock counts milliseconds (TicksPerSecond 1000), as Linux' timestamps and TCP_USER_TIMEOUT do.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def taken(state: KernelState, options: SocketOptions, receive_window: int, now: 
     """
     return TakenState(
         const=_const(state),
-        cached=_cached(state, options, receive_window),
+        cached=cached(state, options, receive_window),
         delegated=_delegated(state, now),
         send_data=list(state.send_queue),
         unread=list(state.receive_queue),
@@ -100,7 +100,8 @@ def _const(state: KernelState) -> TcpConst:
     )
 
 
-def _cached(state: KernelState, options: SocketOptions, receive_window: int) -> TcpCached:
+def cached(state: KernelState, options: SocketOptions, receive_window: int) -> TcpCached:
+    """The cached variables that the application's ``options`` make; ``state`` is what the kernel had."""
     tcp = socket.IPPROTO_TCP
     flags = TcpCachedFlags(0)
     if not options.getsockopt(tcp, socket.TCP_NODELAY):
@@ -116,13 +117,27 @@ def _cached(state: KernelState, options: SocketOptions, receive_window: int) -> 
     return TcpCached(
         flags=flags,
         initial_rcv_wnd=_initial_window(state, options, receive_window),
-        ka_probe_count=options.getsockopt(tcp, socket.TCP_KEEPCNT),
+        ka_probe_count=_keepalive_probes(options),
         ka_timeout=options.getsockopt(tcp, socket.TCP_KEEPIDLE) * 1000,
         ka_interval=options.getsockopt(tcp, socket.TCP_KEEPINTVL) * 1000,
+        max_rt=options.getsockopt(tcp, socket.TCP_USER_TIMEOUT),
         ttl_or_hop_limit=hops if hops > 0 else 64,
         # The two low bits are ECN's, and the engine's to set.
         tos_or_traffic_class=traffic_class & 0xFC,
     )
+
+
+def _keepalive_probes(options: SocketOptions) -> int:
+    """How many probes may remain unanswered. A TCP_USER_TIMEOUT decides instead of TCP_KEEPCNT (tcp(7)): the last one
+    is sent before that time without a word from the peer is over.
+    """
+    tcp = socket.IPPROTO_TCP
+    left = options.getsockopt(tcp, socket.TCP_USER_TIMEOUT)
+    if not left:
+        return options.getsockopt(tcp, socket.TCP_KEEPCNT)
+    left -= options.getsockopt(tcp, socket.TCP_KEEPIDLE) * 1000
+    interval = options.getsockopt(tcp, socket.TCP_KEEPINTVL) * 1000
+    return min(255, max(1, -(-left // interval))) if interval else 1
 
 
 def _initial_window(state: KernelState, options: SocketOptions, receive_window: int) -> int:

@@ -40,7 +40,7 @@ class Returned:
     dying: ending.Dying | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Options:
     """The application's settings that a hand-over has to change for a while."""
 
@@ -61,6 +61,33 @@ class _Options:
         )
 
 
+# Options that the placeholder has its own values of.
+_LATER = frozenset(
+    {
+        so.SO_KEEPALIVE,
+        so.SO_REUSEADDR,
+        so.SO_BINDTODEVICE,
+        so.SO_BINDTOIFINDEX,
+        so.SO_ATTACH_FILTER,
+        so.SO_DETACH_FILTER,
+    }
+)
+_KERNEL_ONLY = frozenset(
+    {
+        (so.IPPROTO_TCP, so.TCP_REPAIR),
+        (so.IPPROTO_TCP, so.TCP_REPAIR_QUEUE),
+        (so.IPPROTO_TCP, so.TCP_QUEUE_SEQ),
+        (so.IPPROTO_TCP, so.TCP_REPAIR_OPTIONS),
+        (so.IPPROTO_TCP, so.TCP_REPAIR_WINDOW),
+        (so.IPPROTO_TCP, so.TCP_TIMESTAMP),
+        (so.IPPROTO_TCP, so.TCP_MD5SIG),
+        (so.IPPROTO_TCP, so.TCP_ULP),
+        (so.SOL_SOCKET, so.SO_LOCK_FILTER),
+        (so.SOL_SOCKET, so.SO_PEEK_OFF),
+    }
+)
+
+
 def _reading_shut(sock: socket.socket) -> bool:
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLRDHUP)
@@ -74,6 +101,7 @@ def take(
     others: Sequence[int] = (),
 ) -> Placeholder:
     """Take a connection out of the kernel; `eligibility.check` has let it pass, `device` is where its packets arrive.
+    `others` are the indices of devices where they may arrive as well.
 
     The application's descriptor becomes the placeholder. Raises NotOffloadable, as ``examine`` may that looks at what
     the kernel has told; the socket then works as before.
@@ -96,12 +124,12 @@ def take(
 def _take(
     own: socket.socket,
     device: str,
+    others: Sequence[int],
     local: Endpoint,
     remote: Endpoint,
     examine: Callable[[KernelState], None] | None,
 ) -> Placeholder:
     options = _Options.of(own)
-    `others` are the indices of devices where they may arrive as well.
     with _Cover(own, device, others, local, remote) as cover:
         try:
             cover.stand(options.device)
@@ -124,7 +152,6 @@ def _take(
             _put_back(own, options)
             raise
     return placeholder
-    others: Sequence[int],
 
 
 class Placeholder:
@@ -138,10 +165,9 @@ class Placeholder:
     ) -> None:
         self._own = own
         self._device = device
+        self._others = others
         self._options = options
         self.state = state
-        # The application's SO_KEEPALIVE: it is off while the placeholder stands.
-        self.keepalive = bool(options.keepalive)
         # The index of the device that the application has bound it to; 0: none.
         self.bound_to = options.device
 
@@ -150,11 +176,45 @@ class Placeholder:
         """The device that the application has bound its socket to (SO_BINDTOIFINDEX); 0 for none."""
         return self._options.device
 
+    def getsockopt(self, level: int, option: int) -> int:
+        """An option of the application's, which the placeholder may have another value of. Raises OSError."""
+        if level == so.SOL_SOCKET and option in (so.SO_KEEPALIVE, so.SO_REUSEADDR, so.SO_BINDTOIFINDEX):
+            mine = {so.SO_KEEPALIVE: self._options.keepalive, so.SO_REUSEADDR: self._options.reuse_address}
+            return mine.get(option, self._options.device)
+        return self._own.getsockopt(level, option)
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        """Set an option of the application's, which shall neither wake nor move the placeholder: it gets some of them
+        when the connection goes back. Raises OSError and ValueError as the socket would, and ChimneyError for what the
+        kernel does to a connection only if it has it.
+        """
+        if (level, option) in _KERNEL_ONLY:
+            raise ChimneyError(
+                f"the connection {self.state.local} -> {self.state.remote} is offloaded, and this option (level"
+                f" {level}, {option}) is about what the kernel does with it: upload it first"
+            )
+        if level != so.SOL_SOCKET or option not in _LATER:
+            self._own.setsockopt(level, option, value)
+            return
+        # A socket of its own says whether the value is one, and what the filter is.
+        with socket.socket(self._own.family, socket.SOCK_STREAM) as scratch:
+            scratch.setsockopt(level, option, value)
+            if option == so.SO_ATTACH_FILTER:
+                self._options.filter = so.read_filter(scratch.fileno())
+            elif option == so.SO_DETACH_FILTER:
+                self._options.filter = None
+            elif option == so.SO_KEEPALIVE:
+                self._options.keepalive = scratch.getsockopt(level, option)
+            elif option == so.SO_REUSEADDR:
+                self._options.reuse_address = scratch.getsockopt(level, option)
+            else:
+                self._options.device = scratch.getsockopt(level, so.SO_BINDTOIFINDEX)
+
     def stand(self, cover: _Cover) -> None:
         """Recycle the socket into a silent one, while the cover takes the packets. Raises OSError."""
         own = self._own
         cover.change(own)
-        # A keepalive probe would carry sequence numbers that mean nothing any more.
+        # A keepalive probe would carry sequence numbers that mean nothing any more, and a time-out end the placeholder.
         own.setsockopt(so.SOL_SOCKET, so.SO_KEEPALIVE, 0)
         so.bind(own.fileno(), self.state.local.sockaddr(own.family))
         cover.give_way(own.fileno(), self.state.remote.sockaddr(own.family))
@@ -165,7 +225,6 @@ class Placeholder:
         """Give the connection back to the kernel as `state` describes it; `meanwhile`: see `restore.restore`.
 
         Raises UploadFailed: the placeholder then stands as before, and give_back can be called again. What the socket
-        self._others = others
         could not take is returned.
         """
         if self._own.fileno() < 0:

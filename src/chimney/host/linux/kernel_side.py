@@ -14,6 +14,7 @@ from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import FINS, TcpState, read_info
 from chimney.host.linux.tcp_info import tcp_info
 from chimney.host.linux.timer import monotonic_us
+from chimney.ndis.state import TcpCached
 
 _NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
@@ -68,7 +69,7 @@ class LinuxKernelSide:
         state = self._placeholder.state
         # The kernel does not get it back (TCP_REPAIR has no way); the peer keeps to it all the same.
         self._ecn = state.ecn = self._ecn or state.ecn
-        return convert.taken(state, self._socket, self._receive_window, monotonic_us())
+        return convert.taken(state, self._placeholder, self._receive_window, monotonic_us())
 
     def passage(self) -> netfilter.LinuxPassage:
         placeholder = self._placeholder
@@ -86,6 +87,19 @@ class LinuxKernelSide:
 
     def inject(self, packets: list[bytes]) -> None:
         inject.packets(packets, sock=self._socket)
+
+    # Options
+
+    def getsockopt(self, level: int, option: int) -> int:
+        return (self._placeholder or self._socket).getsockopt(level, option)
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        (self._placeholder or self._socket).setsockopt(level, option, value)
+
+    def cached(self) -> TcpCached:
+        placeholder = self._placeholder
+        assert placeholder is not None, "the options of a connection that the kernel has are its own"
+        return convert.cached(placeholder.state, placeholder, self._receive_window)
 
     # ICMP
 

@@ -22,6 +22,7 @@ TCP_KEEPIDLE = 4
 TCP_INFO = 11
 TCP_QUICKACK = 12
 TCP_CONGESTION = 13
+TCP_MD5SIG = 14
 TCP_USER_TIMEOUT = 18
 TCP_REPAIR = 19
 TCP_REPAIR_QUEUE = 20
@@ -169,7 +170,6 @@ def connect(descriptor: int, address: bytes) -> None:
         raise _error("connect")
 
 
-def disconnect(descriptor: int) -> None:
 def listen(descriptor: int) -> None:
     """listen() on a bound socket."""
     if _libc.listen(descriptor, 0):
@@ -181,6 +181,7 @@ def stop_listening(descriptor: int) -> None:
     _libc.shutdown(descriptor, socket.SHUT_RD)
 
 
+def disconnect(descriptor: int) -> None:
     """Recycle a socket: a connected socket in repair mode becomes a fresh one, silently; its error is cleared."""
     if _libc.connect(descriptor, _AF_UNSPEC, len(_AF_UNSPEC)):
         raise _error("connect(AF_UNSPEC)")
