@@ -12,9 +12,11 @@ from chimney.host.firewall import FirewallWatch
 from chimney.host.kernel import KernelSide
 from chimney.host.linux import limits
 from chimney.host.linux.kernel_side import LinuxKernelSide, WaitFor
+from chimney.host.linux.monitor import LinuxNetwork
 from chimney.host.linux.netfilter import LinuxFirewall
 from chimney.host.linux.timer import Timer, monotonic_us
 from chimney.host.listener import Listener
+from chimney.host.network import NetworkWatch
 from chimney.host.services import Services
 from chimney.link.base import Link
 from chimney.link.packet import PacketLink
@@ -89,7 +91,7 @@ class LinuxPlatform:
         return LinuxKernelSide(sock, receive_window, wait_for)
 
     def listeners(self, services: Services) -> list[Listener]:
-        return [FirewallWatch(services, LinuxFirewall())]
+        return [NetworkWatch(services, LinuxNetwork()), FirewallWatch(services, LinuxFirewall())]
 
     def fileno(self) -> int:
         return self._epoll.fileno()

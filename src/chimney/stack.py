@@ -42,6 +42,8 @@ __all__ = [
     "UploadFailed",
 ]
 
+# A driver that lacks memory, or keeps a completion back, has so many more turns when the stack is closed.
+_LAST_TURNS = 100
 _VERIFY = "CHIMNEY_VERIFY"
 _VERIFY_REPORT = "CHIMNEY_VERIFY_REPORT"
 
@@ -104,6 +106,7 @@ class Stack:
         self._failures: list[BaseException] = []
         self.offloaded: dict[Flow, Connection] = {}
         self.withdrawals = Withdrawals()
+        self.on_adapter: list[Callable[[Adapter], None]] = []
         # By descriptor; made with the first adapter.
         self._listeners: dict[int, Listener] | None = None
         self._polling = False
@@ -224,6 +227,7 @@ class Stack:
                 self._failures.append(error)
         while self._hand_overs:
             self._carry_out_hand_overs()
+        self._finish_upkeep()
         self._adapters.clear()
         for listener in (self._listeners or {}).values():
             listener.close()
@@ -237,6 +241,17 @@ class Stack:
         self._platform.close()
         self._finish_verifier()
         self._raise_failures()
+
+    def _finish_upkeep(self) -> None:
+        """What nothing depends on any more is taken back, and what is under way completes."""
+        for _ in range(_LAST_TURNS):
+            left = 0
+            for adapter in self._adapters.values():
+                left += adapter.edge.upkeep.take_back_unused()
+                adapter.flush()
+            if not left:
+                return
+            self.turn(0.0)
 
     def _finish_verifier(self) -> None:
         """One that was given may watch other stacks, and is finished by who gave it."""
@@ -281,6 +296,8 @@ class Stack:
         self._adapters |= made.adapters
         for adapter in made.adapters.values():
             self._platform.interest(adapter.link.fileno(), True, False)
+            for heard in self.on_adapter:
+                heard(adapter)
         return made.adapters[device]
 
     def _listen(self) -> None:

@@ -329,6 +329,7 @@ class ScriptedStack:
         self.callbacks = 0
         self.offloaded: dict[Flow, Connection] = {}
         self.withdrawals = Withdrawals()
+        self.on_adapter: list[Callable[[object], None]] = []
         self.during_poll: list[Callable[[], None]] = []
 
     def clock(self) -> int:

@@ -314,15 +314,17 @@ class Connection:
         """The target asked for the upload, or the peer has reset the connection."""
         self.services.hand_over_soon(self, self.hand_over.upload)
 
-    def withdraw(self, reason: str) -> None:
+    def withdraw(self, reason: str, soon: bool = False) -> None:
         """The host takes the connection up for a reason of its own, soon: it goes down again by itself when `offload`
         is possible again, unless the application has uploaded it meanwhile. ``reason`` is told by `info`.
 
-        Nothing if it is not out of the kernel.
+        With ``soon`` it is tried again at once, otherwise after a while. Nothing if it is not out of the kernel, or is
+        on its way up already.
         """
-        if self.owner in (Owner.TARGET, Owner.OFFLOADING):
-            self.services.withdrawals.add(self, reason, self.services.clock())
-            self.upload_soon()
+        withdrawals = self.services.withdrawals
+        if self.owner in (Owner.TARGET, Owner.OFFLOADING) and withdrawals.find(self) is None:
+            withdrawals.add(self, reason, self.services.clock(), soon)
+            self.services.hand_over_soon(self, self._go_up)
 
     def come_back(self) -> None:
         """A hand-over of `NetworkWatch`: the withdrawn connection goes down again if that is possible at once, or up if
@@ -339,6 +341,13 @@ class Connection:
                     self.hand_over.offload(patient=False)
             except (NotOffloadable, UploadFailed) as refusal:
                 withdrawals.failed(self, str(refusal), self.services.clock())
+
+    def _go_up(self) -> None:
+        """The upload of a withdrawn connection: nobody has asked for it who wants to know how it went."""
+        try:
+            self.hand_over.upload()
+        except UploadFailed as failure:
+            self.services.withdrawals.failed(self, str(failure), self.services.clock())
 
     def post_everything(self) -> None:
         """The target has the connection: what the kernel has not done is its to do."""

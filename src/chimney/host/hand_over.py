@@ -131,10 +131,11 @@ class HandOver:
         if status != Status.SUCCESS:
             self._undo(taken, chained, status)
         self._enter_target()
-        self._services.withdrawals.down_again(connection, withdrawal)
         connection.mistrust = None
+        now = self._services.clock()
+        self._services.withdrawals.down_again(connection, withdrawal, now)
         connection.figures.offloads += 1
-        connection.figures.offload_seconds.append((self._services.clock() - started) / 1e6)
+        connection.figures.offload_seconds.append((now - started) / 1e6)
         adapter.flush()
 
     def _initiate(self, taken: TakenState, chained: list[SendRequest]) -> Status:

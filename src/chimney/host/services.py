@@ -61,12 +61,13 @@ class Services(Protocol):
 
     ``callbacks`` counts the requests' callbacks that are running, one within the other. ``offloaded`` are the
     connections that are out of the kernel, hand-overs included. ``withdrawals`` are those that go down again by
-    themselves.
+    themselves. ``on_adapter`` is called with each adapter that has been made.
     """
 
     callbacks: int
     offloaded: dict[Flow, Connection]
     withdrawals: Withdrawals
+    on_adapter: list[Callable[[Adapter], None]]
 
     def clock(self) -> int:
         """Now, in microseconds."""

@@ -73,6 +73,8 @@ class Upkeep:
         self._binding = binding
         self._objects = objects
         self.changed: Callable[[], None] = _nothing
+        # Neighbors that were offloaded by themselves, or that paths have been moved away from.
+        self._alone: dict[NeighborRecord, None] = {}
 
     def update_neighbor(self, neighbor: NeighborRecord, mac: bytes, done: Done) -> None:
         """The next hop has another hardware address. ``done`` is told whether the target has taken it."""
@@ -100,14 +102,15 @@ class Upkeep:
         block.protocol_reserved = _Operation([record], completed)
         self._binding().update_offload(block)
 
-    def offload_neighbor(self, neighbor: NeighborRecord) -> None:
-        """Give the target a neighbor that paths are to be moved to; what nothing depends on is taken back by
-        `take_back`. A refusal shows in ``neighbor.offloaded``.
-        """
+    def offload_neighbor(self, neighbor: NeighborRecord, done: Done) -> None:
+        """Give the target a neighbor that paths are to be moved to. ``done`` is told whether it has taken it."""
 
         def completed(tree: ProtocolOffloadBlockList) -> None:
             neighbor.offloaded = is_offloaded(tree)
+            if neighbor.offloaded:
+                self._alone[neighbor] = None
             self._objects.forget_unused(None, neighbor)
+            done(neighbor.offloaded)
             self.changed()
 
         tree = neighbor_tree(neighbor)
@@ -122,6 +125,7 @@ class Upkeep:
             for path in paths:
                 assert block is not None
                 if block.status == Status.SUCCESS:
+                    self._alone[path.neighbor] = None
                     self._objects.relinked(path, neighbor)
                 block = block.next_block
             done(all(path.neighbor is neighbor for path in paths))
@@ -139,9 +143,16 @@ class Upkeep:
         tree.protocol_reserved = _Operation([neighbor], lambda tree: self.changed())
         self._binding().invalidate_offload(tree)
 
-    def take_back(self, neighbor: NeighborRecord) -> None:
-        """Terminate a neighbor that nothing depends on any more."""
+    def take_back_unused(self) -> bool:
+        """Terminate the neighbors that nothing depends on any more; returns whether some are still to come back."""
+        for neighbor in list(self._alone):
+            if neighbor.paths or not neighbor.offloaded:
+                del self._alone[neighbor]
+            elif not is_busy(neighbor):
+                self._take_back(neighbor)
+        return bool(self._alone)
 
+    def _take_back(self, neighbor: NeighborRecord) -> None:
         def completed(tree: ProtocolOffloadBlockList) -> None:
             if tree.status == Status.SUCCESS:
                 neighbor.offloaded = False

@@ -33,13 +33,21 @@ class Withdrawals:
 
     def __init__(self) -> None:
         self._waiting: dict[Connection, Withdrawal] = {}
+        # How long those that are down again had waited between attempts, and since when they are.
+        self._before: dict[Connection, tuple[int, int]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, connection: Connection, reason: str, now: int) -> None:
-        """``connection`` is taken up because of ``reason``; it is tried again after the first pause."""
-        self._waiting[connection] = Withdrawal(reason, FIRST_PAUSE_US, now + FIRST_PAUSE_US)
+    def add(self, connection: Connection, reason: str, now: int, soon: bool = False) -> None:
+        """``connection`` is taken up because of ``reason``; it is tried again after a pause, or at once if ``soon``.
+
+        The pause is longer for one that has just come down, or it would go up and down all the time.
+        """
+        pause, down_at = self._before.get(connection, (0, 0))
+        restless = pause and now < down_at + 2 * pause
+        pause = min(2 * pause, LONGEST_PAUSE_US) if restless else FIRST_PAUSE_US
+        self._waiting[connection] = Withdrawal(reason, pause, now if soon and not restless else now + pause)
 
     def find(self, connection: Connection) -> Withdrawal | None:
         """Why, and since when, the connection is withdrawn; None if it is not."""
@@ -48,10 +56,14 @@ class Withdrawals:
     def forget(self, connection: Connection) -> None:
         """The application has decided otherwise."""
         self._waiting.pop(connection, None)
+        self._before.pop(connection, None)
 
-    def down_again(self, connection: Connection, withdrawal: Withdrawal | None) -> None:
+    def down_again(self, connection: Connection, withdrawal: Withdrawal | None, now: int) -> None:
         """It is down, and ``withdrawal`` was known when it went; a newer one stands."""
-        if withdrawal is not None and self._waiting.get(connection) is withdrawal:
+        if withdrawal is None:
+            return
+        self._before[connection] = withdrawal.pause, now
+        if self._waiting.get(connection) is withdrawal:
             del self._waiting[connection]
 
     def failed(self, connection: Connection, why: str, now: int) -> None:

@@ -24,6 +24,7 @@ NLA_TYPE_MASK = 0x3FFF
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _TIMEOUT = 5.0
+_NUMBERS = 0x7FFFFFFF
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -55,28 +56,60 @@ def request(protocol: int, kind: int, body: bytes, dump: bool = False, flags: in
 
     Raises OSError with the kernel's error number, TimeoutError if it does not answer.
     """
-    flags |= NLM_F_REQUEST | (NLM_F_DUMP if dump else NLM_F_ACK)
-    answers: list[bytes] = []
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as channel:
-        channel.settimeout(_TIMEOUT)
-        channel.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body)
+    channel = Channel(protocol)
+    try:
+        return channel.request(kind, body, dump, flags)
+    finally:
+        channel.close()
+
+
+class Channel:
+    """A socket for many requests, in the network namespace of the thread that made it. Raises OSError."""
+
+    def __init__(self, protocol: int) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self._socket.settimeout(_TIMEOUT)
+        self._number = 0
+
+    def request(self, kind: int, body: bytes, dump: bool = False, flags: int = 0) -> list[bytes]:
+        """The bodies that the kernel answers to a request.
+
+        Raises OSError with the kernel's error number, TimeoutError if it does not answer.
+        """
+        flags |= NLM_F_REQUEST | (NLM_F_DUMP if dump else NLM_F_ACK)
+        self._number = self._number % _NUMBERS + 1
+        self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, self._number, 0) + body)
+        answers: list[bytes] = []
         while True:
-            for answer_kind, answer in _messages(channel.recv(1 << 18)):
+            for number, answer_kind, answer in _numbered(self._socket.recv(1 << 18)):
+                if number != self._number:
+                    # Of a request that was given up.
+                    continue
                 if answer_kind == NLMSG_DONE:
                     return answers
                 if answer_kind == NLMSG_ERROR:
-                    number = -struct.unpack_from("=i", answer)[0]
-                    if number:
-                        raise OSError(number, os.strerror(number))
+                    error = -struct.unpack_from("=i", answer)[0]
+                    if error:
+                        raise OSError(error, os.strerror(error))
                     return answers
                 answers.append(answer)
 
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._socket.close()
 
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The kinds and bodies of the messages in a datagram."""
+    for _, kind, body in _numbered(data):
+        yield kind, body
+
+
+def _numbered(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     at = 0
     while at + _HEADER.size <= len(data):
-        size, kind, _, _, _ = _HEADER.unpack_from(data, at)
+        size, kind, _, number, _ = _HEADER.unpack_from(data, at)
         if size < _HEADER.size:
             return
-        yield kind, data[at + _HEADER.size : at + size]
+        yield number, kind, data[at + _HEADER.size : at + size]
         at += (size + 3) & ~3
