@@ -224,6 +224,9 @@ def test_a_hand_over_takes_its_time(rig, owner):
     rig.hears(0, 100)
     assert not rig.after(LATE)
     rig.connections["a"].owner = Owner.TARGET
+    # What came meanwhile is processed one by one when it is over.
+    rig.hears(100, 200)
+    rig.says(0, 0, ack=100)
     assert not rig.after(60 * MS)
     assert len(rig.after(60 * MS)) == 1
 

@@ -51,7 +51,8 @@ class _Watched:
     stamp     the latest timestamp that may count as TS.Recent, -1: none.
     arrived   when ``nxt`` became what, the latest last; so ``acked`` of ``una``.
     there     an acknowledgement that leaves must cover this; ``known``: what the peer is known to have.
-    holder    the engine that has the connection; ``settled`` is when a hand-over was under way last.
+    holder    the engine that has the connection; ``settled`` is when a hand-over was under way last; ``moving``: one was
+              when this was looked at last.
     owes_at   since when an acknowledgement is owed, NEVER if none is; so ``could_at`` for data that could leave,
               ``shut_at`` for a window that could open, and ``stuck_at`` for data that waits for the peer's window:
               nobody has ``asked`` for that since then, or somebody has.
@@ -73,6 +74,7 @@ class _Watched:
         self.known = 0
         self.holder: ModelTcp | TcpObject | None = None
         self.settled = 0
+        self.moving = False
         self.owes_at = self.could_at = self.shut_at = self.stuck_at = NEVER
         self.asked = False
 
@@ -111,7 +113,8 @@ class Promptness:
             or (tcp is not None and (tcp.upload_reason or tcp.engine_done))
         )
         holder = machine.sock.tcp or tcp
-        if unsettled or holder is not watched.holder:
+        if unsettled or watched.moving or holder is not watched.holder:
+            watched.moving = unsettled
             # A kernel that takes its time to restore a connection may ask in the middle of it.
             watched.asked = watched.asked and holder is watched.holder
             watched.holder = holder

@@ -1,8 +1,9 @@
 """A connection that ended while the kernel did not have it: the socket is made to show what the kernel's would show.
 
-An RST of the peer's (ECONNRESET; EPIPE if its FIN came before) is injected. A time-out is the kernel's own: it takes the
-connection with one byte in flight that the peer has acknowledged long ago, and is told to wait for some milliseconds only.
-What was lost on the way (ECONNABORTED) is destroyed, by which the peer gets an RST. Whatever is unread can be read before.
+An RST of the peer's (ECONNRESET; EPIPE if its FIN came before) is injected. A time-out is the kernel's own: it takes
+the connection with one byte in flight that the peer has acknowledged long ago, and is told to wait for some
+milliseconds only. What was lost on the way (ECONNABORTED) is destroyed, by which the peer gets an RST. Whatever is
+unread can be read before.
 
 Sources: tcp(7), sock_diag(7), linux/tcp.h; RFC 9293 (3.10.7.4, 3.8.3); the rest was observed.
 """
