@@ -223,6 +223,7 @@ def test_a_hand_over_takes_its_time(rig, owner):
     rig.connections["a"] = SimpleNamespace(owner=owner)
     rig.hears(0, 100)
     assert not rig.after(LATE)
+    rig.clock.advance(LATE)
     rig.connections["a"].owner = Owner.TARGET
     # What came meanwhile is processed one by one when it is over.
     rig.says(0, 0, ack=50)
