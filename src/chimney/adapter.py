@@ -31,6 +31,7 @@ _BATCH = 32
 # Batches before the other adapters, the kernel's sockets and the caller have their turn.
 _TURN = 4
 _LARGEST_WINDOW = 65535
+_TCP_HEADER = 20
 
 
 class InterfaceAdapter:
@@ -121,6 +122,15 @@ class InterfaceAdapter:
             engine.rcv_nxt,
             window,
         )
+
+    def found_mtu(self, flow: Flow) -> int:
+        found = self.target.find(_link_flow(flow))
+        if found is None:
+            return 0
+        sender = found.engine.sender
+        headers = sender.ip_header + _TCP_HEADER
+        mtu = int(sender.black_hole.limit + headers)
+        return mtu if mtu < min(sender.path_mtu, sender.remote_mss + headers) and not sender.timer.count else 0
 
     def tcp_info(self, flow: Flow) -> dict[str, int]:
         found = self.target.find(_link_flow(flow))

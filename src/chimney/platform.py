@@ -9,8 +9,10 @@ import select
 from typing import Any, Protocol
 
 from chimney.host.firewall import FirewallWatch
+from chimney.host.icmp_watch import IcmpWatch
 from chimney.host.kernel import KernelSide
 from chimney.host.linux import limits
+from chimney.host.linux.icmp import IcmpSockets
 from chimney.host.linux.kernel_side import LinuxKernelSide, WaitFor
 from chimney.host.linux.monitor import LinuxNetwork
 from chimney.host.linux.netfilter import LinuxFirewall
@@ -91,7 +93,9 @@ class LinuxPlatform:
         return LinuxKernelSide(sock, receive_window, wait_for)
 
     def listeners(self, services: Services) -> list[Listener]:
-        return [NetworkWatch(services, LinuxNetwork()), FirewallWatch(services, LinuxFirewall())]
+        network = NetworkWatch(services, LinuxNetwork())
+        icmp = IcmpWatch(services, IcmpSockets(), network)
+        return [network, icmp, FirewallWatch(services, LinuxFirewall())]
 
     def fileno(self) -> int:
         return self._epoll.fileno()

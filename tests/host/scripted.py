@@ -330,6 +330,7 @@ class ScriptedStack:
         self.offloaded: dict[Flow, Connection] = {}
         self.withdrawals = Withdrawals()
         self.on_adapter: list[Callable[[object], None]] = []
+        self.mtu_found = 0
         self.during_poll: list[Callable[[], None]] = []
 
     def clock(self) -> int:
@@ -357,6 +358,9 @@ class ScriptedStack:
 
     def retransmitted(self, flow: Flow) -> int:
         return 3
+
+    def found_mtu(self, flow: Flow) -> int:
+        return self.mtu_found
 
     def tcp_info(self, flow: Flow) -> dict[str, int]:
         return {"tcpi_rtt": 2000}

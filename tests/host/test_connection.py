@@ -510,6 +510,18 @@ def test_detach_gives_the_socket_back_alone(stack, connection):
         connection.post_send(b"x")
 
 
+def test_the_kernel_hears_of_a_black_hole_that_the_target_has_found(stack, connection):
+    connection.offload()
+    connection.upload()
+    assert not stack.kernel.told
+    stack.mtu_found = 1076
+    connection.offload()
+    connection.upload()
+    # What lies at SND.MAX is within what the kernel counts as sent, whatever has been acknowledged meanwhile.
+    (told,) = stack.kernel.told
+    assert (told.mtu, told.flow, told.seq) == (1076, FLOW, stack.kernel.given[-1].delegated.snd_max)
+
+
 def test_abort_resets_and_uploads(stack, connection):
     connection.offload()
     send = connection.post_send(b"x")

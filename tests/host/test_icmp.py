@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from chimney.host.hand_over import Owner
 from chimney.host.icmp import IcmpMessage, Meaning, is_outstanding, parse_ipv4, parse_ipv6
+from chimney.host.icmp import too_big as too_big_of_ours
 from chimney.host.icmp_watch import IcmpWatch, Outstanding
 from chimney.host.kernel import Flow
 from chimney.host.listener import NEVER
@@ -109,6 +110,14 @@ class TestReading:
             for at in data.draw(st.lists(st.integers(0, len(changed) - 1), max_size=4)):
                 changed[at] = data.draw(st.integers(0, 255))
             parse(memoryview(changed)[: data.draw(st.integers(0, len(changed)))])
+
+
+class TestOurOwn:
+    @pytest.mark.parametrize("flow", [FLOW, FLOW6], ids=["v4", "v6"])
+    def test_what_the_host_says_itself_reads_like_a_routers(self, flow):
+        ours = too_big_of_ours(flow, SEQ, 1280)
+        theirs = read4() if flow is FLOW else read6()
+        assert ours == theirs._replace(sender=flow.local_address)
 
 
 class TestOutstanding:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from chimney.host.chimney_path import ChimneyPath
 from chimney.host.ending import error_of, judge
 from chimney.host.errors import NotOffloadable, UploadFailed
+from chimney.host.icmp import IcmpMessage, too_big
 from chimney.host.kernel import GivenState, KernelSide, Plan, TakenState
 from chimney.host.requests import SendRequest
 from chimney.host.segments import KeptSegment, without_judged_resets, without_repeats
@@ -216,6 +217,7 @@ class HandOver:
         self.adapter.drain()
         started = self._services.clock()
         retransmits = self.adapter.retransmitted(self.plan.flow)
+        found_mtu = self.adapter.found_mtu(self.plan.flow)
         connection.owner = Owner.UPLOADING
         connection.forget_later()
         if not self._terminate():
@@ -239,11 +241,23 @@ class HandOver:
         except UploadFailed as error:
             self._offload_again(given, error)
             raise
+        if found_mtu and not given.error:
+            self._teach_mtu(too_big(self.plan.flow, delegated.snd_max, found_mtu))
         if connection.abort_request is not None and not aborted:
             # The target had no time for its RST (disconnect.host.no-reissue): the kernel sends it.
             self._kernel.abort()
         figures.uploads += 1
         figures.upload_seconds.append((self._services.clock() - started) / 1e6)
+
+    def _teach_mtu(self, message: IcmpMessage) -> None:
+        """In a black hole the kernel, which does not look for one unless it is told to, would send nothing that
+        arrives.
+        """
+        try:
+            self._kernel.icmp(message)
+        except OSError:
+            # It is no worse off than without the stay below.
+            pass
 
     def _terminate(self) -> bool:
         """Have the state given back; False if that fails again and again."""

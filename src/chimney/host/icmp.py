@@ -51,6 +51,15 @@ class IcmpMessage(NamedTuple):
     word: bytes
 
 
+def too_big(flow: Flow, seq: int, mtu: int) -> IcmpMessage:
+    """A message of our own, for the kernel: the segment of `flow` with this sequence number was too big."""
+    if len(flow.local_address) == 4:
+        kind, code, word = _IPV4_UNREACHABLE, _FRAGMENTATION_NEEDED, struct.pack("!HH", 0, mtu)
+    else:
+        kind, code, word = _IPV6_TOO_BIG, 0, struct.pack("!I", mtu)
+    return IcmpMessage(Meaning.TOO_BIG, flow, seq, mtu, flow.local_address, kind, code, word)
+
+
 def parse_ipv4(packet: memoryview) -> IcmpMessage | None:
     """The message in an IPv4 packet whose payload is ICMP, and intact; None if it says nothing about a segment of TCP.
     """

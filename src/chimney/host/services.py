@@ -52,6 +52,11 @@ class Adapter(Protocol):
     def progress(self, flow: Flow) -> Progress | None:
         """How far an offloaded connection is; None if the target does not have it."""
 
+    def found_mtu(self, flow: Flow) -> int:
+        """What the target has found the path to take where nobody told it (a black hole): data arrives in packets of so
+        many bytes, and did not in larger ones. 0 if there is nothing of the kind.
+        """
+
     def tcp_info(self, flow: Flow) -> dict[str, int]:
         """What the target tells of an offloaded connection, by the names of struct tcp_info; empty if nothing."""
 
