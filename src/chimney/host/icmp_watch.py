@@ -87,7 +87,10 @@ class Routes(Protocol):
     """Who carries over to the targets what the kernel's routes have learnt."""
 
     def recheck_soon(self) -> None:
-        """Look at every offloaded connection's route in the next turn."""
+        """Look at every offloaded connection's route, beginning in the next turn."""
+
+    def may_have_shrunk(self, connection: Connection) -> None:
+        """Look at this connection's path MTU now."""
 
 
 @dataclass(slots=True)
@@ -127,10 +130,13 @@ class IcmpWatch:
         self._asked: set[Connection] = set()
         # The last error that each connection's socket has been told, until it is overcome.
         self._errors: dict[Connection, IcmpMessage] = {}
+        # Those whose routes are to be looked at once more.
+        self._shrunk: dict[Connection, None] = {}
         self._judge_at = self._errors_at = self._recheck_at = NEVER
         self._budget = _BURST
         self._budget_at = services.clock()
-        self._deaf = False
+        # When it listens again.
+        self._hearing_at = NEVER
 
     def fileno(self) -> int:
         return self._source.fileno()
@@ -138,7 +144,7 @@ class IcmpWatch:
     @property
     def hears(self) -> bool:
         """False while so many messages come that none is listened to."""
-        return not self._deaf
+        return self._hearing_at == NEVER
 
     @property
     def errors(self) -> int:
@@ -158,12 +164,9 @@ class IcmpWatch:
         now = self._services.clock()
         self._budget = min(_BURST, self._budget + (now - self._budget_at) * _PER_SECOND // 1_000_000) - count
         self._budget_at = now
-        if self._budget < 0 and not self._deaf:
-            self._deaf = True
+        if self._budget < 0:
+            self._hearing_at = now + (_BURST - self._budget) * 1_000_000 // _PER_SECOND
             self._source.listen(False)
-
-    def _hearing_at(self) -> int:
-        return self._budget_at + (_BURST - self._budget) * 1_000_000 // _PER_SECOND if self._deaf else NEVER
 
     def _sort(self, message: IcmpMessage) -> None:
         connection = self._services.offloaded.get(message.flow)
@@ -185,19 +188,21 @@ class IcmpWatch:
         return any(flow.remote_address == remote for flow in self._services.offloaded)
 
     def poll_at(self) -> int:
-        at = min(self._judge_at, self._recheck_at, self._errors_at, self._hearing_at())
-        if any(connection.owner is Owner.KERNEL for connection in self._errors):
+        if self._errors and any(connection.owner is Owner.KERNEL for connection in self._errors):
             return 0
-        return at
+        return min(self._judge_at, self._recheck_at, self._errors_at, self._hearing_at)
 
     def run(self, now: int) -> None:
-        if self._hearing_at() <= now:
-            self._deaf = False
+        if self._hearing_at <= now:
+            self._hearing_at = NEVER
             self._budget, self._budget_at = _BURST, now
             self._source.listen(True)
         if self._recheck_at <= now:
             self._recheck_at = NEVER
             self._routes.recheck_soon()
+            for connection in self._shrunk:
+                self._routes.may_have_shrunk(connection)
+            self._shrunk.clear()
         self._look_after_errors(now)
         self._judge_at = NEVER
         for connection in list(self._waiting):
@@ -237,8 +242,9 @@ class IcmpWatch:
             # The smallest says it all.
             self.counters.too_big += len(too_big)
             self._tell(connection, min(too_big, key=lambda message: message.mtu))
-            self._routes.recheck_soon()
-            self._recheck_at = self._services.clock() + _LATER_US
+            self._routes.may_have_shrunk(connection)
+            self._shrunk[connection] = None
+            self._recheck_at = min(self._recheck_at, self._services.clock() + _LATER_US)
         if unreachable:
             self.counters.unreachable += len(unreachable)
             self._on_error(connection, unreachable[-1])

@@ -70,6 +70,13 @@ class NetworkWatch:
         """Look at the route of every offloaded connection again, from the next turn on."""
         self._dirty = True
 
+    def may_have_shrunk(self, connection: Connection) -> None:
+        """A connection's path may take smaller packets only, now: what was lost for that shall not wait for a round."""
+        plan, _ = _where(connection)
+        if plan is not None and connection.owner is Owner.TARGET:
+            self._steering.shrink(connection, plan)
+        self.recheck_soon()
+
     def poll_at(self) -> int:
         if self._queue:
             return 0

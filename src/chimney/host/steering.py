@@ -78,6 +78,14 @@ class Steering:
         self._invalid_since = {n: at for n, at in self._invalid_since.items() if n in used}
         self._asked = {key: at for key, at in self._asked.items() if key in self.neighbors}
 
+    def shrink(self, connection: Connection, plan: Plan) -> None:
+        """Tell the target of a smaller path MTU, if nothing else has changed on the connection's way."""
+        assert connection.chimney is not None
+        edge, path = connection.chimney.edge, connection.chimney.record.path
+        same_way = edge.objects.key_of(plan) == path.neighbor.key and not path.refused
+        if same_way and plan.path_mtu < path.cached.path_mtu and not is_busy(path):
+            edge.upkeep.update_path(path, plan.path_mtu, lambda taken: self._refuse([path], taken))
+
     def _adapter(self, edge: HostEdge, paths: dict[PathRecord, list[Finding]]) -> None:
         lost: list[PathRecord] = []
         moves: dict[object, list[tuple[PathRecord, Plan]]] = defaultdict(list)
