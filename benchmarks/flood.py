@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -11,7 +10,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from chimney.lab.namespace import Namespace
@@ -36,8 +36,64 @@ def blocks(seed: int) -> Iterator[memoryview]:
         at = at + BLOCK if at + BLOCK < len(data) else 0
 
 
-class Peer:
-    """The flooding peer: `port` on `address` is connected to; `rate` (bytes a second) paces it."""
+class Worker:
+    """`run(stop)` in a process of its own: `stop` becomes readable when it is time to end; what `run` returns (JSON)
+    is the report. Of this process it has what there was at the start.
+    """
+
+    def __init__(self, run: Callable[[int], dict[str, Any]]) -> None:
+        stop_reader, self._stop = os.pipe()
+        self._report, report_writer = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            os.close(self._stop)
+            os.close(self._report)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            code = 1
+            try:
+                with os.fdopen(report_writer, "w") as report:
+                    json.dump(run(stop_reader), report)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        os.close(stop_reader)
+        os.close(report_writer)
+
+    def finish(self) -> None:
+        """Let it come to its end; harmless when repeated."""
+        if self._stop >= 0:
+            # Not its end alone: workers that came later hold it open, too.
+            os.write(self._stop, b"!")
+            os.close(self._stop)
+            self._stop = -1
+
+    def kill(self) -> None:
+        """End it at once; there is no report."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self._report)
+
+    def report(self) -> dict[str, Any]:
+        """What it has found out. Waits for its end."""
+        with os.fdopen(self._report) as pipe:
+            text = pipe.read()
+        os.waitpid(self.pid, 0)
+        report: dict[str, Any] = json.loads(text)
+        return report
+
+
+def is_over(stop: int) -> bool:
+    """Whether a worker is to come to its end."""
+    return bool(select.select([stop], [], [], 0)[0])
+
+
+class Peer(Worker):
+    """The flooding peer: `port` on `address` is connected to; `rate` (bytes a second) paces it. Its report: bytes and
+    digests. Told to finish, it stops sending and ends its half.
+    """
 
     def __init__(
         self,
@@ -49,83 +105,39 @@ class Peer:
         digest: bool = True,
         rate: int = 0,
     ) -> None:
-        stop_reader, self._stop = os.pipe()
-        self._report, report_writer = os.pipe()
-        self.pid = os.fork()
-        if not self.pid:
-            os.close(self._stop)
-            os.close(self._report)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            code = 1
-            try:
-                with namespace:
-                    sock = socket.socket(family, socket.SOCK_STREAM)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
-                if rate:
-                    sock.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, rate)
-                sock.connect(address)
-                os.write(report_writer, json.dumps(_flood(sock, stop_reader, sends, digest)).encode())
-                code = 0
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
-        os.close(stop_reader)
-        os.close(report_writer)
+        def run(stop: int) -> dict[str, Any]:
+            with namespace:
+                sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+            if rate:
+                sock.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, rate)
+            sock.connect(address)
+            return flood(sock, stop, sends, digest)
 
-    def finish(self) -> None:
-        """Let the peer stop sending, and end its half."""
-        with contextlib.suppress(OSError):
-            os.close(self._stop)
-
-    def kill(self) -> None:
-        """End the peer at once; there is no report."""
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        os.close(self._report)
-
-    def report(self) -> dict[str, Any]:
-        """What the peer sent and received: bytes and digests. Waits for its end."""
-        text = b""
-        while part := os.read(self._report, 1 << 16):
-            text += part
-        os.waitpid(self.pid, 0)
-        report: dict[str, Any] = json.loads(text)
-        return report
+        super().__init__(run)
 
 
-class Observer:
-    """Watches the peer's interface from a process of its own, so that watching does not hold up what is watched."""
+class Observer(Worker):
+    """Watches the peer's interface from a process of its own, so that watching does not hold up what is watched. Its
+    report: what the side with ``port`` and its peer have sent, and RSTs.
+    """
 
     def __init__(self, namespace: Namespace, interface: str, port: int) -> None:
-        stop_reader, self._stop = os.pipe()
-        self._report, report_writer = os.pipe()
         tap = Tap(namespace, interface)
-        self._pid = os.fork()
-        if not self._pid:
-            os.close(self._stop)
-            os.close(self._report)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            try:
-                os.set_blocking(stop_reader, False)
-                while not _stopped(stop_reader):
-                    select.select([tap, stop_reader], [], [], 0.05)
-                    tap.drain()
-                os.write(report_writer, json.dumps(_observed(tap, port)).encode())
-            finally:
-                os._exit(0)
-        os.close(stop_reader)
-        os.close(report_writer)
+
+        def run(stop: int) -> dict[str, Any]:
+            while not is_over(stop):
+                select.select([tap, stop], [], [], 0.05)
+                tap.drain()
+            return _observed(tap, port)
+
+        super().__init__(run)
         tap.close()
 
     def report(self) -> dict[str, Any]:
-        """Stop watching; what the side with ``port`` and its peer have sent, and RSTs."""
-        os.close(self._stop)
-        text = b""
-        while part := os.read(self._report, 1 << 16):
-            text += part
-        os.waitpid(self._pid, 0)
-        report: dict[str, Any] = json.loads(text)
-        return report
+        """Stop watching; what was seen."""
+        self.finish()
+        return super().report()
 
 
 def _observed(tap: Tap, port: int) -> dict[str, Any]:
@@ -141,7 +153,8 @@ def _observed(tap: Tap, port: int) -> dict[str, Any]:
     return seen
 
 
-def _flood(sock: socket.socket, stop: int, sends: bool, digest: bool) -> dict[str, Any]:
+def flood(sock: socket.socket, stop: int, sends: bool, digest: bool) -> dict[str, Any]:
+    """Send as fast as it goes until `is_over(stop)`, and receive until the end: bytes and digests."""
     received = hashlib.sha256()
     counts = {"received": 0}
 
@@ -155,10 +168,9 @@ def _flood(sock: socket.socket, stop: int, sends: bool, digest: bool) -> dict[st
     receiver = threading.Thread(target=receive)
     receiver.start()
     sent, total = hashlib.sha256(), 0
-    os.set_blocking(stop, False)
     if sends:
         for block in blocks(2):
-            if _stopped(stop):
+            if is_over(stop):
                 break
             sock.sendall(block)
             if digest:
@@ -172,10 +184,3 @@ def _flood(sock: socket.socket, stop: int, sends: bool, digest: bool) -> dict[st
         "received": counts["received"],
         "received_digest": received.hexdigest(),
     }
-
-
-def _stopped(stop: int) -> bool:
-    try:
-        return os.read(stop, 1) == b""
-    except BlockingIOError:
-        return False
