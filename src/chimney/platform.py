@@ -8,10 +8,11 @@ from __future__ import annotations
 import select
 from typing import Any, Protocol
 
+from chimney.host.elsewhere import Elsewhere
 from chimney.host.firewall import FirewallWatch
 from chimney.host.icmp_watch import IcmpWatch
 from chimney.host.kernel import KernelSide
-from chimney.host.linux import limits
+from chimney.host.linux import devices, limits
 from chimney.host.linux.icmp import IcmpSockets
 from chimney.host.linux.kernel_side import LinuxKernelSide, WaitFor
 from chimney.host.linux.monitor import LinuxNetwork
@@ -22,6 +23,7 @@ from chimney.host.network import NetworkWatch
 from chimney.host.services import Services
 from chimney.link.base import Link
 from chimney.link.packet import PacketLink
+from chimney.link.raw import RawSockets
 
 
 class SocketSide(KernelSide, Protocol):
@@ -95,7 +97,8 @@ class LinuxPlatform:
     def listeners(self, services: Services) -> list[Listener]:
         network = NetworkWatch(services, LinuxNetwork())
         icmp = IcmpWatch(services, IcmpSockets(), network)
-        return [network, icmp, FirewallWatch(services, LinuxFirewall())]
+        elsewhere = Elsewhere(services, RawSockets(), devices.arrivals)
+        return [network, icmp, FirewallWatch(services, LinuxFirewall()), elsewhere]
 
     def fileno(self) -> int:
         return self._epoll.fileno()

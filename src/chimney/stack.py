@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from chimney.adapter import Assembly, InterfaceAdapter
 from chimney.host.connection import Connection, Owner
+from chimney.host.elsewhere import Elsewhere, Nowhere
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.kernel import Flow
 from chimney.host.listener import Listener
@@ -107,6 +108,7 @@ class Stack:
         self.offloaded: dict[Flow, Connection] = {}
         self.withdrawals = Withdrawals()
         self.on_adapter: list[Callable[[Adapter], None]] = []
+        self.elsewhere = Nowhere()
         # By descriptor; made with the first adapter.
         self._listeners: dict[int, Listener] | None = None
         self._polling = False
@@ -308,6 +310,9 @@ class Stack:
             self._listeners = {listener.fileno(): listener for listener in self._platform.listeners(self)}
         except OSError as error:
             raise NotOffloadable(f"the kernel does not tell what happens to addresses and routes: {error}") from error
+        for listener in self._listeners.values():
+            if isinstance(listener, Elsewhere):
+                self.elsewhere = listener
         for fd in self._listeners:
             self._platform.interest(fd, True, False)
 

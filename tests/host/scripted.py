@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from chimney.host.connection import Connection
 from chimney.host.edge import HostEdge
+from chimney.host.elsewhere import Nowhere
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.icmp import IcmpMessage
 from chimney.host.kernel import Flow, GivenState, Plan, TakenState
@@ -329,6 +330,7 @@ class ScriptedStack:
         self.callbacks = 0
         self.offloaded: dict[Flow, Connection] = {}
         self.withdrawals = Withdrawals()
+        self.elsewhere = Nowhere()
         self.on_adapter: list[Callable[[object], None]] = []
         self.mtu_found = 0
         self.during_poll: list[Callable[[], None]] = []

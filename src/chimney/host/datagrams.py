@@ -92,6 +92,21 @@ class DatagramReader:
         return foreign_segment(source, destination, bytes(data)) if next_header == _TCP else None
 
 
+def received_packet(packet: bytes, header: int) -> KeptSegment | None:
+    """The segment in an IP packet that the kernel has passed up on another interface, and that begins with ``header``
+    bytes of IP header; None if it is corrupt.
+    """
+    ipv6 = packet[0] >> 4 == 6
+    source, destination = (packet[8:24], packet[24:40]) if ipv6 else (packet[12:16], packet[16:20])
+    tcp = memoryview(packet)[header:]
+    if not ipv6 and header != _IPV4_HEADER:
+        return foreign_segment(source, destination, bytes(tcp))
+    if not tcp_is_intact(source, destination, tcp):
+        return None
+    found = plain_segment(source, destination, packet, header)
+    return None if found is None else found._replace(foreign=True)
+
+
 def plain_segment(source: bytes, destination: bytes, packet: bytes, header: int) -> KeptSegment | None:
     """The segment in an IP packet whose header of ``header`` bytes has no options; None if it is malformed.
 
@@ -120,7 +135,7 @@ def foreign_segment(source: bytes, destination: bytes, tcp: bytes) -> KeptSegmen
     return None if found is None else found._replace(foreign=True)
 
 
-def tcp_is_intact(source: bytes, destination: bytes, tcp: bytes) -> bool:
+def tcp_is_intact(source: bytes, destination: bytes, tcp: bytes | memoryview) -> bool:
     """Whether the checksum is right, or left to be completed by a device: the kernel has merged the segment, having
     verified its parts, or it has never left this machine. The field then holds the pseudo-header's sum alone.
     """

@@ -91,6 +91,12 @@ class HandOver:
             assert connection.chimney is not None
             connection.chimney.forward(foreign)
 
+    def _drain(self) -> None:
+        """Take in what has arrived up to now, wherever that was."""
+        assert self.adapter is not None
+        self.adapter.drain()
+        self._services.elsewhere.drain()
+
     # Down
 
     def offload(self, patient: bool = True) -> None:
@@ -109,14 +115,16 @@ class HandOver:
             connection.mistrust.check(connection)
         plan = self._kernel.prepare(patient)
         adapter = self._services.adapter(plan.device)
+        others = self._services.elsewhere.watch(plan)
         adapter.watch(plan.flow)
         withdrawal = self._services.withdrawals.find(connection)
         started = self._services.clock()
         connection.kernel_path.stop()
         try:
-            taken = self._kernel.take(plan)
+            taken = self._kernel.take(plan, others)
         except NotOffloadable:
             adapter.unwatch(plan.flow)
+            self._services.elsewhere.unwatch(plan.flow)
             connection.resume_kernel_path()
             raise
         connection.owner = Owner.OFFLOADING
@@ -125,7 +133,7 @@ class HandOver:
         adapter.edge.takers[plan.flow] = self.arrived
         self._services.offloaded[plan.flow] = connection
         # What has come until now, some of which the kernel has processed, is judged before the target hears anything.
-        adapter.drain()
+        self._drain()
         chained = [SendRequest(connection, view, None) for view in taken.send_data]
         connection.sends.extendleft(reversed(chained))
         status = self._initiate(taken, chained)
@@ -214,7 +222,7 @@ class HandOver:
         if connection.owner is not Owner.TARGET:
             return
         assert connection.chimney is not None and self.adapter is not None and self.plan is not None
-        self.adapter.drain()
+        self._drain()
         started = self._services.clock()
         retransmits = self.adapter.retransmitted(self.plan.flow)
         found_mtu = self.adapter.found_mtu(self.plan.flow)
@@ -304,6 +312,7 @@ class HandOver:
         del self.adapter.edge.takers[self.plan.flow]
         del self._services.offloaded[self.plan.flow]
         self.adapter.unwatch(self.plan.flow)
+        self._services.elsewhere.unwatch(self.plan.flow)
         self._connection.chimney = None
 
     def _offload_again(self, given: GivenState, error: UploadFailed) -> None:
@@ -335,7 +344,7 @@ class HandOver:
     def _arrived(self) -> list[bytes]:
         """The packets that nobody has processed: the tap has seen them."""
         assert self.adapter is not None
-        self.adapter.drain()
+        self._drain()
         kept, self._kept = self._kept, []
         return [segment.packet for segment in without_repeats(kept)]
 

@@ -35,6 +35,7 @@ class Plan:
     connection within the host. ``device_index`` and ``device_mac`` are the kernel's number of the first one, and its
     hardware address. ``next_hop`` is the address of the neighbor, ``neighbor_mac`` its hardware address. The kernel has
     learnt ``path_mtu`` (bytes of IP packet) and forgets it at ``path_mtu_until``, in microseconds of the stack's clock.
+    ``elsewhere``: the connection's packets may arrive on other devices as well.
     """
 
     flow: Flow
@@ -48,6 +49,7 @@ class Plan:
     device_index: int
     device_mac: bytes
     path_mtu_until: int = NEVER
+    elsewhere: bool = False
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from chimney.host.withdrawal import Withdrawals
 
 if TYPE_CHECKING:
     from chimney.host.connection import Connection
+    from chimney.host.elsewhere import Nowhere
 
 
 class Progress(NamedTuple):
@@ -66,12 +67,14 @@ class Services(Protocol):
 
     ``callbacks`` counts the requests' callbacks that are running, one within the other. ``offloaded`` are the
     connections that are out of the kernel, hand-overs included. ``withdrawals`` are those that go down again by
-    themselves. ``on_adapter`` is called with each adapter that has been made.
+    themselves, ``elsewhere`` hears them on other interfaces. ``on_adapter`` is called with each adapter that has been
+    made.
     """
 
     callbacks: int
     offloaded: dict[Flow, Connection]
     withdrawals: Withdrawals
+    elsewhere: Nowhere
     on_adapter: list[Callable[[Adapter], None]]
 
     def clock(self) -> int:

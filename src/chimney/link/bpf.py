@@ -8,6 +8,9 @@ written from its end: whatever a jump leads to is already there, its distance kn
 unconditional jump, which reaches anywhere) is put between where that is too far.
 """
 
+import ctypes
+import errno
+import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
@@ -17,6 +20,7 @@ from chimney.link.base import Flow
 from chimney.link.flows import EXTENSIONS
 
 MAX_INSTRUCTIONS = 4096
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE = 0x20, 0x28, 0x30
 _LOAD_WORD_X, _LOAD_HALF_X = 0x40, 0x48  # at X + k
@@ -72,6 +76,29 @@ class Program(NamedTuple):
         return b"".join(struct.pack("=HBBI", *instruction) for instruction in self.instructions)
 
 
+def attach(sock: socket.socket, program: Program) -> None:
+    """Make it the socket's filter, in place of the one before, at one instant. Raises OSError."""
+    instructions = ctypes.create_string_buffer(program.pack())
+    filter_program = struct.pack("HP", len(program.instructions), ctypes.addressof(instructions))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_program)
+
+
+def attach_as_fits(sock: socket.socket, make: Callable[[Precision], Program]) -> Precision:
+    """Attach the most precise program that the kernel takes: it bounds the memory of a socket's filter
+    (net.core.optmem_max). ``make(at_most)`` compiles one. Returns its precision. Raises OSError.
+    """
+    at_most = Precision.FLOWS
+    while True:
+        program = make(at_most)
+        try:
+            attach(sock, program)
+            return program.precision
+        except OSError as error:
+            if error.errno != errno.ENOMEM or program.precision == Precision.ANY_TCP:
+                raise
+        at_most = Precision(program.precision - 1)
+
+
 def accept_all() -> Program:
     return Program([(_RETURN, 0, 0, _ACCEPT)], Precision.ANY_TCP)
 
@@ -81,27 +108,27 @@ def reject_all() -> Program:
 
 
 def compile_filter(
-    flows: Iterable[Flow], limit: int = MAX_INSTRUCTIONS, at_most: Precision = Precision.FLOWS
+    flows: Iterable[Flow], at_most: Precision = Precision.FLOWS, limit: int = MAX_INSTRUCTIONS
 ) -> Program:
     """A program for received frames of these flows, as precise as `limit` instructions allow, and as `at_most`.
 
     Between the addresses of a flow, what may be part of it is accepted as well (`flows.part_of`); with very many flows,
     between any addresses. Never accepted: other protocols, frames for another station.
     """
-    return _most_precise(flows, limit, at_most, _write)
+    return _most_precise(flows, at_most, limit, _write)
 
 
 def compile_raw_filter(
-    flows: Iterable[Flow], limit: int = MAX_INSTRUCTIONS, at_most: Precision = Precision.FLOWS
+    flows: Iterable[Flow], at_most: Precision = Precision.FLOWS, limit: int = MAX_INSTRUCTIONS
 ) -> Program:
     """The same for a raw socket of protocol TCP, which gets whole packets only; flows of one address family."""
-    return _most_precise(flows, limit, at_most, _write_raw)
+    return _most_precise(flows, at_most, limit, _write_raw)
 
 
 def _most_precise(
     flows: Iterable[Flow],
-    limit: int,
     at_most: Precision,
+    limit: int,
     write: Callable[[Sequence[Flow], Precision, bool], _Instructions],
 ) -> Program:
     wanted = sorted(set(flows))

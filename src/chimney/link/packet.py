@@ -7,7 +7,6 @@ Frames are received without a system call: the kernel writes them into a ring of
 not the socket buffer, since the ring may be large without privilege.
 """
 
-import ctypes
 import errno
 import fcntl
 import mmap
@@ -16,6 +15,7 @@ import select
 import socket
 import struct
 from collections.abc import Iterable
+from functools import partial
 
 from chimney.link import bpf
 from chimney.link.base import ETHERNET_HEADER, NO_VLAN, Flow, Frame, Link, LinkError, Statistics
@@ -57,7 +57,6 @@ _FLAGS_AT = 13
 _CWR = 0x80
 
 # asm-generic/socket.h, linux/sockios.h, linux/if_arp.h
-_SO_ATTACH_FILTER = 26
 _SO_SNDBUFFORCE = 32
 _SIOCGIFFLAGS = 0x8913
 _SIOCGIFMTU = 0x8921
@@ -244,16 +243,13 @@ class PacketLink(Link):
     def set_filter(self, flows: Iterable[Flow] | None) -> None:
         """As Link.set_filter. The filters change places at one instant; frames already in the ring stay there."""
         wanted = [] if flows is None else list(flows)
-        program = bpf.accept_all() if flows is None else bpf.compile_filter(wanted)
-        while True:
-            try:
-                self._attach(program)
-                return
-            except OSError as error:
-                # The kernel bounds the memory of a socket's filter (net.core.optmem_max).
-                if error.errno != errno.ENOMEM or program.precision == bpf.Precision.ANY_TCP:
-                    raise self._failure(error) from error
-            program = bpf.compile_filter(wanted, at_most=bpf.Precision(program.precision - 1))
+        try:
+            if flows is None:
+                self._attach(bpf.accept_all())
+            else:
+                self.precision = bpf.attach_as_fits(self._socket, partial(bpf.compile_filter, wanted))
+        except OSError as error:
+            raise self._failure(error) from error
 
     @property
     def statistics(self) -> Statistics:
@@ -314,9 +310,7 @@ class PacketLink(Link):
         return fcntl.ioctl(self._socket, request, struct.pack("16s16x", self.name.encode()))
 
     def _attach(self, program: bpf.Program) -> None:
-        instructions = ctypes.create_string_buffer(program.pack())
-        filter_program = struct.pack("HP", len(program.instructions), ctypes.addressof(instructions))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_program)
+        bpf.attach(self._socket, program)
         self.precision = program.precision
 
     def _count_drops(self) -> None:

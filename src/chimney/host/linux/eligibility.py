@@ -43,7 +43,7 @@ def plan(sock: socket.socket, patient: bool = True) -> Plan:
         conntrack.make_liberal(local, remote)
     except OSError as error:
         raise _refusal(local, remote, f"the kernel does not tell where its packets go: {error}") from error
-    return _plan(local, remote, path)
+    return _plan(local, remote, path, bound)
 
 
 def where(sock: socket.socket, bound: int | None = None) -> Plan:
@@ -58,7 +58,7 @@ def where(sock: socket.socket, bound: int | None = None) -> Plan:
         path = route.look(local, remote, mark, bound)
     except OSError as error:
         raise _refusal(local, remote, f"the kernel does not tell where its packets go: {error}") from error
-    return _plan(local, remote, path)
+    return _plan(local, remote, path, bound)
 
 
 def _routed_by(sock: socket.socket) -> tuple[Endpoint, Endpoint, int]:
@@ -67,7 +67,7 @@ def _routed_by(sock: socket.socket) -> tuple[Endpoint, Endpoint, int]:
     return endpoint_of(sock.getsockname()), endpoint_of(sock.getpeername()), mark
 
 
-def _plan(local: Endpoint, remote: Endpoint, path: route.Path) -> Plan:
+def _plan(local: Endpoint, remote: Endpoint, path: route.Path, bound: int) -> Plan:
     return Plan(
         flow=Flow(local.address, local.port, remote.address, remote.port),
         device=path.device,
@@ -80,6 +80,7 @@ def _plan(local: Endpoint, remote: Endpoint, path: route.Path) -> Plan:
         device_index=path.device_index,
         device_mac=path.device_mac,
         path_mtu_until=path.mtu_until,
+        elsewhere=not bound and not path.loopback,
     )
 
 
