@@ -2,8 +2,8 @@
 lost. Each of these was seen on Linux (docs: hand-over.md, decision 4; tests/live/).
 """
 
-import errno
 import dataclasses
+import errno
 from random import Random
 
 import pytest
@@ -218,8 +218,8 @@ class TestDown:
 
     def test_an_interface_that_is_down(self):
         hand_over = HandOver()
-        hand_over.machine.down = True
-        with pytest.raises(NotOffloadable, match="down"):
+        hand_over.machine.surroundings.plugged = False
+        with pytest.raises(NotOffloadable, match="no route"):
             hand_over.side.prepare()
 
     def test_a_pending_error_and_a_second_time(self):
@@ -338,10 +338,10 @@ class TestUp:
     def test_an_interface_that_is_down(self):
         hand_over = HandOver()
         taken = hand_over.take()
-        hand_over.machine.down = True
+        hand_over.machine.surroundings.plugged = False
         with pytest.raises(UploadFailed, match="unreachable"):
             hand_over.give_back(taken)
-        hand_over.machine.down = False
+        hand_over.machine.surroundings.plugged = True
         hand_over.give_back(taken)
         assert hand_over.machine.state == "ESTABLISHED"
 

@@ -178,11 +178,11 @@ def test_merged_frames():
 
 def test_a_network_interface_that_is_down():
     world = SmallWorld()
-    world.machines["b"].down = True
+    world.machines["b"].surroundings.plugged = False
     world.send("a", b"lost")
     world.run(1000)
     assert not world.doors["b"].heard
-    world.machines["b"].down = False
+    world.machines["b"].surroundings.plugged = True
     world.run(400_000)
     assert world.receive("b") == b"lost"
 

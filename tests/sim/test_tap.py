@@ -83,12 +83,12 @@ def test_a_full_ring_drops_the_newest():
 
 def test_a_closed_link_and_one_whose_interface_is_down():
     world, machine, link = make()
-    machine.down = True
+    machine.surroundings.plugged = False
     with pytest.raises(LinkError) as refused:
         send(machine, link, b"x")
     assert refused.value.errno == errno.ENETDOWN
     assert not world.doors["a"].sent
-    machine.down = False
+    machine.surroundings.plugged = True
     assert machine.taps == [link]
     link.close()
     link.close()

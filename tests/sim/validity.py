@@ -18,18 +18,24 @@ from chimney.sim.case import (
     Host,
     Layer,
     Mtu,
+    Neighbor,
     Network,
     Nodelay,
     Offload,
     Partition,
+    PathMtu,
     Read,
+    Route,
     Send,
     Shutdown,
     Step,
     Target,
+    Unplug,
     Upload,
     Window,
+    Withdraw,
 )
+from chimney.sim.surroundings import GATEWAYS
 
 SMALLEST_MTU = {False: 576, True: 1280}
 
@@ -96,7 +102,15 @@ def check_step(case: Case, step: Step) -> None:
             assert step.size > 0 and step.depth >= 0
         case Window():
             assert step.size > 0 and not case.host(step.side).chimney
-        case Offload() | Upload():
+        case PathMtu():
+            assert SMALLEST_MTU[case.ipv6] <= step.mtu <= 1500 and step.forgets_us >= 0
+        case Neighbor():
+            assert step.moves_us >= 0
+        case Route():
+            assert 0 <= step.gateway < GATEWAYS
+        case Unplug():
+            assert step.lasts_us > 0
+        case Offload() | Upload() | Withdraw():
             assert case.host(step.side).chimney
         case Change():
             check_network(step.network)

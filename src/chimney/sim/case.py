@@ -180,6 +180,12 @@ class Upload(_Step, frozen=True):
     side: Side = "a"
 
 
+class Withdraw(_Step, frozen=True):
+    """The host takes the connection up for a reason of its own: it is to go down again by itself."""
+
+    side: Side = "a"
+
+
 # The network
 
 
@@ -203,6 +209,46 @@ class Mtu(_Step, frozen=True):
 
     mtu: Annotated[int, msgspec.Meta(ge=576, le=1500)] = 1500
     of: Literal["a", "b", "both"] = "both"
+
+
+class PathMtu(_Step, frozen=True):
+    """The path takes packets of ``mtu`` bytes at most from now on (1500: any), larger ones are lost; the links take
+    them. A kernel hears of that ``told_us`` after it has lost one (never if negative), and forgets it after
+    ``forgets_us`` (0: never).
+    """
+
+    mtu: Annotated[int, msgspec.Meta(ge=576, le=1500)] = 1500
+    told_us: int = 200
+    forgets_us: _Amount = 0
+
+
+class Neighbor(_Step, frozen=True):
+    """The next hop of the machine ``of`` gets another hardware address in ``moves_us``. The machine's kernel is told in
+    ``told_us``, which may be earlier or later, or not at all if that is negative: then it finds out when it asks.
+    """
+
+    of: Side = "a"
+    moves_us: _Amount = 0
+    told_us: int = 0
+
+
+class Route(_Step, frozen=True):
+    """The route of the machine ``of`` goes by next hop number ``gateway`` from now on (0 is the peer itself).
+    ``known``: its kernel knows that one's hardware address; ``old_works``: the one before can still be used.
+    """
+
+    of: Side = "a"
+    gateway: Annotated[int, msgspec.Meta(ge=0, le=3)] = 1
+    known: bool = True
+    old_works: bool = True
+
+
+class Unplug(_Step, frozen=True):
+    """The machine ``of`` is without a link, or without the address of its connection, for ``lasts_us``."""
+
+    of: Side = "a"
+    what: Literal["link", "address"] = "link"
+    lasts_us: _Number = 10_000
 
 
 class Garbage(_Step, frozen=True):
@@ -309,9 +355,14 @@ Step = (
     | Window
     | Offload
     | Upload
+    | Withdraw
     | Change
     | Partition
     | Mtu
+    | PathMtu
+    | Neighbor
+    | Route
+    | Unplug
     | Garbage
     | Driver
     | Target
@@ -325,6 +376,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     iss        initial sequence numbers of a and b: put them before 2**31 or 2**32 to see them wrap.
     grace_us   how long after the last timed step everybody begins to behave, so that all can come to its end.
     quiet_us   how long after that everything must have drained.
+    follows    the hosts hear of the network what their kernels do, and follow it; so they do if it changes.
     why        for a case that is kept: what it is about, in a sentence.
     """
 
@@ -342,10 +394,20 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     steps: tuple[Step, ...] = ()
     grace_us: _Amount = 20_000
     quiet_us: _Number = 120_000_000
+    follows: bool = False
 
     def host(self, side: Side) -> Host:
         """The machine of a side."""
         return self.a if side == "a" else self.b
+
+
+CHANGES = (PathMtu, Neighbor, Route, Unplug)
+"""The steps by which the network around a machine becomes another one, to the knowledge of its kernel or not."""
+
+
+def follows(case: Case) -> bool:
+    """Whether the hosts of a case follow the network: where nothing is to be followed, they need not."""
+    return case.follows or any(isinstance(step, (*CHANGES, Withdraw)) for step in case.steps)
 
 
 def load(path: Path) -> list[Case]:
@@ -368,7 +430,7 @@ def _check(case: Case) -> None:
     for number, step in enumerate(case.steps):
         if isinstance(step, Window) and case.host(step.side).chimney:
             raise msgspec.ValidationError(f"{step.side} has a chimney: its window stays - at `$.steps[{number}]`")
-        if not isinstance(step, Offload | Upload | Driver | Target):
+        if not isinstance(step, Offload | Upload | Withdraw | Driver | Target):
             continue
         host = case.host(step.side)
         if not host.chimney:

@@ -121,13 +121,11 @@ class SimSocket:
 class Kernel:
     """Sockets by flow, and the way of segments between them and the machine's NIC."""
 
-    def __init__(self, machine: Machine, mac: bytes, peer_mac: bytes) -> None:
+    def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.clock = machine.clock
         self._sockets: dict[bytes, SimSocket] = {}
-        ether_type = b"\x86\xdd" if machine.world.case.ipv6 else b"\x08\x00"
-        self.peer_mac = peer_mac
-        self._ethernet = peer_mac + mac + ether_type
+        self._ether_type = b"\x86\xdd" if machine.world.case.ipv6 else b"\x08\x00"
         self._identification = 0
         # Both addresses of a packet -> the sum of their words.
         self._sums: dict[bytes, int] = {}
@@ -224,6 +222,9 @@ class Kernel:
             self.remove(sock)
 
     def _send(self, segment: Segment, source: bytes, source_port: int, destination: bytes, port: int) -> None:
+        macs = self.machine.surroundings.macs()
+        if macs is None:
+            return
         tcp = build(segment, source_port, port)
         size = len(tcp)
         addresses = source + destination
@@ -238,7 +239,7 @@ class Kernel:
             ip = _IPV4.pack(0x45, 0, length, self._identification, 0x4000, _HOPS, _TCP, 0xFFFF - (check or 0xFFFF))
         else:
             ip = _IPV6.pack(6 << 28, size, _TCP, _HOPS)
-        frame = bytearray().join((self._ethernet, ip, addresses, tcp))
+        frame = bytearray().join((macs, self._ether_type, ip, addresses, tcp))
         at = len(frame) - size + 16
         frame[at] = total >> 8
         frame[at + 1] = total & 0xFF

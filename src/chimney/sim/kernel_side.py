@@ -31,8 +31,10 @@ from chimney.host.linux.kernel_side import WaitFor
 from chimney.link.base import NEVER
 from chimney.ndis.state import NeighborConst, PathConst, TcpCached
 from chimney.sim.firewall import OpenPassage
+from chimney.sim.kernel import ProcessDied
 from chimney.sim.model import ModelTcp, Segment, Snapshot
 from chimney.sim.model.receiver import DELAYED_ACK
+from chimney.sim.surroundings import DEVICE_INDEX
 
 if TYPE_CHECKING:
     from chimney.sim.kernel import SimSocket
@@ -49,6 +51,9 @@ _PACED = 0.2
 # As `chimney.host.linux.restore`: a longer round trip is not taught to the kernel, which then waits so long.
 _LONGEST_LESSON_US = 1000
 _UNKNOWN_RTO_US = 3_000_000
+# How long somebody waits for an unknown next hop, and how often it looks.
+_PATIENCE_US = 3_000_000
+_LOOKS_US = 10_000
 
 
 class SimKernelSide:
@@ -88,24 +93,42 @@ class SimKernelSide:
             raise NotOffloadable(f"{self._socket!r} cannot be offloaded: it is {state}")
         if tcp.error is not None:
             raise NotOffloadable(f"{self._socket!r} cannot be offloaded: an error is pending")
-        return self.where()
+        plan = self.where()
+        if not plan.neighbor_mac:
+            plan = self._ask(patient)
+        return plan
+
+    def _ask(self, patient: bool) -> Plan:
+        """Have the next hop tell its hardware address."""
+        machine = self._machine
+        surroundings = machine.surroundings
+        surroundings.ask(surroundings.gateway)
+        until = machine.clock() + _PATIENCE_US if patient else 0
+        while not (plan := self.where()).neighbor_mac:
+            if machine.clock() >= until:
+                raise NotOffloadable(f"{self._socket!r} cannot be offloaded: nobody knows its next hop")
+            machine.world.elapse(_LOOKS_US)
+            if machine.dead:
+                raise ProcessDied
+        return plan
 
     def where(self) -> Plan:
         machine = self._machine
-        if machine.down:
-            raise NotOffloadable(f"{self._socket!r} cannot be offloaded: {machine.device} is down")
-        flow = machine.flow
+        surroundings, flow = machine.surroundings, machine.flow
+        if not surroundings.routed:
+            raise NotOffloadable(f"{self._socket!r} cannot be offloaded: there is no route to its peer")
         return Plan(
             flow=flow,
             device=machine.device,
             arrives_on=machine.device,
             neighbor=NeighborConst(),
-            neighbor_mac=machine.kernel.peer_mac,
+            neighbor_mac=surroundings.neighbor_mac,
             path=PathConst(flow.local_address, flow.remote_address),
-            path_mtu=machine.nic.mtu,
-            next_hop=flow.remote_address,
-            device_index=1,
+            path_mtu=surroundings.path_mtu,
+            next_hop=surroundings.next_hop,
+            device_index=DEVICE_INDEX,
             device_mac=machine.nic.mac,
+            path_mtu_until=surroundings.learnt_until,
         )
 
     def take(self, plan: Plan, others: Sequence[int] = ()) -> TakenState:
@@ -150,7 +173,7 @@ class SimKernelSide:
         machine, sock = self._machine, self._socket
         # The kernel's socket and the tap both get what arrives now.
         machine.gap()
-        if _has_ended(tcp) or machine.down:
+        if _has_ended(tcp) or not machine.surroundings.routed:
             raise NotOffloadable(f"the kernel refused to hand over {sock!r}: it has just ended, or has no route")
         sock.hears = False
         self._note("the cover stands")
@@ -228,7 +251,7 @@ class SimKernelSide:
         machine, sock = self._machine, self._socket
         kernel = machine.kernel
         machine.gap()
-        if machine.down:
+        if not machine.surroundings.routed:
             raise UploadFailed(f"the kernel refused to take {sock!r} back: the network is unreachable")
         tcp = self._build(state)
         # It lives from here on, in repair mode or not, and hears nothing but what is injected.
@@ -294,7 +317,8 @@ class SimKernelSide:
         snapshot = _snapshot(state, rcv_nxt, snd_una, sent, state.srtt_us if taught else 0)
         now = machine.clock()
         nodelay = bool(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-        tcp = ModelTcp.restored(replace(machine.settings, mtu=machine.nic.mtu, nodelay=nodelay), snapshot, now)
+        settings = replace(machine.settings, mtu=machine.surroundings.path_mtu, nodelay=nodelay)
+        tcp = ModelTcp.restored(settings, snapshot, now)
         if not taught:
             _wait_longer(tcp, now)
         if state.error:

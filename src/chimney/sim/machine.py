@@ -10,10 +10,12 @@ from chimney.host.linux.dump import TcpState
 from chimney.intermediate import IntermediateDriver
 from chimney.link.base import NEVER, NO_VLAN
 from chimney.link.base import Flow as LinkFlow
+from chimney.link.memory import MemoryLink
 from chimney.sim.case import OTHER, Host, Side
 from chimney.sim.kernel import Kernel, ProcessDied, SimSocket
 from chimney.sim.model import ModelTcp, Settings, offered
 from chimney.sim.platform import SimPlatform
+from chimney.sim.surroundings import Surroundings
 from chimney.sim.tap import TapLink, flow_key
 from chimney.target import SoftTarget
 from chimney.tcp import Connection as Engine
@@ -46,6 +48,7 @@ class Machine:
     owner    who may send on its connection now: "kernel", "target", or None while nobody may.
     phase    of a hand-over that its kernel is at: "cut", "restoring", or "" for none.
     drivers  the intermediate drivers that its chimney has, the top one first; ``target`` is what is below them.
+    surroundings  the way to its peer, and what its kernel knows of it.
     down     whether its network interface is.
     dead     whether its process is.
     receive_room, send_room   what a process may put into a socket's buffers, in bytes.
@@ -70,12 +73,12 @@ class Machine:
         self.phase = ""
         self.drivers: list[IntermediateDriver] = []
         self.target: SoftTarget | None = None
-        self.down = False
         self.dead = False
         self.taps: list[TapLink] = []
         self._engine: Engine | None = None
         self._descriptors = 3
-        self.kernel = Kernel(self, MACS[index], MACS[1 - index])
+        self.surroundings = Surroundings(self, MACS[index], MACS[1 - index], addresses[1 - index])
+        self.kernel = Kernel(self)
         self.flow = Flow(addresses[index], PORTS[index], addresses[1 - index], PORTS[1 - index])
         self.settings = Settings(
             local_port=PORTS[index],
@@ -110,6 +113,16 @@ class Machine:
         return self._descriptors
 
     @property
+    def peer_nic(self) -> MemoryLink:
+        """The other machine's NIC."""
+        return self.world.machines[OTHER[self.side]].nic
+
+    @property
+    def down(self) -> bool:
+        """Whether its network interface is."""
+        return not self.surroundings.plugged
+
+    @property
     def tcp(self) -> ModelTcp:
         """The kernel's connection, which the kernel must have."""
         assert self.sock.tcp is not None
@@ -136,10 +149,16 @@ class Machine:
         """When the kernel has something to do: a frame at the NIC, or a timer."""
         frames = self.nic.next_at()
         timers = self.kernel.next_at()
-        return frames if frames < timers else timers
+        changes = self.surroundings.next_at()
+        earliest = frames if frames < timers else timers
+        return earliest if earliest < changes else changes
 
     def softirq(self) -> None:
-        """Do one thing that is due: one frame, for every tap that lets it in and for the kernel, or one timer."""
+        """Do one thing that is due: a change around it, one frame, for every tap that lets it in and for the kernel, or
+        one timer.
+        """
+        if self.surroundings.happen():
+            return
         received = self.nic.receive(1)
         if not received:
             self.kernel.expire()
@@ -149,11 +168,15 @@ class Machine:
         checksum_ok, gso_size = frame.checksum_ok, frame.gso_size
         if self.down:
             return
+        if data[:6] != self.nic.mac:
+            # The last gateway has put it there.
+            data = self.nic.mac + data[6:]
         self.world.doors[self.side].arrived(data, checksum_ok)
         key = flow_key(data, _ETHERNET)
         for tap in self.taps:
             tap.arrived(key, data, frame.vlan, checksum_ok, gso_size)
-        self.kernel.receive(data, _ETHERNET, key, checksum_ok)
+        if self.surroundings.addressed:
+            self.kernel.receive(data, _ETHERNET, key, checksum_ok)
 
     def process_at(self) -> int:
         """When its process wants a turn: at once if a descriptor is ready, or when its timer expires; NEVER if only an
@@ -187,7 +210,8 @@ class Machine:
 
     def mtu_changed(self, mtu: int) -> None:
         """The NIC's MTU is another one, in bytes, and the kernel knows."""
-        self.kernel.mtu_changed(mtu)
+        self.nic.mtu = mtu
+        self.surroundings.mtu_changed()
 
     def set_nodelay(self, on: bool) -> None:
         """The application sets TCP_NODELAY."""

@@ -26,11 +26,34 @@ class BadNetwork(MemoryNetwork):
         tap: Tap | None = None,
     ) -> None:
         super().__init__(clock, seed, tap=tap)
+        self._mtu = 0
+        self._too_big: Callable[[str], None] | None = None
+        self._leads: Callable[[str, bytes], bool] | None = None
         self.change(network)
 
-    def limit(self, mtu: int) -> None:
-        """Lose all IP packets that are larger; 0: none is too large."""
-        self.drop_if = (lambda _, frame: len(frame) - ETHERNET_HEADER > mtu) if mtu else None
+    def limit(self, mtu: int, too_big: Callable[[str], None] | None = None) -> None:
+        """Lose all IP packets that are larger, and call ``too_big`` with the name of the link of each; 0: none is too
+        large.
+        """
+        self._mtu, self._too_big = mtu, too_big
+        self._choose()
+
+    def go_by(self, leads: Callable[[str, bytes], bool]) -> None:
+        """Lose frames that lead nowhere: ``leads`` is called with a link's name and a destination hardware address."""
+        self._leads = leads
+        self._choose()
+
+    def _choose(self) -> None:
+        self.drop_if = self._is_lost if self._mtu or self._leads is not None else None
+
+    def _is_lost(self, link: str, frame: bytes) -> bool:
+        if self._leads is not None and not self._leads(link, frame[:6]):
+            return True
+        if not self._mtu or len(frame) - ETHERNET_HEADER <= self._mtu:
+            return False
+        if self._too_big is not None:
+            self._too_big(link)
+        return True
 
     def change(self, network: case.Network) -> None:
         """Behave like this from now on. What is under way arrives as it would have."""

@@ -11,10 +11,13 @@ from chimney.host.errors import ChimneyError
 from chimney.host.linux.dump import TcpState
 from chimney.host.linux.kernel_side import WaitFor
 from chimney.host.listener import Listener
+from chimney.host.network import NetworkWatch
 from chimney.host.services import Services
 from chimney.link.base import NEVER, Link, LinkError
+from chimney.sim.case import follows
 from chimney.sim.kernel import ProcessDied, SimSocket
 from chimney.sim.kernel_side import SimKernelSide
+from chimney.sim.surroundings import SimKernelNetwork
 from chimney.sim.tap import TapLink
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ class SimPlatform:
         self._descriptor = machine.descriptor()
         self._sides: dict[int, SimKernelSide] = {}
         self._links: dict[int, TapLink] = {}
+        self._networks: dict[int, SimKernelNetwork] = {}
         # Descriptor -> (readable, writable), in the order in which they were asked for.
         self._interest: dict[int, tuple[bool, bool]] = {}
         self._armed = NEVER
@@ -57,7 +61,11 @@ class SimPlatform:
         return side
 
     def listeners(self, services: Services) -> list[Listener]:
-        return []
+        if not follows(self._machine.world.case):
+            return []
+        network = SimKernelNetwork(self._machine)
+        self._networks[network.fileno()] = network
+        return [NetworkWatch(services, network)]
 
     def fileno(self) -> int:
         return self._descriptor
@@ -79,7 +87,7 @@ class SimPlatform:
         for fd, (readable, writable) in self._interest.items():
             link = self._links.get(fd)
             if link is None:
-                if self._sides[fd].is_ready(readable, writable):
+                if self._is_ready(fd, readable, writable):
                     return now
             elif readable and link.readable:
                 return now
@@ -102,7 +110,8 @@ class SimPlatform:
     def _is_ready(self, fd: int, readable: bool, writable: bool) -> bool:
         link = self._links.get(fd)
         if link is None:
-            return self._sides[fd].is_ready(readable, writable)
+            network = self._networks.get(fd)
+            return self._sides[fd].is_ready(readable, writable) if network is None else network.readable
         return (readable and link.readable) or (writable and link.writable())
 
     def arm(self, deadline_us: int) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from chimney.host.connection import Owner
 from chimney.link.base import NEVER
-from chimney.sim.case import OTHER, SIDES, Case, Change, Driver, Garbage, Layer, Mtu, Side, Target, Window
+from chimney.sim.case import CHANGES, OTHER, SIDES, Case, Change, Driver, Garbage, Layer, Mtu, Side, Target, Window
 from chimney.sim.log import unwrapped
 from chimney.sim.model import ModelTcp
 
@@ -276,7 +276,7 @@ def loses_unseen(case: Case) -> bool:
     networks = [case.network, *(step.network for step in case.steps if isinstance(step, Change))]
     vices = any(network.bandwidth or network.corrupt for network in networks)
     dead = any(isinstance(step, Target) and step.what == "dies" for step in case.steps)
-    return vices or dead or any(isinstance(step, Mtu | Garbage | Window) for step in case.steps)
+    return vices or dead or any(isinstance(step, (Mtu, Garbage, Window, *CHANGES)) for step in case.steps)
 
 
 def _lets_sends_pass(case: Case, side: Side) -> bool:

@@ -23,27 +23,35 @@ from chimney.sim.case import (
     Host,
     Layer,
     Mtu,
+    Neighbor,
     Network,
     Nodelay,
     Offload,
     Partition,
+    PathMtu,
     Read,
+    Route,
     Send,
     Shutdown,
     Side,
     Step,
     Target,
+    Unplug,
     Upload,
     Window,
+    Withdraw,
 )
 
 LIMIT = 400
 """How many runs are spent on a case."""
 
-_NETWORK = (Change, Partition, Mtu, Garbage, Window)
+_SURROUNDINGS = (PathMtu, Neighbor, Route, Unplug)
+_NETWORK = (Change, Partition, Mtu, Garbage, Window, *_SURROUNDINGS)
 _KINDS: tuple[tuple[type, ...], ...] = (
     _NETWORK,
     (Driver, Target, Die),
+    _SURROUNDINGS,
+    (Withdraw,),
     (Garbage,),
     (Driver,),
     (Target,),
@@ -156,7 +164,9 @@ def _with_host(case: Case, side: Side, host: Host) -> Case:
 
 def _without_second_chimney(case: Case, peer: Host) -> Case:
     kept = (
-        step for step in case.steps if not (isinstance(step, Offload | Upload | Driver | Target) and step.side == "b")
+        step
+        for step in case.steps
+        if not (isinstance(step, Offload | Upload | Withdraw | Driver | Target) and step.side == "b")
     )
     return _with_host(_with_steps(case, kept), "b", peer)
 

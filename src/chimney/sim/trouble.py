@@ -25,15 +25,30 @@ from chimney.ndis.state import MiniportOffloadBlockList
 from chimney.ndis.status import UploadReason
 from chimney.sim import case, garbage
 from chimney.sim.coverage import event_of
+from chimney.sim.surroundings import Surroundings
 from chimney.target import SoftTarget
 
 if TYPE_CHECKING:
     from chimney.sim.machine import Machine
     from chimney.sim.world import World
 
-TROUBLE = (case.Change, case.Partition, case.Mtu, case.Garbage, case.Driver, case.Target, case.Die)
+TROUBLE = (
+    case.Change,
+    case.Partition,
+    case.Mtu,
+    case.PathMtu,
+    case.Neighbor,
+    case.Route,
+    case.Unplug,
+    case.Garbage,
+    case.Driver,
+    case.Target,
+    case.Withdraw,
+    case.Die,
+)
 """The steps that `Trouble.do` does."""
 
+_LARGEST_MTU = 1500
 # A target asks for an upload for these when that has happened, and a verifier knows whether it has.
 _NEED_A_CAUSE = (UploadReason.RECEIVED_URGENT_DATA, UploadReason.TIMEOUT_EXPIRATION, UploadReason.INVALID_STATE)
 
@@ -153,12 +168,22 @@ class Trouble:
                 self.world.network.limit(step.mtu)
                 for side in case.SIDES if step.of == "both" else (step.of,):
                     self._set_mtu(side, step.mtu)
+            case case.PathMtu():
+                self._limit(step)
+            case case.Neighbor():
+                self._surroundings(step.of).another_mac(step.moves_us, step.told_us)
+            case case.Route():
+                self._surroundings(step.of).another_route(step.gateway, step.known, step.old_works)
+            case case.Unplug():
+                self._surroundings(step.of).unplug(step.what, step.lasts_us)
             case case.Garbage():
                 self._inject(step)
             case case.Driver():
                 self._in_process(step.side, lambda: self._driver(step), visit=event_of(step))
             case case.Target():
                 self._in_process(step.side, lambda: self._target(step), visit=event_of(step))
+            case case.Withdraw():
+                self._in_process(step.side, lambda: self._withdraw(step.side), adapter=False)
             case case.Die():
                 self._die(step.side)
             case _:
@@ -168,18 +193,37 @@ class Trouble:
         """Everybody behaves from now on: the network, the drivers, the targets."""
         self.world.network.behave()
         for side in case.SIDES:
+            self.world.machines[side].surroundings.behave()
             if self.world.machines[side].nic.mtu < self._mtu[side]:
                 self._set_mtu(side, self._mtu[side])
             # Trouble may be on its way to a process that has been busy for long, and come before this.
             self._in_process(side, lambda side=side: self._behave(side), adapter=False)  # type: ignore[misc]
 
     def _set_mtu(self, side: case.Side, mtu: int) -> None:
-        """The kernel knows at once; a target learns of it with the next path that is offloaded to it. Until then the
-        link does not take its larger segments, which is as if they were lost.
+        """The kernel knows at once, and there is news for the host. Until the target has learnt of it the link does not
+        take its larger segments, which is as if they were lost.
         """
-        machine = self.world.machines[side]
-        machine.nic.mtu = mtu
-        machine.mtu_changed(mtu)
+        self.world.machines[side].mtu_changed(mtu)
+
+    def _limit(self, step: case.PathMtu) -> None:
+        machines = self.world.machines
+
+        def too_big(link: str) -> None:
+            for side in case.SIDES:
+                if link == side:
+                    machines[side].surroundings.too_big(step.mtu, step.told_us, step.forgets_us)
+
+        self.world.network.limit(step.mtu if step.mtu < _LARGEST_MTU else 0, too_big)
+
+    def _surroundings(self, side: case.Side) -> Surroundings:
+        """The way from one machine to the other; from now on it matters to whom frames are sent."""
+        machines = self.world.machines
+
+        def leads(link: str, mac: bytes) -> bool:
+            return any(link == side and machines[side].surroundings.leads(mac) for side in case.SIDES)
+
+        self.world.network.go_by(leads)
+        return machines[side].surroundings
 
     def _inject(self, step: case.Garbage) -> None:
         frame = garbage.craft(self.world, step)
@@ -198,6 +242,11 @@ class Trouble:
         self.world.machines[side].die()
 
     # Within a process
+
+    def _withdraw(self, side: case.Side) -> None:
+        self.world.note(side, "drv", "the host takes the connection up")
+        self.world.agreement.withdrawn(side)
+        self.world.connections[side].withdraw("the simulator wants it so")
 
     def _in_process(self, side: case.Side, act: Callable[[], None], adapter: bool = True, visit: str = "") -> None:
         """Have something done in a turn of a side's process, if that has a stack; ``adapter``: its adapter is made if

@@ -17,6 +17,7 @@ from chimney.host.connection import Connection, Owner
 from chimney.host.errors import NotOffloadable, UploadFailed
 from chimney.link.base import NEVER
 from chimney.link.memory import Clock, Tap
+from chimney.sim.agreement import Agreement
 from chimney.sim.application import Application, ChimneyApplication, KernelApplication
 from chimney.sim.case import (
     SIDES,
@@ -35,6 +36,7 @@ from chimney.sim.case import (
     Target,
     Upload,
     Window,
+    Withdraw,
 )
 from chimney.sim.coverage import cell_of, event_of
 from chimney.sim.door import Door
@@ -56,6 +58,8 @@ _MANY_EVENTS = 20_000
 # How long the last segments and their answers can be under way.
 _LAST_WORDS_US = 3_000_000
 _FINDINGS_KEPT = 20
+# Drivers, targets and the host have their turns while a hand-over waits for them, and death does not wait.
+_AT_ANY_TIME = (Driver, Target, Withdraw, Die)
 
 Note = Callable[[int, int, str, str, str], None]
 """note(number of the event, time in microseconds since the start, side, kind, text)"""
@@ -100,6 +104,7 @@ class World:
         self.trouble = Trouble(self)
         self.invariants = Invariants(self)
         self.promptness = Promptness(self)
+        self.agreement = Agreement(self)
         self._busy: dict[Side, int] = {"a": NEVER, "b": NEVER}
         self._wake: dict[Side, int] = {"a": NEVER, "b": NEVER}
         # Steps of the same moment keep their order.
@@ -248,6 +253,7 @@ class World:
         act()
         self.invariants.after_event()
         self.promptness.after_event()
+        self.agreement.after_event()
         while self._numbered and self._numbered[0].event <= self.number + 1:
             self._due.append(self._numbered.popleft())
 
@@ -278,8 +284,7 @@ class World:
         """Do a step that is due, if its process is not busy; whether there was one."""
         for index, step in enumerate(self._due):
             side = getattr(step, "side", None)
-            # Drivers and targets have their turns while a hand-over waits for them, and death does not wait.
-            if side is None or self._busy[side] == NEVER or isinstance(step, Driver | Target | Die):
+            if side is None or self._busy[side] == NEVER or isinstance(step, _AT_ANY_TIME):
                 del self._due[index]
                 self._do(step)
                 return True
@@ -294,7 +299,7 @@ class World:
             return
         if isinstance(step, Die):
             self.visit(step.side, event_of(step))
-        if side is None or isinstance(step, Driver | Target | Die):
+        if side is None or isinstance(step, _AT_ANY_TIME):
             assert not isinstance(step, _Behave)
             self.trouble.do(step)
         elif not self.machines[side].dead:
@@ -302,6 +307,8 @@ class World:
 
     def _act(self, side: Side, step: Step | _Behave) -> None:
         """A step that the process of a side does."""
+        if isinstance(step, Offload | Upload | Abort | Detach):
+            self.agreement.decided(side)
         application, machine = self.applications[side], self.machines[side]
         match step:
             case Send():
