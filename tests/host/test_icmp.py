@@ -75,8 +75,12 @@ class TestReading:
     def test_what_is_none_of_our_business_ipv6(self, kind, code):
         assert read6(kind, code) is None
 
-    def test_another_protocol(self):
-        assert read4(protocol=17) is None and read6(protocol=17) is None
+    def test_another_protocols_packet_was_too_big(self):
+        assert read4(protocol=17).flow == Flow(FLOW.local_address, 0, FLOW.remote_address, 0)
+        assert read6(protocol=17).flow == Flow(FLOW6.local_address, 0, FLOW6.remote_address, 0)
+
+    def test_other_errors_of_another_protocol(self):
+        assert read4(3, 1, protocol=17) is None and read6(1, 3, protocol=17) is None
 
     def test_a_later_fragment_has_no_ports(self):
         assert read4(offset=185) is None

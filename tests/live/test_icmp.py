@@ -20,6 +20,7 @@ FAMILIES = pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
 SIZE = 8_000_000
 MSS = {V4: 1280 - 52, V6: 1280 - 72}
 IP_RECVERR, IPV6_RECVERR = 11, 25
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DO = 10, 23, 2
 
 
 @pytest.fixture
@@ -31,9 +32,9 @@ def stack():
 class Transfer:
     """Sends SIZE bytes of a pattern over an offloaded connection to the peer, which a thread of the peer's compares."""
 
-    def __init__(self, lab, helpers, stack, family=V4):
+    def __init__(self, lab, helpers, stack, family=V4, **ends):
         self.lab, self.stack = lab, stack
-        self.ours, self.theirs = lab.connect(family)
+        self.ours, self.theirs = lab.connect(family, **ends)
         self.connection = stack.connection(self.ours)
         self.connection.offload()
         self.data = helpers.pattern(SIZE)
@@ -116,11 +117,19 @@ def outstanding(transfer):
     return transfer.engine.snd_max
 
 
-@FAMILIES
-@pytest.mark.parametrize("offloads", [True, False], ids=["nic", "plain nic"])
-def test_the_path_mtu_shrinks_in_mid_transfer(make_routed, helpers, stack, family, offloads):
-    lab = make_routed(offloads=offloads)
-    transfer = Transfer(lab, helpers, stack, family)
+@pytest.mark.parametrize(
+    ("family", "settings", "ends"),
+    [
+        (V4, {}, {}),
+        (V6, {}, {"role": "server"}),
+        (V4, {"offloads": False}, {"mapped": True}),
+        (V6, {"offloads": False}, {}),
+    ],
+    ids=["v4", "v6", "mapped plain nic", "v6 plain nic"],
+)
+def test_the_path_mtu_shrinks_in_mid_transfer(make_routed, helpers, stack, family, settings, ends):
+    lab = make_routed(**settings)
+    transfer = Transfer(lab, helpers, stack, family, **ends)
     transfer.some()
     lab.network.set_mtu(1280)
     transfer.rest()
@@ -169,6 +178,38 @@ def test_the_kernel_hears_of_it_for_its_own_connections_and_so_does_the_target(r
     assert route_mtu(routed, family) == 1280
     transfer.until(lambda: transfer.tcp["tcpi_pmtu"] == 1280, "the target's path MTU")
     transfer.rest()
+
+
+@FAMILIES
+def test_the_kernel_hears_of_it_by_another_protocol(routed, helpers, stack, family):
+    transfer = Transfer(routed, helpers, stack, family)
+    transfer.some()
+    transfer.pause()
+    routed.network.set_mtu(1280)
+    other = routed.keep(routed.host.socket(family, socket.SOCK_DGRAM))
+    level, option = (socket.IPPROTO_IP, IP_MTU_DISCOVER) if family == V4 else (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER)
+    other.setsockopt(level, option, PMTUDISC_DO)
+    other.sendto(bytes(1400), (routed.peer_end.address(family), 9))
+    transfer.until(lambda: transfer.tcp["tcpi_pmtu"] == 1280, "the target's path MTU", 2.0)
+    transfer.rest()
+    assert not transfer.engine.stats.retransmitted_segments
+
+
+@FAMILIES
+def test_hand_overs_while_the_path_changes(routed, helpers, stack, family):
+    transfer = Transfer(routed, helpers, stack, family)
+    for turn in range(6):
+        transfer.some(SIZE // 10)
+        routed.network.set_mtu(1280 if turn % 2 == 0 else 1500)
+        if turn % 2:
+            routed.network.forget_mtu()
+        transfer.some(SIZE // 40)
+        transfer.connection.upload()
+        transfer.some(SIZE // 100)
+        transfer.connection.offload()
+    routed.network.set_mtu(1280)
+    transfer.rest()
+    assert transfer.tcp["tcpi_pmtu"] == 1280
 
 
 @FAMILIES

@@ -35,7 +35,8 @@ class Meaning(Enum):
 
 
 class IcmpMessage(NamedTuple):
-    """A message about a segment of ours. ``flow`` and ``seq`` (SEG.SEQ) are the segment's.
+    """A message about a segment of ours. ``flow`` and ``seq`` (SEG.SEQ) are the segment's; of a packet that is none of
+    TCP's, which may have been too big all the same, the ports are 0.
 
     ``mtu`` is what a too-big message says, in bytes of IP packet, 0 otherwise; ``sender`` is the address of who sent
     it. ``type`` and ``code`` are those of its IP version. ``word`` are the four bytes behind the checksum.
@@ -61,8 +62,7 @@ def too_big(flow: Flow, seq: int, mtu: int) -> IcmpMessage:
 
 
 def parse_ipv4(packet: memoryview) -> IcmpMessage | None:
-    """The message in an IPv4 packet whose payload is ICMP, and intact; None if it says nothing about a segment of TCP.
-    """
+    """The message in an IPv4 packet whose payload is ICMP, and intact; None if it says nothing about what we sent."""
     header = _ipv4_header(packet)
     if not header or packet.nbytes < header + _HEADER:
         return None
@@ -70,38 +70,34 @@ def parse_ipv4(packet: memoryview) -> IcmpMessage | None:
     message = packet[header : min(total, packet.nbytes)]
     if message.nbytes < _HEADER:
         return None
-    kind, code, word = message[0], message[1], bytes(message[4:8])
+    kind, code = message[0], message[1]
     if kind not in IPV4_TYPES or (kind == _IPV4_UNREACHABLE and code > _LAST_UNREACHABLE[4]):
         return None
     quoted = message[_HEADER:]
     inner = _ipv4_header(quoted)
-    # Only a first fragment has ports.
-    if not inner or quoted[9] != _TCP or (quoted[6] << 8 | quoted[7]) & 0x1FFF or quoted.nbytes < inner + _QUOTED.size:
+    # Only a first fragment has ports, and who sent the packet is who hears of it.
+    if not inner or (quoted[6] << 8 | quoted[7]) & 0x1FFF or quoted[12:16] != packet[16:20]:
         return None
-    # Who sent the segment is who hears of it.
-    if quoted[12:16] != packet[16:20]:
-        return None
-    too_big = kind == _IPV4_UNREACHABLE and code == _FRAGMENTATION_NEEDED
-    mtu = struct.unpack("!H", word[2:])[0] if too_big else 0
-    return _message(too_big, quoted[12:16], quoted[16:20], quoted[inner:], mtu, bytes(packet[12:16]), kind, code, word)
+    mtu = -1
+    if kind == _IPV4_UNREACHABLE and code == _FRAGMENTATION_NEEDED:
+        mtu = message[6] << 8 | message[7]
+    return _message(message, bytes(packet[12:16]), mtu, quoted[9], quoted[12:16], quoted[16:20], quoted[inner:])
 
 
 def parse_ipv6(sender: bytes, message: memoryview) -> IcmpMessage | None:
-    """The message of `sender` in an intact ICMPv6 message (without IPv6 header); None if it says nothing about a
-    segment of TCP.
+    """The message of `sender` in an intact ICMPv6 message (without IPv6 header); None if it says nothing about what we
+    sent.
     """
-    if message.nbytes < _HEADER + 40 + _QUOTED.size:
+    if message.nbytes < _HEADER + 40:
         return None
-    kind, code, word = message[0], message[1], bytes(message[4:8])
+    kind, code = message[0], message[1]
     if kind not in IPV6_TYPES or (kind == _IPV6_UNREACHABLE and code > _LAST_UNREACHABLE[16]):
         return None
     quoted = message[_HEADER:]
-    # What we send has no extension headers.
-    if quoted[0] >> 4 != 6 or quoted[6] != _TCP:
+    if quoted[0] >> 4 != 6:
         return None
-    too_big = kind == _IPV6_TOO_BIG
-    mtu = struct.unpack("!I", word)[0] if too_big else 0
-    return _message(too_big, quoted[8:24], quoted[24:40], quoted[40:], mtu, sender, kind, code, word)
+    mtu = struct.unpack("!I", message[4:8])[0] if kind == _IPV6_TOO_BIG else -1
+    return _message(message, sender, mtu, quoted[6], quoted[8:24], quoted[24:40], quoted[40:])
 
 
 def _ipv4_header(packet: memoryview) -> int:
@@ -113,21 +109,24 @@ def _ipv4_header(packet: memoryview) -> int:
 
 
 def _message(
-    too_big: bool,
+    message: memoryview,
+    sender: bytes,
+    mtu: int,
+    protocol: int,
     local: memoryview,
     remote: memoryview,
     segment: memoryview,
-    mtu: int,
-    sender: bytes,
-    kind: int,
-    code: int,
-    word: bytes,
-) -> IcmpMessage:
-    local_port, remote_port, seq = _QUOTED.unpack_from(segment)
+) -> IcmpMessage | None:
+    """`mtu` is -1 if the message says none. What we send over TCP has no extension headers."""
+    local_port = remote_port = seq = 0
+    if protocol == _TCP and segment.nbytes >= _QUOTED.size:
+        local_port, remote_port, seq = _QUOTED.unpack_from(segment)
+    elif protocol == _TCP or mtu < 0:
+        return None
+    meaning = Meaning.TOO_BIG if mtu >= 0 else Meaning.UNREACHABLE
     flow = Flow(bytes(local), local_port, bytes(remote), remote_port)
-    return IcmpMessage(
-        Meaning.TOO_BIG if too_big else Meaning.UNREACHABLE, flow, seq, mtu, sender, kind, code, word
-    )
+    kind, code, word = message[0], message[1], bytes(message[4:8])
+    return IcmpMessage(meaning, flow, seq, max(mtu, 0), sender, kind, code, word)
 
 
 def is_outstanding(seq: int, snd_una: int, snd_max: int) -> bool:
