@@ -90,7 +90,7 @@ def test_packets_in_packets_are_the_hosts_to_read(inner):
 def test_fragments_are_the_hosts_to_put_together(fragment):
     reader = FrameReader()
     assert not reader.read(memoryview(ipv4(fragment=fragment)))
-    assert reader.fragment and reader.addresses == b"".join(IPV4)
+    assert reader.fragment
     assert not reader.read(memoryview(ipv4(fragment=0x4000)[:30])) and not reader.fragment
 
 

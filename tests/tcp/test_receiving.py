@@ -1,5 +1,7 @@
 """What the engine does with data: acknowledgements, reassembly, SACK, windows."""
 
+import dataclasses
+
 import pytest
 from tcp_harness import MSS, Peer
 
@@ -281,3 +283,61 @@ def test_news_that_has_gone_out_otherwise_is_not_repeated():
     peer.conn.consume(1900)
     assert [s.window for s in peer.take()] == [2000]
     assert peer.take() == [] and peer.conn.poll_at() == NEVER
+
+
+# Trains: one segment whose payload lies in several places
+
+
+def in_parts(peer, seq, *parts, flags=ACK):
+    """The peer's segments, given as one."""
+    segment = peer.segment(seq, flags=flags, segments=len(parts))
+    segment.payload_parts = [memoryview(part) for part in parts]
+    segment.payload_length = sum(map(len, parts))
+    peer.conn.process(segment, peer.now)
+
+
+def test_a_train_in_order_is_taken_as_it_lies():
+    peer = Peer(PLAIN)
+    in_parts(peer, 0, b"ab", b"cd", b"e", flags=ACK | PSH)
+    assert [(bytes(view), push) for view, push in peer.conn.received] == [(b"ab", False), (b"cd", False), (b"e", True)]
+    assert [sent.ack for sent in peer.take()] == [5] and peer.conn.stats.data_segments_in == 3
+
+
+@pytest.mark.parametrize("window", [4, 6])
+def test_of_a_train_only_what_is_in_the_window_is_taken(window):
+    peer = Peer(dataclasses.replace(PLAIN, initial_rcv_wnd=window))
+    peer.give(0, data=b"x")
+    in_parts(peer, 1, b"ab", b"cd", b"ef")
+    assert peer.read() == b"xabcdef"[:window]
+
+
+def test_a_train_behind_a_hole_and_one_that_came_before():
+    peer = Peer(PLAIN)
+    in_parts(peer, 2, b"cd", b"ef")
+    assert peer.read() == b"" and [sent.sack for sent in peer.take()] == [[(2, 6)]]
+    in_parts(peer, 0, b"a", b"bc", b"d")
+    assert peer.read() == b"abcdef"
+    in_parts(peer, 4, b"ef", b"gh")
+    assert peer.read() == b"gh"
+
+
+def test_a_train_with_a_fin_or_beyond_one():
+    peer = Peer(PLAIN)
+    in_parts(peer, 0, b"a", b"b", flags=ACK | FIN)
+    assert peer.read() == b"ab" and peer.conn.fin_received
+    peer = Peer(PLAIN)
+    peer.give(3, flags=ACK | FIN)
+    in_parts(peer, 0, b"ab", b"cd")
+    assert peer.read() == b"abc" and peer.conn.fin_received
+
+
+def test_what_may_lead_a_train():
+    peer = Peer(PLAIN)
+    assert peer.conn.is_plain(peer.segment(0, data=b"a"))
+    for other in ({"seq": 1}, {"data": b""}, {"flags": ACK | PSH}, {"flags": ACK | FIN}, {"sack": [(1, 2)]}):
+        assert not peer.conn.is_plain(peer.segment(**{"data": b"a", **other}))
+    peer.give(5, data=b"f")
+    assert not peer.conn.is_plain(peer.segment(0, data=b"a"))
+    peer = Peer(PLAIN)
+    peer.give(0, flags=ACK | FIN)
+    assert not peer.conn.is_plain(peer.segment(1, data=b"a"))

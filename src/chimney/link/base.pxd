@@ -1,8 +1,13 @@
 cdef class Frame:
-    cdef public object data
+    cdef const unsigned char[::1] octets
+    cdef readonly Py_ssize_t size
     cdef public int vlan
     cdef public bint checksum_ok
     cdef public int gso_size
+    cdef object _memory
+    cdef Py_ssize_t _start
+    cpdef place(self, object memory, const unsigned char[::1] octets, Py_ssize_t start, Py_ssize_t size)
+    cpdef part(self, Py_ssize_t start, Py_ssize_t end)
 
 cdef class Link:
     cdef public str name

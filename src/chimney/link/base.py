@@ -47,14 +47,18 @@ class Statistics(NamedTuple):
 class Frame:
     """A received Ethernet frame.
 
-    `data` is valid until the link's next receive() or release(): the memory is used again.
+    Its bytes are valid until the link's next receive() or release(): the memory is used again, and the object may be.
     """
 
-    __slots__ = ("data", "vlan", "checksum_ok", "gso_size")
+    __slots__ = ("octets", "size", "vlan", "checksum_ok", "gso_size", "_memory", "_start")
 
     def __init__(self, data: memoryview, vlan: int = NO_VLAN, checksum_ok: bool = False, gso_size: int = 0) -> None:
-        self.data = data
-        """The frame from its destination address on, without its (outer) VLAN tag."""
+        self._memory = data
+        self._start = 0
+        self.octets = data
+        """The frame from its destination address on, without its (outer) VLAN tag; for the eyes of compiled code."""
+        self.size = len(data)
+        """Bytes of the frame."""
         self.vlan = vlan
         """The VLAN tag's control information (priority, DEI and identifier, 16 bits), -1 without a tag."""
         self.checksum_ok = checksum_ok
@@ -64,6 +68,22 @@ class Frame:
         """
         self.gso_size = gso_size
         """Payload bytes in each wire segment but the last, of which this frame is made; 0: it is one segment."""
+
+    def place(self, memory: memoryview, octets: memoryview, start: int, size: int) -> None:
+        """The frame is that part of `memory`, and of `octets`, which is the same memory."""
+        self._memory = memory
+        self._start = start
+        self.octets = octets[start : start + size]
+        self.size = size
+
+    def part(self, start: int, end: int) -> memoryview:
+        """Bytes `start` to `end` of the frame."""
+        return self._memory[self._start + start : self._start + end]
+
+    @property
+    def data(self) -> memoryview:
+        """The frame from its destination address on, without its (outer) VLAN tag."""
+        return self.part(0, self.size)
 
 
 class Link:

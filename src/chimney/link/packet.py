@@ -7,6 +7,7 @@ Frames are received without a system call: the kernel writes them into a ring of
 not the socket buffer, since the ring may be large without privilege.
 """
 
+import array
 import errno
 import fcntl
 import mmap
@@ -93,6 +94,7 @@ class PacketLink(Link):
             ) from error
         self._socket = sock
         self._map: mmap.mmap | None = None
+        self._frames: list[Frame] = []
         self._sendmsg = sock.sendmsg
         try:
             self._attach(bpf.reject_all())
@@ -145,10 +147,11 @@ class PacketLink(Link):
         frames: list[Frame] = []
         if self._closed:
             raise LinkError(errno.EBADF, f"{self.name}: the link is closed")
-        ring, words, halves, offsets = self._ring, self._words, self._halves, self._offsets
+        memory, octets, words, halves, offsets = self._ring, self._octets, self._words, self._halves, self._offsets
         head = self._head
+        slots = len(offsets)
         taken = 0
-        limit = min(limit, len(offsets))
+        limit = min(limit, slots)
         while taken < limit:
             slot = offsets[head]
             word = slot >> 2
@@ -158,7 +161,7 @@ class PacketLink(Link):
                 break
             taken += 1
             head += 1
-            if head == len(offsets):
+            if head == slots:
                 head = 0
             length = words[word + _WORD_KEPT]
             if length < words[word + _WORD_LENGTH]:
@@ -167,17 +170,15 @@ class PacketLink(Link):
             half = slot >> 1
             start = slot + halves[half + _HALF_MAC]
             vnet = start - _VNET_HEADER
-            checksum_ok = status & (_STATUS_CSUM_VALID | _STATUS_CSUM_NOT_READY) or ring[vnet] & (
-                _NEEDS_CSUM | _DATA_VALID
-            )
-            frames.append(
-                Frame(
-                    ring[start : start + length],
-                    halves[half + _HALF_VLAN] if status & _STATUS_VLAN_VALID else NO_VLAN,
-                    checksum_ok != 0,
-                    halves[(vnet + 4) >> 1] if ring[vnet + 1] != _GSO_NONE else 0,
-                )
-            )
+            if len(frames) == len(self._frames):
+                self._frames.append(Frame(memory[:0]))
+            frame = self._frames[len(frames)]
+            frame.place(memory, octets, start, length)
+            frame.vlan = halves[half + _HALF_VLAN] if status & _STATUS_VLAN_VALID else NO_VLAN
+            verified = status & (_STATUS_CSUM_VALID | _STATUS_CSUM_NOT_READY)
+            frame.checksum_ok = (verified | octets[vnet] & (_NEEDS_CSUM | _DATA_VALID)) != 0
+            frame.gso_size = halves[(vnet + 4) >> 1] if octets[vnet + 1] != _GSO_NONE else 0
+            frames.append(frame)
             self._received_bytes += length
         self._head = head
         self._lent = taken
@@ -277,7 +278,10 @@ class PacketLink(Link):
     def _give_up(self) -> None:
         """Give the socket and the ring back."""
         self._socket.close()
-        self._words = self._halves = self._ring = memoryview(b"")
+        nothing = memoryview(bytearray(4))
+        self._ring = self._octets = nothing
+        self._words, self._halves = nothing.cast("I"), nothing.cast("H")
+        self._frames.clear()
         if self._map is not None:
             try:
                 self._map.close()
@@ -295,9 +299,11 @@ class PacketLink(Link):
         flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
         self._map = mmap.mmap(self._socket.fileno(), blocks * block_size, flags=flags)
         self._ring = memoryview(self._map)
+        self._octets = self._ring
         self._words = self._ring.cast("I")
         self._halves = self._ring.cast("H")
-        self._offsets = [b * block_size + s * slot_size for b in range(blocks) for s in range(per_block)]
+        offsets = (b * block_size + s * slot_size for b in range(blocks) for s in range(per_block))
+        self._offsets = memoryview(array.array("q", offsets))
 
     def _bind(self) -> None:
         kind, self.mac = struct.unpack("16xH6s8x", self._ioctl(_SIOCGIFHWADDR))

@@ -9,9 +9,10 @@ from chimney.target.frames cimport FrameReader
 from chimney.target.objects cimport NeighborObject, TcpObject
 from chimney.target.schedule cimport Schedule
 from chimney.target.sending cimport Sending
+from chimney.target.train cimport Train, wire_segments
 from chimney.target.transmission cimport Transmission
 from chimney.tcp.connection cimport Connection
-from chimney.tcp.segment cimport Segment, parse_segment
+from chimney.tcp.segment cimport Segment, parse_segment, read_header
 
 cdef long _SUCCESS
 cdef long _FAILURE
@@ -46,6 +47,7 @@ cdef class Datapath(Transmission):
     cdef public Schedule schedule
     cdef public long long chores_at
     cdef FrameReader _reader
+    cdef Train _train
     cdef object _active
     cdef long long _emissions_per_turn
     cdef long long _emissions_per_poll
@@ -58,10 +60,12 @@ cdef class Datapath(Transmission):
     cpdef long long run_operations(self) except -1
     cpdef do_chores(self)
     cpdef touch(self, TcpObject tcp)
-    @cython.locals(frames=list, frame=Frame)
+    @cython.locals(frames=list, frame=Frame, train=Train)
     cdef long long _receive(self, long long limit) except -1
-    @cython.locals(reader=FrameReader, tcp=TcpObject, neighbor=NeighborObject, start=int, segments="long long", payload="long long", segment=Segment, headers="long long")
+    @cython.locals(reader=FrameReader, tcp=TcpObject, neighbor=NeighborObject, vlan_id=int, segment=Segment, headers="long long", octets="long long")
     cdef _frame(self, Frame frame)
+    @cython.locals(train=Train, tcp=TcpObject, headers="long long", segment=Segment)
+    cdef _process_train(self)
     cdef bint _is_joined(self, object data) except -1
     @cython.locals(engine=Connection, before=int)
     cdef bint _segment(self, TcpObject tcp, Segment segment) except -1

@@ -18,9 +18,10 @@ from chimney.target.events import consider_backlog, handle_events, request_uploa
 from chimney.target.frames import FrameReader
 from chimney.target.objects import TcpObject
 from chimney.target.schedule import Schedule
+from chimney.target.train import Train, wire_segments
 from chimney.target.transmission import Transmission
 from chimney.tcp.config import NEVER
-from chimney.tcp.segment import RST, SYN, Segment, parse_segment
+from chimney.tcp.segment import RST, SYN, Segment, parse_segment, read_header
 from chimney.tcp.state import State
 
 _SUCCESS = int(Status.SUCCESS)
@@ -73,6 +74,7 @@ class Datapath(Transmission):
         self.busy = False
         self.schedule = Schedule()
         self._reader = FrameReader()
+        self._train = Train()
         self._active: deque[TcpObject] = deque()
         self.chores_at = NEVER
 
@@ -155,62 +157,85 @@ class Datapath(Transmission):
             return 0
         if not frames:
             return 0
+        train = self._train
         for frame in frames:
             self.frames_in += 1
+            if train.segment is not None:
+                if train.take(frame):
+                    continue
+                self._process_train()
             self._frame(frame)
             if self.operations:
                 self.run_operations()
+        if train.segment is not None:
+            self._process_train()
         self.link.release()
         return len(frames)
 
     def _frame(self, frame: Frame) -> None:
-        data = frame.data
+        """One received frame: to its connection, at once or as the first of a train, or up the ordinary path."""
         reader = self._reader
-        if not reader.read(data):
+        if not reader.read(frame.octets):
             if reader.fragment and self._counts_fragments:
-                self.count_fragment(reader.addresses)
-            self.indicate_frame(data)
+                self.count_fragment(bytes(frame.data[26:34]))
+            self.indicate_frame(frame.data)
             return
-        if not frame.checksum_ok and not reader.checksums_hold(data):
-            self._indicate_corrupt_frame(data)
+        if not frame.checksum_ok and not reader.checksums_hold(frame.data):
+            self._indicate_corrupt_frame(frame.data)
             return
-        tcp = self.connections.get(reader.key)
+        tcp = self.connections.get(reader.key(frame))
         if tcp is None or tcp.terminating:
-            self.indicate_frame(data)
+            self.indicate_frame(frame.data)
             return
         neighbor = tcp.path.neighbor
-        if data[:6] != neighbor.source_mac and not (data[0] & _GROUP_BIT and self._is_joined(data)):
-            self.indicate_frame(data)
+        if frame.part(0, 6) != neighbor.source_mac and not self._is_joined(frame.data):
+            self.indicate_frame(frame.data)
             return
         vlan_id = neighbor.vlan_id
         if vlan_id and (frame.vlan < 0 or frame.vlan & _VLAN_ID != vlan_id):
             self.frames_dropped += 1
             return
         if tcp.engine_done:
-            self._keep_for_host(tcp, data)
+            self._keep_for_host(tcp, frame.data)
             return
-        start = reader.start
-        segments = 1
-        if frame.gso_size:
-            payload = reader.end - start - (data[start + 12] >> 4) * 4
-            segments = max(1, -(-payload // frame.gso_size))
-        segment = parse_segment(data[start : reader.end], segments)
+        segment = read_header(frame.octets, reader.start, reader.end, 1)
         if segment is None:
-            self._indicate_corrupt_frame(data)
+            self._indicate_corrupt_frame(frame.data)
             return
+        segment.segments = wire_segments(segment.payload_length, frame.gso_size)
         segment.ecn = reader.ecn
+        headers = reader.end - _ETHERNET_HEADER - segment.payload_length
+        octets = headers * segment.segments + segment.payload_length
         if self.frames_in <= tcp.heard and not segment.flags & (_SYN | _RST):
-            tcp.counters.in_segments += segments
-            tcp.counters.arrived(segments, reader.end - _ETHERNET_HEADER)
-        elif self._segment(tcp, segment):
-            headers = reader.end - _ETHERNET_HEADER - segment.payload_length
-            tcp.counters.arrived(segments, headers * segments + segment.payload_length)
+            tcp.counters.in_segments += segment.segments
+            tcp.counters.arrived(segment.segments, octets)
+            return
+        if not tcp.careful and self.allocate is None and tcp.engine.is_plain(segment):
+            self._train.begin(tcp, segment, frame, reader.start, reader.end)
+            return
+        if segment.payload_length > 0:
+            segment.payload = frame.part(reader.end - segment.payload_length, reader.end)
+        if self._segment(tcp, segment):
+            tcp.counters.arrived(segment.segments, octets)
         else:
-            self._keep_for_host(tcp, data)
+            self._keep_for_host(tcp, frame.data)
+
+    def _process_train(self) -> None:
+        """Nothing more belongs to the train: it is a segment like any other."""
+        train = self._train
+        tcp = train.tcp
+        headers = train.headers
+        segment = train.end()
+        if tcp is None or segment is None:
+            return
+        self._segment(tcp, segment)
+        tcp.counters.arrived(segment.segments, headers * segment.segments + segment.payload_length)
+        if self.operations:
+            self.run_operations()
 
     def _is_joined(self, data: memoryview) -> bool:
-        """Whether a frame to a group is for us: to one that the interface has joined (tcp.rx-mac)."""
-        return bytes(data[:6]) in self.config.multicast_addresses
+        """Whether a frame is to a group that the interface has joined, and so for us (tcp.rx-mac)."""
+        return data[0] & _GROUP_BIT != 0 and bytes(data[:6]) in self.config.multicast_addresses
 
     def _segment(self, tcp: TcpObject, segment: Segment) -> bool:
         """Process one segment; False if it is the host's business instead."""

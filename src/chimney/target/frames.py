@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from chimney.link.base import ETHERNET_HEADER, Flow
+from chimney.link.base import ETHERNET_HEADER, Flow, Frame
 from chimney.link.checksum import is_valid, ones_sum, pseudo_header_sum, tcp_is_valid
 
 _IPV4_HEADER = 20
@@ -17,13 +17,18 @@ _LAST_ID = 0xFFFF
 _DONT_FRAGMENT = 0x4000
 _FRAGMENT = 0x3FFF  # "more fragments" and the offset
 _VERSION_4_NO_OPTIONS = 0x45
+_VERSION_6 = 6
 _ETHER_IPV4 = 0x0800
 _ETHER_IPV6 = 0x86DD
 _ECN = 3  # of the TOS octet or traffic class (RFC 3168, 5)
-# EtherType; version and IHL, TOS, total length, identification, fragment, TTL, protocol.
-_IPV4 = struct.Struct("!12xHBBH2xHxB")
-# EtherType; version and so on, payload length, next header, hop limit.
-_IPV6 = struct.Struct("!12xHIHBx")
+# Where the TCP header's fields begin and end that may differ between segments of a train: all others agree.
+_SEQUENCE_AT = 4
+_SEQUENCE_END = 8
+_FLAGS_AT = 13
+_WINDOW_AT = 14
+_URGENT_AT = 18
+_ACK = 0x10
+_PSH = 0x08
 
 
 class HeaderTemplate:
@@ -103,18 +108,16 @@ class HeaderTemplate:
 class FrameReader:
     """Reads one received frame after the other; the attributes tell about the last one.
 
-    ``key``: as `flow_key` makes it. ``start``, ``end``: where the TCP segment lies in the frame. ``fragment``: it is an
-    IPv4 fragment; ``addresses`` are its source and destination then. ``ecn``: the codepoint in the IP header.
+    ``start``, ``end``: where the TCP segment lies in the frame. ``fragment``: it is an IPv4 fragment. ``ecn``: the
+    codepoint in the IP header.
     """
 
     def __init__(self) -> None:
-        self.key = b""
         self.ipv6 = False
         self.start = 0
         self.end = 0
         self.ecn = 0
         self.fragment = False
-        self.addresses = b""
 
     def read(self, data: memoryview) -> bool:
         """Whether the frame is a whole TCP segment that a target may process.
@@ -126,34 +129,34 @@ class FrameReader:
         self.fragment = False
         if size < ETHERNET_HEADER + _IPV4_HEADER + _TCP_HEADER:
             return False
-        ether_type, version, tos, total, fragment, protocol = _IPV4.unpack_from(data)
+        ether_type = data[12] << 8 | data[13]
         if ether_type == _ETHER_IPV4:
-            end = ETHERNET_HEADER + total
-            if version != _VERSION_4_NO_OPTIONS or protocol != _TCP or fragment & _FRAGMENT:
-                if fragment & _FRAGMENT:
-                    self.fragment = True
-                    self.addresses = bytes(data[26:34])
+            total = data[16] << 8 | data[17]
+            self.fragment = ((data[20] << 8 | data[21]) & _FRAGMENT) != 0
+            if data[14] != _VERSION_4_NO_OPTIONS or data[23] != _TCP or self.fragment:
                 return False
-            if end > size or total < _IPV4_HEADER + _TCP_HEADER:
+            if ETHERNET_HEADER + total > size or total < _IPV4_HEADER + _TCP_HEADER:
                 return False
             self.ipv6 = False
-            self.ecn = tos & _ECN
-            self.key = bytes(data[26:38])
+            self.ecn = data[15] & _ECN
             self.start = ETHERNET_HEADER + _IPV4_HEADER
-            self.end = end
+            self.end = ETHERNET_HEADER + total
             return True
         if ether_type != _ETHER_IPV6 or size < ETHERNET_HEADER + _IPV6_HEADER + _TCP_HEADER:
             return False
-        _, word, length, next_header = _IPV6.unpack_from(data)
+        length = data[18] << 8 | data[19]
         end = ETHERNET_HEADER + _IPV6_HEADER + length
-        if word >> 28 != 6 or next_header != _TCP or end > size or length < _TCP_HEADER:
+        if data[14] >> 4 != _VERSION_6 or data[20] != _TCP or end > size or length < _TCP_HEADER:
             return False
         self.ipv6 = True
-        self.ecn = word >> 20 & _ECN
-        self.key = bytes(data[22:58])
+        self.ecn = data[15] >> 4 & _ECN
         self.start = ETHERNET_HEADER + _IPV6_HEADER
         self.end = end
         return True
+
+    def key(self, frame: Frame) -> bytes:
+        """Of the frame that was read, as `flow_key` makes it."""
+        return bytes(frame.part(22, 58) if self.ipv6 else frame.part(26, 38))
 
     def checksums_hold(self, data: memoryview) -> bool:
         """Verify the checksums of the frame that was read: the IPv4 header's, and TCP's."""
@@ -161,6 +164,41 @@ class FrameReader:
         if self.ipv6:
             return tcp_is_valid(data[22:38], data[38:54], segment)
         return is_valid(data[ETHERNET_HEADER : self.start]) and tcp_is_valid(data[26:30], data[30:34], segment)
+
+
+def end_of_continuation(first: memoryview, other: memoryview, tcp: int, payload: int, sequence: int) -> int:
+    """Whether a frame holds the data that goes on at ``sequence``, and agrees with the first frame of a train in all
+    that is not different for each of them anyway: where its payload ends, or 0.
+
+    tcp, payload: where the TCP header and the payload begin in ``first``; ``other`` is longer than that.
+    """
+    at = tcp + _SEQUENCE_AT
+    here = other[at] << 8 | other[at + 1]
+    if here << 16 | other[at + 2] << 8 | other[at + 3] != sequence or other[tcp + _FLAGS_AT] & ~_PSH != _ACK:
+        return 0
+    # Ethernet; the IP header, but for length, identification and IPv4's checksum.
+    if tcp == ETHERNET_HEADER + _IPV6_HEADER:
+        same = _agree(first, other, 0, 18) and _agree(first, other, 20, at)
+        end = tcp + (other[18] << 8 | other[19])
+    else:
+        same = _agree(first, other, 0, 16) and _agree(first, other, 20, 24) and _agree(first, other, 26, at)
+        end = ETHERNET_HEADER + (other[16] << 8 | other[17])
+    if not same or not payload < end <= len(other):
+        return 0
+    # Acknowledgement and offset, window, urgent pointer and options.
+    same = (
+        _agree(first, other, tcp + _SEQUENCE_END, tcp + _FLAGS_AT)
+        and _agree(first, other, tcp + _WINDOW_AT, tcp + _CHECKSUM_AT)
+        and _agree(first, other, tcp + _URGENT_AT, payload)
+    )
+    return end if same else 0
+
+
+def _agree(first: memoryview, other: memoryview, start: int, end: int) -> bool:
+    for at in range(start, end):
+        if first[at] != other[at]:
+            return False
+    return True
 
 
 def flow_key(flow: Flow) -> bytes:

@@ -61,6 +61,8 @@ cdef class Connection(Parts):
     cpdef set_parameters(self, long long ack_frequency, long long delayed_ack_us, long long max_retransmissions, long long dupack_threshold, long long sws_us)
     cpdef Segment flush_ack(self, long long now)
 
+    @cython.locals(receiver=Receiver)
+    cpdef bint is_plain(self, Segment segment) except -1
     cdef bint _is_old_duplicate(self, Segment segment, long long start, long long now) except -1
     @cython.locals(ack="long long")
     cdef bint _is_overtaken_ack(self, Segment segment, long long start) except -1

@@ -216,6 +216,20 @@ class Connection(Parts):
 
     # Receiving, in the order of the RFC.
 
+    def is_plain(self, segment: Segment) -> bool:
+        """Whether this is data, and nothing else, at RCV.NXT, and nothing is missing: what continues it, with the same
+        header otherwise, may be given to `process` together with it, as one.
+        """
+        receiver = self.receiver
+        return (
+            segment.flags == _ACK
+            and segment.payload_length > 0
+            and not segment.sack_blocks
+            and segment.seq == receiver.window.sequence(receiver.window.nxt)
+            and not receiver.fin_received
+            and not receiver.has_something_to_report()
+        )
+
     def _is_old_duplicate(self, segment: Segment, start: int, now: int) -> bool:
         """RFC 7323, 5.3 R1. A segment without the option passes, as with Linux: some hosts leave it out."""
         if not segment.has_timestamp or not self._use_timestamps or segment.flags & _RST:
@@ -231,8 +245,8 @@ class Connection(Parts):
     def _is_overtaken_ack(self, segment: Segment, start: int) -> bool:
         """Whether an old timestamp is the order of the network, and no old duplicate: Linux's exception to R1.
 
-        A duplicate acknowledgement that came too late, by a time-out at most, has neither data nor a window to tell that
-        could be wrong; its SACK blocks tell of losses and of what came twice.
+        A duplicate acknowledgement that is late by a time-out at most has neither data nor a window to tell that could
+        be wrong; its SACK blocks tell of losses and of what came twice.
         """
         if segment.flags & (_ACK | _SYN) != _ACK or _length(segment) > 0 or start != self.receiver.window.nxt:
             return False

@@ -82,6 +82,10 @@ class Receiver:
         end = start + segment.payload_length
         fin = segment.flags & _FIN != 0
         self._before = len(self.duplicates)
+        if segment.payload_parts:
+            if start == window.nxt and end <= window.edge and self.fin_at < 0 and not fin:
+                return self._accept_parts(segment, end)
+            data = memoryview(b"".join(segment.payload_parts))
         if start < window.nxt:
             self._note_duplicate(start, min(end, window.nxt))
             data = data[window.nxt - start :]
@@ -102,6 +106,14 @@ class Receiver:
         if start > window.nxt:
             return self._keep(start, end, data, segment.flags & _PSH != 0)
         self.received.append((data, segment.flags & _PSH != 0))
+        return self._deliver(end)
+
+    def _accept_parts(self, segment: Segment, end: int) -> int:
+        """A train in order, all of which is in the window."""
+        for part in segment.payload_parts:
+            self.received.append((part, False))
+        if segment.flags & _PSH:
+            self.received[-1] = (self.received[-1][0], True)
         return self._deliver(end)
 
     def _limit(self, start: int, end: int) -> int:

@@ -3,8 +3,6 @@ cimport cython
 from chimney.tcp.options cimport Options, build_options, parse_options
 
 cdef object _HEADER
-cdef object _RECEIVED
-cdef object _TIMESTAMP
 cdef unsigned int _TIMESTAMP_LAYOUT
 cdef int _MINIMUM
 cdef object _NOTHING
@@ -29,8 +27,14 @@ cdef class Segment:
     cpdef bytes header_bytes(self, unsigned int source_port=*, unsigned int destination_port=*)
     cpdef long long header_length(self) except -1
 
-@cython.locals(segment=Segment, size="Py_ssize_t", length="Py_ssize_t", offset=int)
+@cython.locals(segment=Segment, size="Py_ssize_t")
 cpdef Segment parse_segment(object view, long long segments=*)
 
-@cython.locals(options=Options, layout="unsigned int")
-cdef object _read_options(Segment segment, object view, Py_ssize_t length)
+@cython.locals(segment=Segment, length="Py_ssize_t")
+cpdef Segment read_header(const unsigned char[::1] octets, Py_ssize_t start, Py_ssize_t end, long long segments)
+
+@cython.locals(high="unsigned int")
+cdef unsigned int _word(const unsigned char[::1] octets, Py_ssize_t at) noexcept
+
+@cython.locals(options=Options)
+cdef object _read_options(Segment segment, const unsigned char[::1] octets, Py_ssize_t at, Py_ssize_t length)

@@ -20,9 +20,7 @@ CE = 3
 
 # Source port, destination port, sequence, acknowledgement, offset, flags, window, checksum, urgent pointer.
 _HEADER = struct.Struct("!HHIIBBHHH")
-_RECEIVED = struct.Struct("!4xIIBBH")
 _TIMESTAMP_LAYOUT = 0x0101080A
-_TIMESTAMP = struct.Struct("!III")
 _MINIMUM = 20
 _NOTHING = memoryview(b"")
 
@@ -31,7 +29,8 @@ class Segment:
     """One TCP segment, or a train of them that the link cuts (or has merged) at `mss` bytes of payload.
 
     seq, ack: 32 bits. flags: FIN .. CWR. window: the 16-bit field as it is on the wire.
-    payload: of a received segment. payload_parts, payload_length: of one to be sent; the link gathers the parts.
+    payload: of a received segment. payload_parts: of one to be sent, the link gathers the parts; or of a received train
+    that lies in several places, and then `payload` is empty. payload_length: of either.
     segments: the wire segments it stands for. mss: payload bytes of each of them but the last.
     ecn: the codepoint of its IP header (RFC 3168, 5), received or to be set: NOT_ECT, ECT_1, ECT_0 or CE.
     is_retransmission: whether it carries anything that was sent before (of a segment to be sent).
@@ -85,36 +84,47 @@ def parse_segment(view: memoryview, segments: int = 1) -> Segment | None:
     segments: how many wire segments the link has merged into it. None if the header is malformed.
     """
     size = len(view)
-    if size < _MINIMUM:
-        return None
-    seq, ack, offset, flags, window = _RECEIVED.unpack_from(view)
-    length = (offset >> 4) << 2
-    if length < _MINIMUM or length > size:
-        return None
-    segment = Segment()
-    segment.seq = seq
-    segment.ack = ack
-    segment.flags = flags
-    segment.window = window
-    segment.segments = segments
-    if length > _MINIMUM:
-        _read_options(segment, view, length)
-    if length < size:
-        segment.payload = view[length:]
-        segment.payload_length = size - length
+    segment = read_header(view, 0, size, segments)
+    if segment is not None and segment.payload_length > 0:
+        segment.payload = view[size - segment.payload_length :]
     return segment
 
 
-def _read_options(segment: Segment, view: memoryview, length: int) -> None:
+def read_header(octets: memoryview, start: int, end: int, segments: int) -> Segment | None:
+    """As `parse_segment`, for the TCP segment from `start` to `end` of what has been received; the payload is not there
+    yet, but its length.
+    """
+    if end - start < _MINIMUM:
+        return None
+    length = octets[start + 12] >> 4 << 2
+    if length < _MINIMUM or start + length > end:
+        return None
+    segment = Segment()
+    segment.seq = _word(octets, start + 4)
+    segment.ack = _word(octets, start + 8)
+    segment.flags = octets[start + 13]
+    segment.window = octets[start + 14] << 8 | octets[start + 15]
+    segment.segments = segments
+    if length > _MINIMUM:
+        _read_options(segment, octets, start + _MINIMUM, length - _MINIMUM)
+    segment.payload_length = end - start - length
+    return segment
+
+
+def _word(octets: memoryview, at: int) -> int:
+    """The 32 bits there, in network order."""
+    high = octets[at] << 8 | octets[at + 1]
+    return high << 16 | octets[at + 2] << 8 | octets[at + 3]
+
+
+def _read_options(segment: Segment, octets: memoryview, at: int, length: int) -> None:
     """Fills in the options; the usual layout, the timestamp alone, is recognised by its first four bytes."""
-    if length == _MINIMUM + TIMESTAMP_SPACE:
-        layout, ts_val, ts_ecr = _TIMESTAMP.unpack_from(view, _MINIMUM)
-        if layout == _TIMESTAMP_LAYOUT:
-            segment.has_timestamp = True
-            segment.ts_val = ts_val
-            segment.ts_ecr = ts_ecr
-            return
-    options: Options = parse_options(bytes(view[_MINIMUM:length]))
+    if length == TIMESTAMP_SPACE and _word(octets, at) == _TIMESTAMP_LAYOUT:
+        segment.has_timestamp = True
+        segment.ts_val = _word(octets, at + 4)
+        segment.ts_ecr = _word(octets, at + 8)
+        return
+    options: Options = parse_options(bytes(octets[at : at + length]))
     segment.has_timestamp = options.has_timestamp
     segment.ts_val = options.ts_val
     segment.ts_ecr = options.ts_ecr

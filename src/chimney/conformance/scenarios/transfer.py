@@ -15,9 +15,11 @@ def transfer(world: World) -> None:
     a, b = world.connect()
     for end in (a, b):
         end.receive(3000, 500, 2000, 4500)
-    for end in (a, b):
-        data = pattern(end, 10_000)
+    streams = [(end, pattern(end, 10_000)) for end in (a, b)]
+    for end, data in streams:
         end.send(data[:3000], (data[3000:3100], data[3100:3400], data[3400:3500]), [data[3500:4200], data[4200:5500]])
+    world.run(duration=200)
+    for end, data in streams:
         end.send(data[5500:])
     world.run(until=lambda: len(a.host.took("send")) == len(b.host.took("send")) == 4)
     assert arrived(a, b)

@@ -1,0 +1,147 @@
+"""Segments that follow each other in a batch of frames are processed as one; what is not alike stays alone."""
+
+import struct
+
+import pytest
+
+from chimney.link.base import Frame
+from chimney.target.frames import FrameReader
+from chimney.target.train import Train, wire_segments
+from chimney.tcp.segment import ACK, CWR, FIN, PSH, RST, SYN, URG, read_header
+from tests.target.machine import IPV4, IPV6, MACS, World
+
+A, B = MACS
+STAMP = b"\x01\x01\x08\x0a\0\0\0\x07\0\0\0\x08"
+
+
+def tcp(seq=100, ack=2, flags=ACK, window=500, urgent=0, options=STAMP, ports=(1000, 1001), data=b"0123456789"):
+    offset = (20 + len(options)) << 2
+    header = struct.pack("!HHIIBBHHH", *ports, seq & 0xFFFFFFFF, ack, offset, flags, window, 0, urgent)
+    return header + options + data
+
+
+def ipv4(segment, *, number=1, tos=0, ttl=64, length=None, macs=B + A):
+    total = 20 + len(segment) if length is None else length
+    head = struct.pack("!HBBHHHBBH", 0x800, 0x45, tos, total, number, 0x4000, ttl, 6, number)
+    return macs + head + b"".join(IPV4) + segment
+
+
+def ipv6(segment, *, tos=0, ttl=64, length=None, macs=B + A):
+    size = len(segment) if length is None else length
+    head = struct.pack("!HIHBB", 0x86DD, 6 << 28 | tos << 20, size, 6, ttl)
+    return macs + head + b"".join(IPV6) + segment
+
+
+def frame(data, vlan=-1, checksum_ok=True, gso_size=0):
+    return Frame(memoryview(bytearray(data)), vlan, checksum_ok, gso_size)
+
+
+def train(first):
+    """A train that has begun with that frame."""
+    reader = FrameReader()
+    assert reader.read(first.data)
+    segment = read_header(first.data, reader.start, reader.end, 1)
+    made = Train()
+    made.begin(None, segment, first, reader.start, reader.end)
+    return made
+
+
+def taken(made):
+    segment = made.end()
+    assert made.segment is None
+    return b"".join(segment.payload_parts), segment
+
+
+@pytest.mark.parametrize("ip", [ipv4, ipv6])
+@pytest.mark.parametrize("seq", [100, 0xFFFFFFF0])
+def test_what_follows_is_taken_until_it_is_pushed(ip, seq):
+    made = train(frame(ip(tcp(seq))))
+    assert made.take(frame(ip(tcp(seq + 10, data=b"ab")) + b"trailer"))
+    assert made.take(frame(ip(tcp(seq + 12, data=b"c" * 25)), gso_size=10))
+    assert made.take(frame(ip(tcp(seq + 37, flags=ACK | PSH, data=b"d"))))
+    assert not made.take(frame(ip(tcp(seq + 38))))
+    data, segment = taken(made)
+    assert data == b"0123456789ab" + b"c" * 25 + b"d" and segment.payload_length == 38
+    assert (segment.seq, segment.segments, segment.flags) == (seq, 6, ACK | PSH)
+
+
+def test_identification_and_header_checksum_are_each_frames_own():
+    made = train(frame(ipv4(tcp())))
+    assert made.take(frame(ipv4(tcp(110), number=2)))
+
+
+@pytest.mark.parametrize("ip", [ipv4, ipv6])
+@pytest.mark.parametrize(
+    "other",
+    [
+        *[{"flags": flags} for flags in (0, ACK | FIN, ACK | SYN, ACK | RST, ACK | URG, ACK | CWR, PSH)],
+        *[{"seq": seq} for seq in (100, 109, 111, 110 + 2**31)],
+        {"ack": 3},
+        {"window": 501},
+        {"window": 500 + 256},
+        {"urgent": 1},
+        {"ports": (1000, 1002)},
+        {"ports": (1001, 1001)},
+        {"options": STAMP[:-1] + b"\x09"},
+        {"options": b""},
+        {"options": STAMP + b"\x01" * 4},
+        {"data": b""},
+    ],
+    ids=str,
+)
+def test_another_header_is_another_segment(ip, other):
+    made = train(frame(ip(tcp())))
+    assert not made.take(frame(ip(tcp(**{"seq": 110, **other}))))
+    assert taken(made)[0] == b"0123456789"
+
+
+@pytest.mark.parametrize("ip", [ipv4, ipv6])
+@pytest.mark.parametrize(
+    "other", [{"tos": 3}, {"ttl": 63}, {"macs": A + B}, {"length": 0}, {"length": 31}, {"length": 52}, {"length": 2000}]
+)
+def test_another_packet_is_another_segment(ip, other):
+    made = train(frame(ip(tcp())))
+    assert not made.take(frame(ip(tcp(110), **other)))
+
+
+def test_other_addresses_another_tag_or_an_unknown_checksum_are_not_taken():
+    first, second = ipv4(tcp()), ipv4(tcp(110))
+    for at in range(26, 34):
+        changed = bytearray(second)
+        changed[at] ^= 1
+        assert not train(frame(first)).take(frame(changed))
+    assert not train(frame(first)).take(frame(second, vlan=5))
+    assert not train(frame(first)).take(frame(second, checksum_ok=False))
+    assert not train(frame(first)).take(frame(ipv6(tcp(110))))
+    for size in range(len(second) - 10):
+        assert not train(frame(first)).take(frame(second[:size]))
+
+
+@pytest.mark.parametrize(
+    ("length", "gso_size", "segments"), [(0, 0, 1), (10, 0, 1), (0, 10, 1), (10, 10, 1), (11, 10, 2), (30, 10, 3)]
+)
+def test_wire_segments(length, gso_size, segments):
+    assert wire_segments(length, gso_size) == segments
+
+
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_a_batch_is_delivered_and_acknowledged_at_once(seed, ipv6):
+    world = World(seed=seed)
+    a, b = world.connect(ipv6=ipv6)
+    data = bytes(range(250)) * 40
+    a.send(data)
+    a.side.target.poll(world.clock())
+    del world.wire[:]
+    while not b.side.link.pending():
+        world.clock.advance_to(world.network.next_at())
+    b.side.target.poll(world.clock())
+    target = b.offloaded
+    assert target.delivery.delivered + target.delivery.buffered_bytes == 10_000
+    count = 8 if ipv6 else 7
+    assert target.delivery.indications == 1 and target.engine.stats.data_segments_in == count
+    assert [name for _, name, _ in world.wire] == ["b"]
+    assert (target.counters.in_segments, target.counters.in_receives) == (count, count)
+    assert target.counters.in_octets == 10_000 + count * (20 + (40 if ipv6 else 20) + 12)
+    b.receive(10_000)
+    world.run()
+    assert b.received == data
