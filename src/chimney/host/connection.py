@@ -18,7 +18,7 @@ from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.hand_over import HandOver, Owner
 from chimney.host.kernel import KernelSide
 from chimney.host.kernel_path import KernelPath
-from chimney.host.requests import Callback, ReceiveRequest, Request, SendRequest, ShutdownRequest
+from chimney.host.requests import Callback, ReceiveRequest, Request, SendRequest, ShutdownRequest, TakenSend
 from chimney.host.services import Adapter, Services
 from chimney.ndis.status import DisconnectFlags
 
@@ -246,14 +246,14 @@ class Connection:
         """The oldest send has ended."""
         done = self.sends.popleft()
         assert done is request, "sends complete in posting order (send.complete.order)"
-        self._note_error(error)
+        self._note_error(request, error)
         request.complete(error)
 
     def receive_done(self, request: ReceiveRequest, error: OSError | None = None) -> None:
         """The oldest receive has ended."""
         done = self.receives.popleft()
         assert done is request, "receives complete in posting order (recv.complete.fifo)"
-        self._note_error(error)
+        self._note_error(request, error)
         request.complete(error)
 
     def shutdown_done(self, request: Request, error: OSError | None = None) -> None:
@@ -262,9 +262,9 @@ class Connection:
             self._told = self._told or error is not None
             request.complete(error)
 
-    def _note_error(self, error: OSError | None) -> None:
+    def _note_error(self, request: Request, error: OSError | None) -> None:
         if error is not None:
-            self._told = True
+            self._told = self._told or not isinstance(request, TakenSend)
             self.error = self.error or error
 
     def target_error(self) -> OSError:

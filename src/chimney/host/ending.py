@@ -37,7 +37,7 @@ def target_error(chimney: ChimneyPath) -> int:
     """What requests end with that the target gives up, by what it has told so far."""
     if chimney.lost:
         return errno.ECONNABORTED
-    return errno.EPIPE if chimney.peer_closed and not chimney.connection.has_shut else errno.ECONNRESET
+    return errno.EPIPE if chimney.peer_closed and chimney.connection.shutdown_request is None else errno.ECONNRESET
 
 
 def judge(connection: Connection, delegated: TcpDelegated, cached: TcpCached, kernel: KernelSide) -> int:
@@ -73,7 +73,8 @@ def _number(
             # What the network has said about it is the cause (RFC 1122, 4.2.3.9).
             return kernel.forget_error() or errno.ETIMEDOUT
     if chimney.reset or (closed and not (connection.has_shut and received_all)):
-        return errno.EPIPE if received_all and not connection.has_shut else errno.ECONNRESET
+        # As the kernel tells it where only the peer has closed; in LAST-ACK and CLOSING it is a reset again.
+        return errno.EPIPE if received_all and connection.shutdown_request is None else errno.ECONNRESET
     return 0
 
 

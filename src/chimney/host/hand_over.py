@@ -15,7 +15,7 @@ from chimney.host.ending import error_of, judge
 from chimney.host.errors import NotOffloadable, UploadFailed
 from chimney.host.icmp import IcmpMessage, too_big
 from chimney.host.kernel import GivenState, KernelSide, Plan, TakenState
-from chimney.host.requests import SendRequest
+from chimney.host.requests import SendRequest, TakenSend
 from chimney.host.segments import KeptSegment, without_judged_resets, without_repeats
 from chimney.host.services import Adapter, Services
 from chimney.host.upkeep import is_busy
@@ -134,7 +134,7 @@ class HandOver:
         self._services.offloaded[plan.flow] = connection
         # What has come until now, some of which the kernel has processed, is judged before the target hears anything.
         self._drain()
-        chained = [SendRequest(connection, view, None) for view in taken.send_data]
+        chained: list[SendRequest] = [TakenSend(connection, view, None) for view in taken.send_data]
         connection.sends.extendleft(reversed(chained))
         status = self._initiate(taken, chained)
         if status != Status.SUCCESS:

@@ -61,6 +61,10 @@ class SendRequest(Request):
     """Bytes to send. On the kernel path it is done when the kernel has taken them, in the chimney when the peer has."""
 
 
+class TakenSend(SendRequest):
+    """Bytes that the kernel had taken before the hand-over: for the application they are sent, and nobody waits."""
+
+
 class ReceiveRequest(Request):
     """Memory to fill; done with at least one byte, or with none at the end of the stream."""
 

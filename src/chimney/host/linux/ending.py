@@ -76,6 +76,9 @@ def end(
         # Its acknowledgement would be news to nobody.
         with so.muted(sock, ipv6=len(state.local.address) == 16):
             peer_says(state, rcv_nxt, snd_una, inject.FIN | inject.ACK)
+        if state.error == errno.ECONNRESET:
+            # In CLOSE-WAIT the kernel would tell EPIPE; it stays silent about our FIN.
+            sock.shutdown(socket.SHUT_WR)
     if timed_out:
         return _let_die(sock, state, own_filter, snd_una)
     if state.error != errno.ECONNABORTED or not _destroy(sock, state):
