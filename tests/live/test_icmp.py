@@ -263,24 +263,42 @@ def test_a_flood_of_messages_is_not_listened_to(routed, helpers, stack):
     assert transfer.tcp["tcpi_pmtu"] == 1280
 
 
+def no_way(routed, family):
+    """The host's gateway does not know any more where the peer is, and says so, until what is returned is called."""
+    command = ["ip", "-4" if family == V4 else "-6", "route"]
+    way = ["10.9.9.0/24" if family == V4 else "fd09:9::/64", "via", routed.a.far.address(family), "dev", "wan"]
+    routed.a.namespace.run([*command, "del", *way])
+    return lambda: routed.a.namespace.run([*command, "add", *way])
+
+
 @FAMILIES
 def test_unreachable_is_what_a_time_out_will_have_been_caused_by(routed, helpers, stack, family):
     """RFC 1122, 4.2.3.9: the connection lives on; the socket knows the reason until data arrives again."""
     transfer = Transfer(routed, helpers, stack, family)
     transfer.some()
-    path = ["-4" if family == V4 else "-6", "route"]
-    to_peers = "10.9.9.0/24" if family == V4 else "fd09:9::/64"
-    way = ["via", routed.a.far.address(family), "dev", routed.a.wan.name]
-    routed.a.namespace.run(["ip", *path, "del", to_peers])
+    way_again = no_way(routed, family)
     watch = watch_of(stack)
     transfer.limit = SIZE
     transfer.until(lambda: watch.counters.unreachable, "an error")
     error = transfer.ours.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     assert error in (errno.ENETUNREACH, errno.EHOSTUNREACH)
-    routed.a.namespace.run(["ip", *path, "add", to_peers, *way])
+    way_again()
     transfer.until(lambda: watch.errors == 0, "the error is overcome")
     assert not transfer.ours.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     transfer.rest()
+
+
+@FAMILIES
+def test_a_time_out_tells_its_cause(routed, helpers, stack, family):
+    transfer = Transfer(routed, helpers, stack, family)
+    transfer.some()
+    transfer.ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 900)
+    transfer.connection.upload()
+    transfer.connection.offload()
+    no_way(routed, family)
+    request = transfer.connection.post_send(bytes(1000))
+    transfer.until(lambda: request.done, "the end", 5.0)
+    assert request.error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 
 @FAMILIES
