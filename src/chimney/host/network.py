@@ -80,9 +80,10 @@ class NetworkWatch:
     def poll_at(self) -> int:
         if self._queue:
             return 0
-        at = min(self._services.withdrawals.poll_at(), self._steering.look_at)
-        if self._services.offloaded:
-            at = min(at, self._regular_at, self._reachability.poll_at())
+        services = self._services
+        at = services.withdrawals.poll_at()
+        if services.offloaded:
+            at = min(at, self._steering.look_at, self._regular_at, self._reachability.poll_at())
         return min(at, self._not_before) if self._dirty else at
 
     def run(self, now: int) -> None:

@@ -66,6 +66,9 @@ class Reachability:
 
     def poll_at(self) -> int:
         """When `run` is due while something is offloaded, in microseconds of the stack's clock."""
+        # Asked in every turn.
+        if not self._questions:
+            return self._look_at
         return min([self._look_at, *(question.at for question in self._questions.values())], default=NEVER)
 
     def run(self, now: int) -> None:

@@ -81,6 +81,9 @@ class Withdrawals:
 
     def poll_at(self) -> int:
         """When the next attempt is due; NEVER if none is."""
+        # Asked in every turn.
+        if not self._waiting:
+            return NEVER
         return min((waiting.at for waiting in self._waiting.values()), default=NEVER)
 
     def due(self, now: int, most: int) -> list[Connection]:
