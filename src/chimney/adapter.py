@@ -89,6 +89,9 @@ class InterfaceAdapter:
     def unwatch(self, flow: Flow) -> None:
         self.target.unwatch(_link_flow(flow))
 
+    def keep_out(self, flow: Flow, out: bool) -> None:
+        self.target.keep_out(_link_flow(flow), out)
+
     def run(self) -> None:
         for _ in range(_TURN):
             if not self.target.poll(self._clock(), _BATCH):
@@ -114,14 +117,8 @@ class InterfaceAdapter:
         engine = found.engine
         scale = engine.receiver.window.scale
         window = min((engine.rcv_wnd + (1 << scale) - 1) >> scale, _LARGEST_WINDOW)
-        return Progress(
-            engine.stats.segments_in,
-            engine.stats.segments_out,
-            found.may_send,
-            engine.snd_max,
-            engine.rcv_nxt,
-            window,
-        )
+        stats = engine.stats
+        return Progress(found.state, stats.segments_in, stats.segments_out, engine.snd_max, engine.rcv_nxt, window)
 
     def found_mtu(self, flow: Flow) -> int:
         found = self.target.find(_link_flow(flow))

@@ -4,7 +4,8 @@ The target has its segments from the wire, where no firewall stands. But the ker
 its firewall lets pass is counted where it ends (`Passage.let_in`): where the target hears segments and nothing comes
 through, they are dropped. An acknowledgement is sent through the firewall (`Passage.lets_out`) when a connection goes
 down, when the rules change, and now and then. The kernel then carries the connection, with the firewall's rules, until
-they let it pass again.
+they let it pass again. A connection that the kernel takes only with the peer's last segments in its ears, which the
+firewall would drop, stays where it is, and hears nothing until something comes through.
 """
 
 from __future__ import annotations
@@ -17,21 +18,30 @@ from chimney.host.errors import NotOffloadable
 from chimney.host.hand_over import Owner
 from chimney.host.listener import NEVER
 from chimney.host.services import Progress, Services
+from chimney.ndis.status import TcpConnectionState
 
 if TYPE_CHECKING:
     from chimney.host.connection import Connection
 
 FIRST_PAUSE_US = 10_000
-"""Between two looks at a connection that has just come, or after the rules have changed; it doubles with each look."""
+"""Between two looks at a connection that has just come; it doubles with each look."""
+ALERT_PAUSE_US = 1_000
+"""The same, after the rules have changed."""
 LONGEST_PAUSE_US = 1_000_000
 """Between two looks at a connection whose segments have passed so far."""
-ON_THE_WAY_US = 5_000
+ON_THE_WAY_US = 2_000
 """What a segment needs at most from the wire through the firewall."""
+LONGEST_DEAF_PAUSE_US = 100_000
+"""Between two looks whether something comes through for a connection that is kept from hearing."""
 OUTPUT_PAUSE_US = 30_000_000
 """Between two acknowledgements that try whether a connection that sends may still do so."""
 RULES_PAUSE_US = 1_000_000
 """Between two looks at rules that tell no news, if that does not take long."""
 _RULES_SHARE = 100
+# These the kernel can take without hearing the peer's last segments once more.
+_NEEDS_NO_REPLAY = (TcpConnectionState.ESTABLISHED, TcpConnectionState.FIN_WAIT_1)
+# The peer is there as long as not both sides have closed.
+_OPEN = (*_NEEDS_NO_REPLAY, TcpConnectionState.FIN_WAIT_2, TcpConnectionState.CLOSE_WAIT)
 _VISITS_PER_TURN = 32
 _MASK = 0xFFFFFFFF
 
@@ -105,7 +115,8 @@ def _heard(connection: Connection) -> int:
 @dataclass(slots=True)
 class _Look:
     """What was seen of one connection: ``passed`` is what the firewall had let in when the target had heard ``heard``
-    (None: not known yet), ``heard_since`` what it has heard since, if that is to be compared soon.
+    (None: not known yet), ``heard_since`` what it has heard since, if that is to be compared soon. ``alert``: the rules
+    have changed since the last look; ``kept_out``: the target hears nothing.
     """
 
     connection: Connection
@@ -118,6 +129,8 @@ class _Look:
     output_at: int = 0
     tracked_at: int = 0
     tracked: bool = True
+    alert: bool = False
+    kept_out: bool = False
     gone: bool = False
 
 
@@ -211,9 +224,10 @@ class FirewallWatch:
         """The rules have changed: everybody is looked at soon, and often for a while."""
         self._services.withdrawals.try_all(now)
         for look in self._looks.values():
-            look.pause = FIRST_PAUSE_US
+            look.pause = ALERT_PAUSE_US
             look.output_at = now
             look.sent = -1
+            look.alert = True
             self._plan(look, now)
 
     def _note_mistrusted(self) -> None:
@@ -239,10 +253,15 @@ class FirewallWatch:
             self._plan(look, now + look.pause)
             return
         passage = connection.kernel.passage()
-        if not self._is_let_in(look, passage, progress, now):
-            connection.mistrust = Mistrust()
-            self._mistrusted.append(connection)
-            self._withdraw(look, "the firewall drops what arrives (its input or prerouting rules)", now)
+        if look.kept_out:
+            self._listen_again(look, passage, now)
+        elif not self._is_let_in(look, passage, progress, now):
+            if progress.state in _NEEDS_NO_REPLAY:
+                connection.mistrust = Mistrust()
+                self._mistrusted.append(connection)
+                self._withdraw(look, "the firewall drops what arrives (its input or prerouting rules)", now)
+            else:
+                self._keep_out(look, now)
         elif not self._is_let_out(look, passage, progress, now):
             self._withdraw(look, "the firewall drops what is to be sent (its output or postrouting rules)", now)
         else:
@@ -254,9 +273,33 @@ class FirewallWatch:
         self._plan(look, now + look.pause)
         look.connection.withdraw(reason)
 
+    def _keep_out(self, look: _Look, now: int) -> None:
+        """The target shall hear no more than the kernel would."""
+        adapter, plan = look.connection.adapter, look.connection.hand_over.plan
+        assert adapter is not None and plan is not None
+        adapter.keep_out(plan.flow, True)
+        look.kept_out = True
+        look.pause = FIRST_PAUSE_US
+        self._plan(look, now + look.pause)
+
+    def _listen_again(self, look: _Look, passage: Passage, now: int) -> None:
+        """If something has come through meanwhile."""
+        adapter, plan = look.connection.adapter, look.connection.hand_over.plan
+        assert adapter is not None and plan is not None
+        if passage.let_in() == look.passed:
+            look.pause = min(2 * look.pause, LONGEST_DEAF_PAUSE_US)
+            self._plan(look, now + look.pause)
+            return
+        adapter.keep_out(plan.flow, False)
+        look.kept_out = False
+        look.pause = FIRST_PAUSE_US
+        self._take_stock(look, passage, now)
+
     def _is_let_in(self, look: _Look, passage: Passage, progress: Progress, now: int) -> bool:
         """False if the target has heard something of which nothing has come through. Plans the next look."""
-        if look.passed is None:
+        alert, look.alert = look.alert, False
+        if look.passed is None or (alert and passage.let_in() != look.passed):
+            # What passed under the old rules must not hide what the new ones drop.
             self._take_stock(look, passage, now)
         elif look.heard_since:
             if passage.let_in() == look.passed:
@@ -292,7 +335,7 @@ class FirewallWatch:
         if now < look.output_at:
             return True
         look.output_at = now + OUTPUT_PAUSE_US
-        if progress.segments_out == look.sent or not progress.may_send:
+        if progress.segments_out == look.sent or progress.state not in _OPEN:
             return True
         look.sent = progress.segments_out
         return passage.lets_out(progress.seq, progress.ack, progress.window)
@@ -304,6 +347,6 @@ class FirewallWatch:
         known = passage.keep_tracked()
         if look.tracked and not known:
             # The kernel's own segments would make the tracker learn it again.
-            known = progress.may_send and passage.lets_out(progress.seq, progress.ack, progress.window)
+            known = progress.state in _OPEN and passage.lets_out(progress.seq, progress.ack, progress.window)
             known = known and passage.keep_tracked()
         look.tracked = known

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from chimney.host.edge import HostEdge
 from chimney.host.kernel import Flow
 from chimney.host.withdrawal import Withdrawals
+from chimney.ndis.status import TcpConnectionState
 
 if TYPE_CHECKING:
     from chimney.host.connection import Connection
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 
 class Progress(NamedTuple):
     """How far an offloaded connection is: wire segments since the offload, and what an acknowledgement sent now would
-    say (``window`` as it stands in a segment). ``may_send``: it may send data, no FIN of ours stands before it.
+    say (``window`` as it stands in a segment).
     """
 
+    state: TcpConnectionState
     segments_in: int
     segments_out: int
-    may_send: bool
     seq: int
     ack: int
     window: int
@@ -37,6 +38,9 @@ class Adapter(Protocol):
 
     def unwatch(self, flow: Flow) -> None:
         """Let the flow's frames in no longer."""
+
+    def keep_out(self, flow: Flow, out: bool) -> None:
+        """Let the frames of an offloaded flow in no longer, although it stays offloaded; or let them in again."""
 
     def run(self) -> None:
         """Process what has arrived, as much as one turn allows, and send what is due."""

@@ -11,6 +11,7 @@ from chimney.link.base import Flow
 from chimney.ndis.buffers import NetBufferList
 from chimney.ndis.handle import OffloadHandle
 from chimney.ndis.state import NeighborConst, PathConst, TcpCached, TcpConst
+from chimney.ndis.status import TcpConnectionState
 from chimney.target.counters import Counters
 from chimney.target.delivery import Delivery
 from chimney.target.frames import HeaderTemplate
@@ -19,12 +20,9 @@ from chimney.tcp.config import NEVER
 from chimney.tcp.connection import Connection
 from chimney.tcp.info import TcpInfo, info
 from chimney.tcp.segment import Segment
-from chimney.tcp.state import State
 
 if TYPE_CHECKING:
     from chimney.target.advice import Usage
-
-_MAY_SEND = (int(State.ESTABLISHED), int(State.CLOSE_WAIT))
 
 
 class NeighborObject:
@@ -140,9 +138,9 @@ class TcpObject:
         return self.delivery.delivered
 
     @property
-    def may_send(self) -> bool:
-        """Whether it is in a state in which data may be sent."""
-        return self.engine.state in _MAY_SEND
+    def state(self) -> TcpConnectionState:
+        """Its state now."""
+        return TcpConnectionState(self.engine.state)
 
     @property
     def retransmitted_segments(self) -> int:

@@ -13,6 +13,7 @@ cdef int _ABORTIVE
 
 cdef class SoftTarget(Adapter):
     cdef dict _watched
+    cdef set _kept_out
     cdef object _let_in
 
     @cython.locals(tcp=TcpObject)

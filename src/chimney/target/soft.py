@@ -44,6 +44,7 @@ class SoftTarget(Adapter):
     def __init__(self, name: str, link: Link, clock: Callable[[], int], config: TargetConfig | None = None) -> None:
         super().__init__(name, link, clock, config or TargetConfig())
         self._watched: dict[bytes, Flow] = {}
+        self._kept_out: set[bytes] = set()
         self._let_in: frozenset[bytes] = frozenset()
 
     # Beside NDIS: the host's owner on the same machine
@@ -60,6 +61,14 @@ class SoftTarget(Adapter):
         self._watched.pop(flow_key(flow), None)
         self.update_filter()
 
+    def keep_out(self, flow: Flow, out: bool) -> None:
+        """Let the flow's frames in no longer, although it is offloaded; or let them in again."""
+        if out:
+            self._kept_out.add(flow_key(flow))
+        else:
+            self._kept_out.discard(flow_key(flow))
+        self.update_filter()
+
     def find(self, flow: Flow) -> TcpObject | None:
         """The offloaded connection of this flow, with its counters; None if there is none."""
         return self.connections.get(flow_key(flow))
@@ -72,6 +81,7 @@ class SoftTarget(Adapter):
     def detach(self, tcp: TcpObject) -> None:
         """A connection has been given back; `update_filter` keeps its frames out."""
         del self.connections[tcp.key]
+        self._kept_out.discard(tcp.key)
         tcp.path.connections.pop(tcp, None)
         tcp.gone = True
         self.schedule.forget(tcp)
@@ -81,6 +91,8 @@ class SoftTarget(Adapter):
         flows = dict(self._watched)
         for key, tcp in self.connections.items():
             flows[key] = tcp.flow
+        for key in self._kept_out:
+            flows.pop(key, None)
         if flows.keys() != self._let_in:
             self.link.set_filter(flows.values())
             self._let_in = frozenset(flows)

@@ -52,7 +52,7 @@ class Entry:
 def lookup(local: Endpoint, remote: Endpoint) -> Entry | None:
     """What the tracker knows of the connection of a socket; None if it is not tracked. Raises OSError."""
     try:
-        answer = netlink.request(netlink.NETLINK_NETFILTER, _CT_GET, _whose(local, remote))[0]
+        answer = netlink.request(netlink.NETLINK_NETFILTER, _CT_GET, whose(local, remote))[0]
     except OSError as error:
         if error.errno in _NOT_TRACKED:
             return None
@@ -77,16 +77,19 @@ def make_liberal(local: Endpoint, remote: Endpoint) -> bool:
 
     Raises OSError, PermissionError without CAP_NET_ADMIN.
     """
-    return _change(_whose(local, remote) + _flags(_BE_LIBERAL, _BE_LIBERAL))
+    return _change(whose(local, remote) + _flags(_BE_LIBERAL, _BE_LIBERAL))
 
 
 def forget_acknowledgements(local: Endpoint, remote: Endpoint) -> bool:
     """The connection is about to come back: what the tracker has seen acknowledged is old by now. It would call an RST
-    invalid whose sequence number seems to be below it, which two gigabytes later it does. False if it is not tracked.
+    invalid whose sequence number seems to be below it, which two gigabytes later it does.
 
-    Raises OSError.
+    False if it is not tracked, or cannot be told.
     """
-    return _change(_whose(local, remote) + _flags(_BE_LIBERAL, _BE_LIBERAL | _DATA_UNACKNOWLEDGED | _MAXACK_SET))
+    try:
+        return _change(whose(local, remote) + _flags(_BE_LIBERAL, _BE_LIBERAL | _DATA_UNACKNOWLEDGED | _MAXACK_SET))
+    except OSError:
+        return False
 
 
 def keep(local: Endpoint, remote: Endpoint) -> bool:
@@ -100,7 +103,7 @@ def keep(local: Endpoint, remote: Endpoint) -> bool:
         # One that is closing is to be forgotten soon, as any other.
         return True
     timeout = netlink.attribute(_TIMEOUT, struct.pack("!I", _setting("established", _ESTABLISHED_SECONDS)))
-    return _change(_whose(local, remote) + timeout + _flags(_BE_LIBERAL, _BE_LIBERAL))
+    return _change(whose(local, remote) + timeout + _flags(_BE_LIBERAL, _BE_LIBERAL))
 
 
 def forgets_after() -> int:
@@ -143,8 +146,8 @@ def _change(body: bytes) -> bool:
     return True
 
 
-def _whose(local: Endpoint, remote: Endpoint) -> bytes:
-    """The connection as its socket sees it: the tracker finds it by either direction."""
+def whose(local: Endpoint, remote: Endpoint) -> bytes:
+    """The body of a request about the connection of a socket: the tracker finds it by either direction."""
     family = socket.AF_INET if len(local.address) == 4 else socket.AF_INET6
     source, destination = (1, 2) if family == socket.AF_INET else (3, 4)
     return struct.pack("!BBH", family, 0, 0) + netlink.nested(

@@ -1,7 +1,9 @@
 """Segments that a local kernel socket shall process although they do not come from the wire.
 
 A raw socket with a mark of our own sends them through the loopback device; the receiving socket's filter can tell them
-by the mark. Sources: raw(7), RFC 791, RFC 8200, RFC 9293 (3.1), RFC 1071; seen to work with any source address.
+by the mark. Where the firewall's output rules drop such a packet, a packet socket puts it onto the loopback device: the
+rules are not for what the peer has sent. Sources: raw(7), packet(7), RFC 791, RFC 8200, RFC 9293 (3.1), RFC 1071; seen
+to work with any source address.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ FIN, RST, PSH, ACK = 1, 4, 8, 16
 
 _TCP = socket.IPPROTO_TCP
 _TTL = 64
+_ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
 # As far as any router can be away: a socket may want to know how near the sender of a message is (IP_MINTTL).
 _FARTHEST = 255
 
@@ -68,7 +71,7 @@ def deliver(segments: Iterable[bytes], source: bytes, destination: bytes, sock: 
     with _heard(sock):
         with _raw(socket.AF_INET if len(source) == 4 else socket.AF_INET6) as raw:
             for part in segments:
-                send_segment(raw, part, source, destination)
+                _inject(raw, part, source, destination)
 
 
 def packets(received: Sequence[bytes | memoryview], sock: socket.socket | None = None) -> None:
@@ -94,18 +97,42 @@ def icmp(message: bytes, source: bytes, destination: bytes, sock: socket.socket 
 def _send_packet(raw: socket.socket, version: int, data: bytes) -> None:
     if version == 4:
         header, total = (data[0] & 15) * 4, struct.unpack_from("!H", data, 2)[0]
-        send_segment(raw, data[header : total or len(data)], data[12:16], data[16:20])
+        _inject(raw, data[header : total or len(data)], data[12:16], data[16:20])
     else:
         total = struct.unpack_from("!H", data, 4)[0]
-        send_segment(raw, data[40 : 40 + total if total else len(data)], data[8:24], data[24:40])
+        _inject(raw, data[40 : 40 + total if total else len(data)], data[8:24], data[24:40])
+
+
+def _inject(raw: socket.socket, tcp: bytes, source: bytes, destination: bytes) -> None:
+    try:
+        send_segment(raw, tcp, source, destination)
+    except PermissionError:
+        _put_on_loopback(_with_checksum(tcp, source, destination), source, destination)
+
+
+def _put_on_loopback(tcp: bytes, source: bytes, destination: bytes) -> None:
+    header = _ip_header(_TCP, _TTL, len(tcp)) if len(source) == 4 else _ipv6_header(_TCP, _TTL, len(tcp))
+    header += source + destination
+    kind = _ETH_P_IPV6
+    if len(source) == 4:
+        kind = _ETH_P_IP
+        header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as wire:
+        wire.setsockopt(so.SOL_SOCKET, so.SO_MARK, so.INJECT_MARK)
+        wire.sendto(bytes(12) + struct.pack("!H", kind) + header + tcp, ("lo", kind))
 
 
 def send_segment(raw: socket.socket, tcp: bytes, source: bytes, destination: bytes) -> None:
+    """Send a TCP segment, whose checksum is filled in, by a raw socket that takes whole packets. Raises OSError."""
+    _send_ip(raw, _TCP, _TTL, _with_checksum(tcp, source, destination), source, destination)
+
+
+def _with_checksum(tcp: bytes, source: bytes, destination: bytes) -> bytes:
     size = len(tcp)
     bare = tcp[:16] + b"\0\0" + tcp[18:]
     ending = struct.pack("!HH", _TCP, size) if len(source) == 4 else struct.pack("!II", size, _TCP)
     value = checksum(source + destination + ending + bare)
-    _send_ip(raw, _TCP, _TTL, tcp[:16] + struct.pack("!H", value) + tcp[18:], source, destination)
+    return tcp[:16] + struct.pack("!H", value) + tcp[18:]
 
 
 def _send_ip(
@@ -113,12 +140,22 @@ def _send_ip(
 ) -> None:
     if len(source) == 4:
         # The kernel fills in the identification and the header's checksum.
-        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0x4000, ttl, protocol, 0)
+        header = _ip_header(protocol, ttl, len(payload))
         to: tuple[str, int] | tuple[str, int, int, int] = (socket.inet_ntop(socket.AF_INET, destination), 0)
     else:
-        header = struct.pack("!IHBB", 6 << 28, len(payload), protocol, ttl)
+        header = _ipv6_header(protocol, ttl, len(payload))
         to = (socket.inet_ntop(socket.AF_INET6, destination), 0, 0, 0)
     raw.sendto(header + source + destination + payload, to)
+
+
+def _ip_header(protocol: int, ttl: int, size: int) -> bytes:
+    """An IPv4 header up to its addresses, without its checksum."""
+    return struct.pack("!BBHHHBBH", 0x45, 0, 20 + size, 0, 0x4000, ttl, protocol, 0)
+
+
+def _ipv6_header(protocol: int, hops: int, size: int) -> bytes:
+    """An IPv6 header up to its addresses."""
+    return struct.pack("!IHBB", 6 << 28, size, protocol, hops)
 
 
 @contextmanager

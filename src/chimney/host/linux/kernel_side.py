@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from chimney.host.errors import ChimneyError
 from chimney.host.icmp import IcmpMessage
 from chimney.host.kernel import GivenState, Plan, TakenState
-from chimney.host.linux import convert, eligibility, ending, handover, icmp, inject, netfilter
+from chimney.host.linux import conntrack, convert, eligibility, ending, handover, icmp, inject, netfilter
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import FINS, TcpState, read_info
 from chimney.host.linux.tcp_info import tcp_info
@@ -80,6 +80,7 @@ class LinuxKernelSide:
     def give_back(self, state: GivenState, meanwhile: Callable[[], list[bytes]]) -> None:
         placeholder = self._placeholder
         assert placeholder is not None, "only a connection that was taken can be given back"
+        conntrack.forget_acknowledgements(placeholder.state.local, placeholder.state.remote)
         returned = placeholder.give_back(convert.given(placeholder.state, state, monotonic_us()), meanwhile)
         assert not returned.unsent, "everything given back counts as sent"
         self._dying = returned.dying

@@ -22,7 +22,8 @@ from chimney.host.linux import conntrack, inject, netlink
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import Endpoint, KernelState, TcpState, endpoint_of
 
-_MAY_SEND = (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT)
+# The peer is there as long as not both sides have closed, and takes a segment that says nothing new for what it is.
+_OPEN = (TcpState.ESTABLISHED, TcpState.FIN_WAIT1, TcpState.FIN_WAIT2, TcpState.CLOSE_WAIT)
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
 _MEMINFO_DROPS = 8
@@ -208,7 +209,7 @@ class Examiner:
         """Whether the firewall lets out what a connection sends that is being taken. Raises NotOffloadable."""
         edge = (state.rcv_wup + state.rcv_wnd - state.rcv_nxt) & 0xFFFFFFFF
         window = min(edge >> state.rcv_wscale, 0xFFFF)
-        if state.state in _MAY_SEND and not self.lets_out(state.snd_nxt, state.rcv_nxt, window):
+        if state.state in _OPEN and not self.lets_out(state.snd_nxt, state.rcv_nxt, window):
             raise NotOffloadable(
                 f"{self._local} -> {self._remote} cannot be offloaded: the firewall drops what is to be sent (its"
                 " output or postrouting rules); let it out first"
