@@ -77,6 +77,11 @@ class Transfer:
         assert not self.lab.resets()
 
 
+def bound(sock):
+    """Let it use one device only."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+
+
 def watch_of(stack):
     """What judges the messages."""
     return next(listener for listener in stack._listeners.values() if isinstance(listener, IcmpWatch))
@@ -123,9 +128,9 @@ def outstanding(transfer):
         (V4, {}, {}),
         (V6, {}, {"role": "server"}),
         (V4, {"offloads": False}, {"mapped": True}),
-        (V6, {"offloads": False}, {}),
+        (V6, {"offloads": False}, {"prepare": bound}),
     ],
-    ids=["v4", "v6", "mapped plain nic", "v6 plain nic"],
+    ids=["v4", "v6", "mapped plain nic", "v6 bound plain nic"],
 )
 def test_the_path_mtu_shrinks_in_mid_transfer(make_routed, helpers, stack, family, settings, ends):
     lab = make_routed(**settings)

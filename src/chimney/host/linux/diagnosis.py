@@ -30,28 +30,30 @@ _XFRM_OUT = 1
 _XFRMA_TMPL = 5
 
 
-def has_md5(local: Endpoint, remote: Endpoint) -> bool:
-    """Whether segments of the connection carry MD5 signatures (RFC 2385). Needs CAP_NET_ADMIN; raises OSError."""
+def has_md5(local: Endpoint, remote: Endpoint, device: int) -> bool:
+    """Whether segments of the connection carry MD5 signatures (RFC 2385). ``device`` is the index of the one that its
+    socket is bound to, or 0. Needs CAP_NET_ADMIN; raises OSError.
+    """
     # Signatures are told only to those who ask for TCP_INFO, too.
-    body = _question(local, remote, _DIAG_WANT_INFO, _DIAG_NO_COOKIE)
+    body = _question(local, remote, device, _DIAG_WANT_INFO, _DIAG_NO_COOKIE)
     answers = netlink.request(netlink.NETLINK_SOCK_DIAG, _DIAG_BY_FAMILY, body)
     return any(_DIAG_MD5SIG in netlink.attributes(answer[_DIAG_ANSWER:]) for answer in answers)
 
 
 def destroy(local: Endpoint, remote: Endpoint, cookie: bytes) -> None:
-    """End the connection of the socket that has the SO_COOKIE ``cookie`` with an RST; the socket shows ECONNABORTED.
+    """End the connection of the socket, bound to no device, that has the SO_COOKIE ``cookie`` with an RST; the socket shows ECONNABORTED.
 
     Raises OSError: EOPNOTSUPP where the kernel is built without CONFIG_INET_DIAG_DESTROY.
     """
-    netlink.request(netlink.NETLINK_SOCK_DIAG, _DIAG_DESTROY, _question(local, remote, 0, cookie))
+    netlink.request(netlink.NETLINK_SOCK_DIAG, _DIAG_DESTROY, _question(local, remote, 0, 0, cookie))
 
 
-def _question(local: Endpoint, remote: Endpoint, extensions: int, cookie: bytes) -> bytes:
-    """A struct inet_diag_req_v2 for one connection, on whichever device."""
+def _question(local: Endpoint, remote: Endpoint, device: int, extensions: int, cookie: bytes) -> bytes:
+    """A struct inet_diag_req_v2 for one connection; 0 finds no socket that is bound to a device."""
     family = socket.AF_INET if len(local.address) == 4 else socket.AF_INET6
     body = _DIAG_REQUEST.pack(family, socket.IPPROTO_TCP, extensions, 0, _DIAG_ANY_STATE)
     body += _DIAG_ID.pack(local.port, remote.port, local.address.ljust(16, b"\0"), remote.address.ljust(16, b"\0"))
-    return body + struct.pack("=I", 0) + cookie
+    return body + struct.pack("=I", device) + cookie
 
 
 def has_ipsec(local: Endpoint, remote: Endpoint) -> bool:

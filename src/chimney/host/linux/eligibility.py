@@ -95,7 +95,7 @@ def check(sock: socket.socket) -> None:
     _check_addresses(local, remote)
     _check_stream(sock, local, remote)
     _check_options(sock, local, remote)
-    _check_outside(local, remote)
+    _check_outside(sock, local, remote)
 
 
 def _refusal(local: Endpoint, remote: Endpoint, reason: str) -> NotOffloadable:
@@ -196,9 +196,9 @@ def _check_options(sock: socket.socket, local: Endpoint, remote: Endpoint) -> No
         ) from error
 
 
-def _check_outside(local: Endpoint, remote: Endpoint) -> None:
+def _check_outside(sock: socket.socket, local: Endpoint, remote: Endpoint) -> None:
     try:
-        if diagnosis.has_md5(local, remote):
+        if diagnosis.has_md5(local, remote, sock.getsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX)):
             raise _refusal(local, remote, "its segments are signed (TCP_MD5SIG), and the keys are the kernel's")
         if diagnosis.has_ipsec(local, remote):
             raise _refusal(local, remote, "an IPsec policy applies to its packets")
