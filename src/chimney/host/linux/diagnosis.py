@@ -41,7 +41,8 @@ def has_md5(local: Endpoint, remote: Endpoint, device: int) -> bool:
 
 
 def destroy(local: Endpoint, remote: Endpoint, cookie: bytes) -> None:
-    """End the connection of the socket, bound to no device, that has the SO_COOKIE ``cookie`` with an RST; the socket shows ECONNABORTED.
+    """End the connection of the socket, bound to no device, that has the SO_COOKIE ``cookie`` with an RST; the socket
+    shows ECONNABORTED.
 
     Raises OSError: EOPNOTSUPP where the kernel is built without CONFIG_INET_DIAG_DESTROY.
     """
