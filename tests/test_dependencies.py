@@ -28,8 +28,9 @@ ALLOWED = {
     "conformance": {"ndis", "tcp", "link", "target", "intermediate", "verifier"},
     "host": {"ndis"},
     "platform": {"link", "host"},
-    "adapter": {"ndis", "link", "target", "intermediate", "host", "verifier", "platform"},
-    "stack": {"tcp", "link", "adapter", "intermediate", "host", "verifier", "platform"},
+    "statistics": {"ndis", "host"},
+    "adapter": {"ndis", "link", "target", "intermediate", "host", "verifier", "platform", "statistics"},
+    "stack": {"tcp", "link", "adapter", "intermediate", "host", "verifier", "platform", "statistics"},
     "trace": set(),
     "sim": {
         "ndis", "tcp", "link", "target", "intermediate", "host", "verifier", "conformance", "adapter", "platform",

@@ -37,6 +37,7 @@ if pure_requested():
 __all__ = [
     "ChimneyError",
     "Connection",
+    "InterfaceStatistics",
     "IntermediateDrivers",
     "Layers",
     "NotOffloadable",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from chimney.stack import (
         ChimneyError,
         Connection,
+        InterfaceStatistics,
         IntermediateDrivers,
         Layers,
         NotOffloadable,

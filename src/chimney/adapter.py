@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from chimney.host.edge import HostEdge
-from chimney.host.errors import NotOffloadable
+from chimney.host.errors import ChimneyError, NotOffloadable
 from chimney.host.kernel import Flow
 from chimney.host.services import Progress
 from chimney.intermediate import IntermediateDriver, IntermediateDrivers, Team
@@ -21,6 +21,7 @@ from chimney.ndis.driver import Miniport, Protocol
 from chimney.ndis.library import Binding, bind
 from chimney.ndis.status import Status, StatusIndication
 from chimney.platform import Platform
+from chimney.statistics import InterfaceStatistics
 from chimney.target import SoftTarget, TargetConfig
 
 if TYPE_CHECKING:
@@ -32,6 +33,15 @@ _BATCH = 32
 _TURN = 4
 _LARGEST_WINDOW = 65535
 _TCP_HEADER = 20
+
+
+# The members of InterfaceStatistics, and whom the host asks for them.
+_STATISTICS = {
+    "tcp4": Oid.TCP4_OFFLOAD_STATS,
+    "tcp6": Oid.TCP6_OFFLOAD_STATS,
+    "ip4": Oid.IP4_OFFLOAD_STATS,
+    "ip6": Oid.IP6_OFFLOAD_STATS,
+}
 
 
 class InterfaceAdapter:
@@ -73,6 +83,36 @@ class InterfaceAdapter:
         status = self.edge.binding.oid_request(request)
         if status != Status.SUCCESS:
             raise NotOffloadable(f"the target on {self.device} does not take its parameters: {Status(status).name}")
+
+    def statistics(self, wait: Callable[[], None]) -> InterfaceStatistics:
+        """What the target and the link have counted. ``wait()`` is called while a driver takes its time to answer.
+
+        Raises ChimneyError if a driver does not tell, and what ``wait`` raises.
+        """
+        link = self.link.statistics
+        told = InterfaceStatistics(
+            self.device,
+            offloaded=len(self.target.connections),
+            frames_in=link.received_frames,
+            frames_dropped=link.received_drops,
+            frames_out=link.sent_frames,
+            frames_refused=link.refused,
+        )
+        for name, oid in _STATISTICS.items():
+            request = OidRequest(oid)
+            self._ask(request, wait)
+            setattr(told, name, request.information)
+        return told
+
+    def reset_statistics(self, wait: Callable[[], None]) -> None:
+        """Let the target begin at zero again. Raises as `statistics` does."""
+        for oid in _STATISTICS.values():
+            self._ask(OidRequest(oid, set=True), wait)
+
+    def _ask(self, request: OidRequest, wait: Callable[[], None]) -> None:
+        status = self.edge.ask(request, wait)
+        if status != Status.SUCCESS:
+            raise ChimneyError(f"the drivers on {self.device} do not carry out a {request}: {Status(status).name}")
 
     def _status(self, code: StatusIndication) -> None:
         """Pause, upload-all and resume concern this adapter's connections alone (11.3)."""

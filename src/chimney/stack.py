@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chimney.adapter import Assembly, InterfaceAdapter
 from chimney.host.connection import Connection, Owner
@@ -26,6 +27,7 @@ from chimney.host.withdrawal import Withdrawals
 from chimney.intermediate import IntermediateDrivers, Layers, PassThrough, Team
 from chimney.link import base as link_base
 from chimney.platform import LinuxPlatform, Platform
+from chimney.statistics import InterfaceStatistics, StatisticsFile, connection_data
 from chimney.tcp import NEVER
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ChimneyError",
     "Connection",
+    "InterfaceStatistics",
     "IntermediateDrivers",
     "Layers",
     "NotOffloadable",
@@ -47,6 +50,9 @@ __all__ = [
 _LAST_TURNS = 100
 _VERIFY = "CHIMNEY_VERIFY"
 _VERIFY_REPORT = "CHIMNEY_VERIFY_REPORT"
+_STATISTICS = "CHIMNEY_STATISTICS"
+# A driver has so long for the answer to an OID request, in microseconds.
+_OID_PATIENCE_US = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,7 @@ class Stack:
         self._handing_over = False
         self._closed = False
         self.callbacks = 0
+        self._statistics_file = self._file_from_environment()
 
     def __enter__(self) -> Stack:
         return self
@@ -155,7 +162,36 @@ class Stack:
         self.check_may_wait()
         self._check_open("poll")
         self.turn(timeout)
+        if self._statistics_file is not None:
+            self._keep(self._statistics_file.turn)
         self._raise_failures()
+
+    def statistics(self) -> list[InterfaceStatistics]:
+        """What has been counted on each interface over which a connection has been offloaded so far (docs/network.md).
+
+        Raises ChimneyError if a driver does not answer; within a request's callback that includes one that takes its
+        time.
+        """
+        return [adapter.statistics(self._oid_wait()) for adapter in self._adapters.values()]
+
+    def reset_statistics(self) -> None:
+        """Let the targets' counters begin at zero again (the links' go on). Raises as `statistics` does."""
+        for adapter in self._adapters.values():
+            adapter.reset_statistics(self._oid_wait())
+
+    def _oid_wait(self) -> Callable[[], None]:
+        """What to do while an OID request is pending; raises ChimneyError when that takes too long."""
+        last = self.clock() + _OID_PATIENCE_US
+
+        def wait() -> None:
+            if self._busy:
+                raise ChimneyError("a driver takes its time to answer: ask outside of request callbacks")
+            if self.clock() > last:
+                raise ChimneyError(f"a driver has not answered within {_OID_PATIENCE_US // 1_000_000} s")
+            self._platform.arm(self.clock() + 1000)
+            self.turn(None)
+
+        return wait
 
     @property
     def _busy(self) -> bool:
@@ -221,6 +257,8 @@ class Stack:
         if self._closed:
             return
         self._closed = True
+        if self._statistics_file is not None:
+            self._keep(self._statistics_file.write)
         for connection in list(self._connections.values()):
             try:
                 connection.release()
@@ -243,6 +281,29 @@ class Stack:
         self._platform.close()
         self._finish_verifier()
         self._raise_failures()
+
+    def _file_from_environment(self) -> StatisticsFile | None:
+        path = os.environ.get(_STATISTICS, "")
+        if not path:
+            return None
+        try:
+            return StatisticsFile(Path(path), self.clock, self._snapshot)
+        except OSError as error:
+            raise ChimneyError(f"{_STATISTICS}={path} in the environment: {error}") from error
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {
+            "interfaces": [asdict(one) for one in self.statistics()],
+            "connections": [connection_data(connection) for connection in self._connections.values()],
+        }
+
+    def _keep(self, write: Callable[[], None]) -> None:
+        """Statistics that cannot be kept are no reason to end."""
+        try:
+            write()
+        except (OSError, ChimneyError) as error:
+            self._statistics_file = None
+            warnings.warn(f"the statistics are not kept any longer: {error}", RuntimeWarning, stacklevel=3)
 
     def _finish_upkeep(self) -> None:
         """What nothing depends on any more is taken back, and what is under way completes."""

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from chimney import __version__, _build
-from chimney.cli import demo, doctor, packetdrill, rules, simulate, verify
+from chimney.cli import demo, doctor, packetdrill, rules, simulate, statistics, verify
 
 app = typer.Typer(help="TCP chimney offload for Linux.", no_args_is_help=True, add_completion=False)
 
@@ -14,6 +14,7 @@ app.command("doctor")(doctor.doctor)
 app.command("verify")(verify.verify)
 app.command("rules")(rules.rules)
 app.command("simulate")(simulate.simulate)
+app.command("statistics")(statistics.statistics)
 app.command("packetdrill")(packetdrill.packetdrill)
 
 

@@ -11,12 +11,14 @@ from chimney.host.objects import NeighborRecord, ObjectTable
 from chimney.host.segments import KeptSegment
 from chimney.host.upkeep import Upkeep
 from chimney.ndis.buffers import NetBufferList, iterate
+from chimney.ndis.capabilities import OidRequest
 from chimney.ndis.driver import Protocol
 from chimney.ndis.handle import OffloadHandle
 from chimney.ndis.state import NeighborCached, NeighborDelegated, ProtocolOffloadBlockList
 from chimney.ndis.status import Status, StatusIndication
 
 _SUCCESS = int(Status.SUCCESS)
+_PENDING = int(Status.PENDING)
 
 
 class HostEdge(Protocol):
@@ -35,7 +37,24 @@ class HostEdge(Protocol):
         self.reachability: Callable[[NeighborRecord, int], int] = _stale
         self.takers: dict[Flow, Callable[[list[KeptSegment]], None]] = {}
         self._reader = DatagramReader(clock)
+        self._oids_under_way: dict[OidRequest, int] = {}
         self.on_status = on_status
+
+    def ask(self, request: OidRequest, wait: Callable[[], None]) -> int:
+        """NdisOidRequest; returns its status. ``wait()`` is called as long as it is pending, and may raise."""
+        self._oids_under_way[request] = _PENDING
+        try:
+            status = self.binding.oid_request(request)
+            while status == _PENDING:
+                wait()
+                status = self._oids_under_way[request]
+            return status
+        finally:
+            del self._oids_under_way[request]
+
+    def oid_request_complete(self, request: OidRequest, status: int) -> None:
+        if request in self._oids_under_way:
+            self._oids_under_way[request] = status
 
     def initiate_offload_complete(self, block_list: ProtocolOffloadBlockList) -> None:
         owner: Any = block_list.protocol_reserved
