@@ -245,10 +245,11 @@ class FirewallWatch:
         connection = look.connection
         adapter = connection.adapter
         progress = None
-        if connection.offloaded and adapter is not None and connection.hand_over.plan is not None:
+        held = connection.chimney is not None and connection.chimney.held
+        if connection.offloaded and not held and adapter is not None and connection.hand_over.plan is not None:
             progress = adapter.progress(connection.hand_over.plan.flow)
         if progress is None:
-            # It is on its way, or with a target that does not tell.
+            # It is on its way, or has none (its route or its address is gone), or the target does not tell.
             look.passed = None
             self._plan(look, now + look.pause)
             return

@@ -24,7 +24,7 @@ class NeighborRecord:
     offloaded  a target has it.
     paths      those that a target has, and that depend on it (keys, in their order).
     invalid    the target has been told to send nothing to it; it gets no new paths, and is never updated.
-    running    operations of `chimney.host.upkeep` under way on it.
+    running    operations of `chimney.host.upkeep` under way on it; ``changing``: those of them that are no queries.
     pinned     initiates and terminates under way that it has a part in.
     """
 
@@ -38,6 +38,7 @@ class NeighborRecord:
         self.paths: dict[PathRecord, None] = {}
         self.invalid = False
         self.running = 0
+        self.changing = 0
         self.pinned = 0
 
 
@@ -46,7 +47,7 @@ class PathRecord:
 
     offloaded  a target has it; ``users``: offloaded connections that depend on it.
     refused    the target could not take a new value: its connections are taken back, and it gets no new ones.
-    running, pinned  as a `NeighborRecord` has them.
+    running, changing, pinned  as a `NeighborRecord` has them.
     """
 
     def __init__(self, neighbor: NeighborRecord, const: PathConst, cached: PathCached) -> None:
@@ -58,6 +59,7 @@ class PathRecord:
         self.users = 0
         self.refused = False
         self.running = 0
+        self.changing = 0
         self.pinned = 0
 
     @property
@@ -84,6 +86,7 @@ class TcpRecord:
         self.owner = owner
         self.path = path
         self.running = 0
+        self.changing = 0
         self.pinned = 0
 
 

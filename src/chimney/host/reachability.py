@@ -15,6 +15,7 @@ from chimney.host.kernel_network import KernelNetwork, NeighborKey, NeighborStat
 from chimney.host.listener import NEVER
 from chimney.host.objects import NeighborRecord
 from chimney.host.services import Services
+from chimney.host.upkeep import may_query
 
 if TYPE_CHECKING:
     from chimney.host.connection import Connection
@@ -136,7 +137,7 @@ class Reachability:
 
 def _may_query(neighbor: NeighborRecord) -> bool:
     """Whether the target has the neighbor, and keeps it for now."""
-    return neighbor.offloaded and not neighbor.pinned and any(neighbor.cached.dl_destination_address)
+    return neighbor.offloaded and may_query(neighbor) and any(neighbor.cached.dl_destination_address)
 
 
 def _key(neighbor: NeighborRecord) -> NeighborKey:

@@ -21,7 +21,7 @@ from chimney.host.hand_over import Owner
 from chimney.host.kernel import Plan
 from chimney.host.kernel_network import KernelNetwork, NeighborKey, NeighborState
 from chimney.host.listener import NEVER
-from chimney.host.objects import NeighborRecord, PathRecord
+from chimney.host.objects import NeighborRecord, PathRecord, Record
 from chimney.host.services import Services
 from chimney.host.upkeep import is_busy
 from chimney.ndis.state import NeighborCached
@@ -34,6 +34,8 @@ GRACE_US = 5_000_000
 # After three broadcasts, a second apart, the kernel says that a neighbor does not answer.
 _ANSWER_US = 5_000_000
 _ASK_AGAIN_US = 1_000_000
+# A hand-over is over by then.
+_BUSY_US = 10_000
 
 
 @dataclass(slots=True)
@@ -140,10 +142,10 @@ class Steering:
                 self._invalidate(edge, neighbor)
             return
         self._asked.pop((neighbor.device_index, neighbor.next_hop), None)
-        if mac != neighbor.cached.dl_destination_address and not is_busy(neighbor):
+        if mac != neighbor.cached.dl_destination_address and self._is_free(neighbor):
             edge.upkeep.update_neighbor(neighbor, mac, lambda taken: self._refuse(list(neighbor.paths), taken))
         mtu = min(plan.path_mtu for plan in plans)
-        if mtu != path.cached.path_mtu and not is_busy(path):
+        if mtu != path.cached.path_mtu and self._is_free(path):
             edge.upkeep.update_path(path, mtu, lambda taken: self._refuse([path], taken))
 
     def _refuse(self, paths: list[PathRecord], taken: bool) -> None:
@@ -181,14 +183,14 @@ class Steering:
             return
         self._asked.pop(key, None)
         neighbor = edge.objects.neighbor(plan)
-        if is_busy(neighbor):
+        if not self._is_free(neighbor):
             return
         if not neighbor.offloaded:
             neighbor.cached = NeighborCached(plan.neighbor_mac)
             paths = [path for path, _ in moves]
             edge.upkeep.offload_neighbor(neighbor, lambda taken: self._refuse(paths, taken))
             return
-        ready = [path for path, _ in moves if not is_busy(path, path.neighbor)]
+        ready = [path for path, _ in moves if self._is_free(path, path.neighbor)]
         if ready:
             edge.upkeep.relink(ready, neighbor, lambda taken: self._relinked(ready, neighbor))
 
@@ -225,7 +227,7 @@ class Steering:
                 self._invalidate(edge, path.neighbor)
 
     def _invalidate(self, edge: HostEdge, neighbor: NeighborRecord) -> None:
-        if neighbor.offloaded and not neighbor.invalid and not is_busy(neighbor):
+        if neighbor.offloaded and not neighbor.invalid and self._is_free(neighbor):
             self._invalid_since[neighbor] = self._now
             edge.upkeep.invalidate(neighbor)
 
@@ -238,6 +240,13 @@ class Steering:
             self.look_at = min(self.look_at, since + GRACE_US)
             return
         self._withdraw(findings, "the next hop does not answer")
+
+    def _is_free(self, *records: Record) -> bool:
+        """Whether these objects can be changed now; otherwise there is another look, soon."""
+        busy = is_busy(*records)
+        if busy:
+            self.look_at = min(self.look_at, self._now + _BUSY_US)
+        return not busy
 
     def _withdraw(self, findings: list[Finding], why: str) -> None:
         for finding in findings:

@@ -36,25 +36,33 @@ Done = Callable[[bool], None]
 
 
 def is_busy(*records: Record) -> bool:
-    """Whether an operation of this module, an initiate or a terminate is under way on one of these objects."""
-    return any(record.running or record.pinned for record in records)
+    """Whether a change, an initiate or a terminate is under way on one of these objects. Queries do not count."""
+    return any(record.changing or record.pinned for record in records)
+
+
+def may_query(record: Record) -> bool:
+    """Whether a query of the object may be started: not while an initiate or a terminate is under way."""
+    return not record.pinned
 
 
 class _Operation:
     """One operation under way: which objects it keeps busy, and what happens when it has completed."""
 
     def __init__(
-        self, records: Sequence[Record], completed: Callable[[ProtocolOffloadBlockList], None]
+        self, records: Sequence[Record], completed: Callable[[ProtocolOffloadBlockList], None], changes: int = 1
     ) -> None:
-        self.records = records
+        self._records = records
         self._completed = completed
+        self._changes = changes
         for record in records:
             record.running += 1
+            record.changing += changes
 
     def complete(self, tree: ProtocolOffloadBlockList) -> None:
         """The edge's call."""
-        for record in self.records:
+        for record in self._records:
             record.running -= 1
+            record.changing -= self._changes
         self._completed(tree)
 
     initiate_complete = update_complete = invalidate_complete = query_complete = terminate_complete = complete
@@ -173,7 +181,7 @@ class Upkeep:
                 told(tree.delegated.nic_reachability_delta)
 
         block = query_block(neighbor)
-        block.protocol_reserved = _Operation([neighbor], completed)
+        block.protocol_reserved = _Operation([neighbor], completed, changes=0)
         self._binding().query_offload_state(block)
 
     def query_connection(
@@ -189,7 +197,7 @@ class Upkeep:
         block = ProtocolOffloadBlockList(
             type=OffloadStateType.TCP_DELEGATED, delegated=blank, offload_handle=connection.handle
         )
-        block.protocol_reserved = _Operation([connection], completed)
+        block.protocol_reserved = _Operation([connection], completed, changes=0)
         self._binding().query_offload_state(block)
 
 

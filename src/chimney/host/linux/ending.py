@@ -16,7 +16,7 @@ import socket
 import struct
 from dataclasses import replace
 
-from chimney.host.linux import diagnosis, inject
+from chimney.host.linux import diagnosis, inject, nowhere
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import KernelState
 from chimney.host.linux.restore import Connect, connect, fill_queues, peer_says, set_filter, set_options, set_window
@@ -55,7 +55,7 @@ class Dying:
 
 
 def end(
-    sock: socket.socket, state: KernelState, own_filter: so.Filter | None, joined: Connect = so.connect
+    sock: socket.socket, state: KernelState, own_filter: so.Filter | None, joined: Connect = nowhere.connect
 ) -> Dying | None:
     """Make a recycled socket in repair mode show how its connection ended (``state.error``), and what is unread.
 

@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
-from chimney.host.linux import ending
+from chimney.host.linux import ending, nowhere
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import Endpoint, KernelState, dump, endpoint_of
 from chimney.host.linux.restore import restore
@@ -216,7 +216,7 @@ class Placeholder:
         cover.change(own)
         # A keepalive probe would carry sequence numbers that mean nothing any more, and a time-out end the placeholder.
         own.setsockopt(so.SOL_SOCKET, so.SO_KEEPALIVE, 0)
-        so.bind(own.fileno(), self.state.local.sockaddr(own.family))
+        nowhere.bind(own.fileno(), self.state.local.sockaddr(own.family))
         cover.give_way(own.fileno(), self.state.remote.sockaddr(own.family))
 
     def give_back(
@@ -293,11 +293,11 @@ class _Cover:
     def stand(self, bound: int) -> None:
         """Take the packets away from `own`, which is bound to the device index `bound`. Raises OSError."""
         if bound:
-            so.connect(self._sock.fileno(), self._remote.sockaddr(self._sock.family))
+            nowhere.connect(self._sock.fileno(), self._remote.sockaddr(self._sock.family))
             return
         with self._guarded():
             self._own.setsockopt(so.SOL_SOCKET, so.SO_BINDTODEVICE, self._device)
-            so.connect(self._sock.fileno(), self._remote.sockaddr(self._sock.family))
+            nowhere.connect(self._sock.fileno(), self._remote.sockaddr(self._sock.family))
 
     def change(self, own: socket.socket) -> None:
         """Recycle `own` into a fresh, silent socket in repair mode, while the cover takes the packets."""
@@ -309,7 +309,7 @@ class _Cover:
         """connect() of the socket that takes the packets from now on. Raises OSError."""
         with self._guarded():
             self._sock.setsockopt(so.SOL_SOCKET, so.SO_BINDTODEVICE, self._device)
-            so.connect(descriptor, address)
+            nowhere.connect(descriptor, address)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -334,7 +334,7 @@ def _silent_socket(local: Endpoint, device: int = 0) -> socket.socket:
         sock.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_ON)
         if device:
             sock.setsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX, device)
-        so.bind(sock.fileno(), local.sockaddr(family))
+        nowhere.bind(sock.fileno(), local.sockaddr(family))
     except BaseException:
         sock.close()
         raise

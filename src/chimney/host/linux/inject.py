@@ -8,6 +8,7 @@ to work with any source address.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -68,19 +69,25 @@ def deliver(segments: Iterable[bytes], source: bytes, destination: bytes, sock: 
     `sock`: the receiving socket, if it may be bound to a device, which would keep it from hearing the loopback device.
     Raises OSError; without a socket that takes a segment, the kernel answers `source` with an RST.
     """
+<<<<<<< HEAD
     with _heard(sock):
         with _raw(socket.AF_INET if len(source) == 4 else socket.AF_INET6) as raw:
             for part in segments:
                 _inject(raw, part, source, destination)
+=======
+    with _heard(sock), _raw(destination) as raw:
+        for part in segments:
+            send_segment(raw, part, source, destination)
+>>>>>>> 031e2ee (tmp)
 
 
 def packets(received: Sequence[bytes | memoryview], sock: socket.socket | None = None) -> None:
     """Let the kernel process whole IP packets of TCP, as a tap saw them (checksums incomplete, merged by GRO)."""
     with _heard(sock):
-        for version, same in groupby(map(bytes, received), lambda data: data[0] >> 4):
-            with _raw(socket.AF_INET if version == 4 else socket.AF_INET6) as raw:
+        for destination, same in groupby(map(bytes, received), _destination):
+            with _raw(destination) as raw:
                 for data in same:
-                    _send_packet(raw, version, data)
+                    _send_packet(raw, data[0] >> 4, data)
 
 
 def icmp(message: bytes, source: bytes, destination: bytes, sock: socket.socket | None = None) -> None:
@@ -90,11 +97,15 @@ def icmp(message: bytes, source: bytes, destination: bytes, sock: socket.socket 
     pseudo = source + destination + struct.pack("!II", len(bare), socket.IPPROTO_ICMPV6) if ipv6 else b""
     whole = bare[:2] + struct.pack("!H", checksum(pseudo + bare)) + bare[4:]
     protocol = socket.IPPROTO_ICMPV6 if ipv6 else socket.IPPROTO_ICMP
-    with _heard(sock), _raw(socket.AF_INET6 if ipv6 else socket.AF_INET) as raw:
+    with _heard(sock), _raw(destination) as raw:
         _send_ip(raw, protocol, _FARTHEST, whole, source, destination)
 
 
-def _send_packet(raw: socket.socket, version: int, data: bytes) -> None:
+def _destination(packet: bytes) -> bytes:
+    return packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]
+
+
+def _send_packet(raw: socket.socket | None, version: int, data: bytes) -> None:
     if version == 4:
         header, total = (data[0] & 15) * 4, struct.unpack_from("!H", data, 2)[0]
         _inject(raw, data[header : total or len(data)], data[12:16], data[16:20])
@@ -122,12 +133,16 @@ def _put_on_loopback(tcp: bytes, source: bytes, destination: bytes) -> None:
         wire.sendto(bytes(12) + struct.pack("!H", kind) + header + tcp, ("lo", kind))
 
 
+<<<<<<< HEAD
 def send_segment(raw: socket.socket, tcp: bytes, source: bytes, destination: bytes) -> None:
     """Send a TCP segment, whose checksum is filled in, by a raw socket that takes whole packets. Raises OSError."""
     _send_ip(raw, _TCP, _TTL, _with_checksum(tcp, source, destination), source, destination)
 
 
 def _with_checksum(tcp: bytes, source: bytes, destination: bytes) -> bytes:
+=======
+def send_segment(raw: socket.socket | None, tcp: bytes, source: bytes, destination: bytes) -> None:
+>>>>>>> 031e2ee (tmp)
     size = len(tcp)
     bare = tcp[:16] + b"\0\0" + tcp[18:]
     ending = struct.pack("!HH", _TCP, size) if len(source) == 4 else struct.pack("!II", size, _TCP)
@@ -136,7 +151,7 @@ def _with_checksum(tcp: bytes, source: bytes, destination: bytes) -> bytes:
 
 
 def _send_ip(
-    raw: socket.socket, protocol: int, ttl: int, payload: bytes, source: bytes, destination: bytes
+    raw: socket.socket | None, protocol: int, ttl: int, payload: bytes, source: bytes, destination: bytes
 ) -> None:
     if len(source) == 4:
         # The kernel fills in the identification and the header's checksum.
@@ -145,7 +160,8 @@ def _send_ip(
     else:
         header = _ipv6_header(protocol, ttl, len(payload))
         to = (socket.inet_ntop(socket.AF_INET6, destination), 0, 0, 0)
-    raw.sendto(header + source + destination + payload, to)
+    if raw is not None:
+        raw.sendto(header + source + destination + payload, to)
 
 
 def _ip_header(protocol: int, ttl: int, size: int) -> bytes:
@@ -159,12 +175,23 @@ def _ipv6_header(protocol: int, hops: int, size: int) -> bytes:
 
 
 @contextmanager
-def _raw(family: int) -> Iterator[socket.socket]:
-    """A raw socket of a family, for one injection: made in some microseconds, it keeps no network namespace alive."""
+def _raw(destination: bytes) -> Iterator[socket.socket | None]:
+    """A raw socket for one injection: made in some microseconds, it keeps no network namespace alive.
+
+    None if the destination is no address of ours any more: what is sent to it would leave, where it meant us.
+    """
+    family = socket.AF_INET if len(destination) == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW) as raw:
         if family == socket.AF_INET6:
             raw.setsockopt(socket.IPPROTO_IPV6, so.IPV6_HDRINCL, 1)
         raw.setsockopt(so.SOL_SOCKET, so.SO_MARK, so.INJECT_MARK)
+        try:
+            raw.bind((socket.inet_ntop(family, destination), 0))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            yield None
+            return
         yield raw
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from chimney.host.errors import UploadFailed
-from chimney.host.linux import inject
+from chimney.host.linux import inject, nowhere
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.buffers import Room, write_queue
 from chimney.host.linux.dump import KernelState, TcpState, read_info, size_of
@@ -37,7 +37,7 @@ def restore(
     state: KernelState,
     own_filter: so.Filter | None,
     meanwhile: Callable[[], Sequence[bytes]] | None = None,
-    joined: Connect = so.connect,
+    joined: Connect = nowhere.connect,
 ) -> tuple[list[memoryview], bool]:
     """Build the connection on a recycled socket in repair mode whose filter drops all; it lives when this returns.
 
@@ -141,13 +141,13 @@ def _split(state: KernelState) -> tuple[list[memoryview], list[memoryview]]:
 
 
 def connect(
-    sock: socket.socket, state: KernelState, snd_una: int, copied_seq: int, joined: Connect = so.connect
+    sock: socket.socket, state: KernelState, snd_una: int, copied_seq: int, joined: Connect = nowhere.connect
 ) -> None:
     """Make a recycled socket in repair mode an established one, whose queues start at these sequence numbers."""
     for queue, seq in ((so.SEND_QUEUE, snd_una), (so.RECEIVE_QUEUE, copied_seq)):
         sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, queue)
         sock.setsockopt(_TCP, so.TCP_QUEUE_SEQ, so.signed32(seq))
-    so.bind(sock.fileno(), state.local.sockaddr(sock.family))
+    nowhere.bind(sock.fileno(), state.local.sockaddr(sock.family))
     # Only connect computes the segment size from the path and the peer's limit, and only so does it know the limit.
     sock.setsockopt(_TCP, so.TCP_MAXSEG, min(state.mss_clamp, _LARGEST_MAXSEG))
     joined(sock.fileno(), state.remote.sockaddr(sock.family))

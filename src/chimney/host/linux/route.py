@@ -79,6 +79,9 @@ def look(local: Endpoint, remote: Endpoint, mark: int = 0, device: int = 0) -> P
     Never waits. Raises NotOffloadable when there is no path, OSError.
     """
     found = _route(local, remote, mark, device)
+    if len(local.address) == 16 and not device and not _is_ours(local.address):
+        # Asked for an IPv4 route, the kernel says so itself.
+        raise NotOffloadable(f"there is no route from {local} to {remote}: the address is not ours (any more)")
     index = struct.unpack("=i", found[_RTA_OIF])[0]
     name, kind, flags, mac, device_mtu = _link(index)
     if not flags & _IFF_UP:
@@ -133,12 +136,19 @@ def _route(local: Endpoint, remote: Endpoint, mark: int, device: int) -> dict[in
     return netlink.attributes(answer[_ROUTE.size :])
 
 
+def _is_ours(address: bytes) -> bool:
+    return bool(_ROUTE.unpack_from(_route_to(address))[7] == _RTN_LOCAL)
+
+
 def _owner(address: bytes) -> int:
     """The index of the device that has a local address: the one of its entry in the local table."""
-    body = _ROUTE.pack(_family(address), 8 * len(address), 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH)
-    answer = netlink.request(netlink.NETLINK_ROUTE, _GETROUTE, body + netlink.attribute(_RTA_DST, address))[0]
-    index: int = struct.unpack("=i", netlink.attributes(answer[_ROUTE.size :])[_RTA_OIF])[0]
+    index: int = struct.unpack("=i", netlink.attributes(_route_to(address)[_ROUTE.size :])[_RTA_OIF])[0]
     return index
+
+
+def _route_to(address: bytes) -> bytes:
+    body = _ROUTE.pack(_family(address), 8 * len(address), 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH)
+    return netlink.request(netlink.NETLINK_ROUTE, _GETROUTE, body + netlink.attribute(_RTA_DST, address))[0]
 
 
 def _route_mtu(found: dict[int, bytes]) -> int:

@@ -9,6 +9,7 @@ from chimney.ndis.status import Status, TcpOffloadEvent, UploadReason
 from chimney.verifier.books import Completed, ObjectBook, Operation, Request
 from chimney.verifier.check import Checks, enter, finish, packet
 from chimney.verifier.packets import URG, Packet
+from chimney.verifier.relations import below
 from chimney.verifier.streams import Stream
 from chimney.verifier.violation import name
 
@@ -323,7 +324,9 @@ class HostAfterEvents(Checks):
         elif crossing.value == TcpOffloadEvent.INDICATE_RETRIEVE:
             known = crossing.information in UploadReason._value2member_map_
             if known and UploadReason(crossing.information).mandatory:  # type: ignore[arg-type]
-                self._awaited.setdefault(id(item), (item, crossing, crossing.at, "terminate.on-request"))
+                known_already = self._awaited.get(id(item))
+                if known_already is None or _was_silenced(known_already[1]):
+                    self._awaited[id(item)] = (item, crossing, crossing.at, "terminate.on-request")
 
     @enter(Kind.INITIATE_COMPLETE)
     def initiated(self, crossing: Crossing) -> None:
@@ -350,10 +353,23 @@ class HostAfterEvents(Checks):
 
     def _came(self, awaited: tuple[ObjectBook, Crossing, int, str], now: int) -> None:
         item, event, since, rule = awaited
+        if _is_revived(item, event):
+            return
         late = now - max(event.ended_at, since)
         self.check(rule, late <= _SOON_US, lambda: f"the host terminates the offload {late} us later", event, item)
 
     @finish
     def ended(self) -> None:
         for item, event, _, rule in self._awaited.values():
-            self.check(rule, False, "the host does not terminate the offload", event, item)
+            if not _is_revived(item, event):
+                self.check(rule, False, "the host does not terminate the offload", event, item)
+
+
+def _was_silenced(event: Crossing) -> bool:
+    """Whether the upload was asked for since the connection, or what it depends on, was invalid."""
+    return event.information == UploadReason.INVALID_STATE
+
+
+def _is_revived(item: ObjectBook, event: Crossing) -> bool:
+    """Whether the connection depends on nothing invalid any more: its path has got another neighbor (9.5, 9.7)."""
+    return _was_silenced(event) and not any(part.invalid for part in below(item))

@@ -119,6 +119,9 @@ class Core(Checks):
         # A target that has found a black hole sends smaller segments than path and peer allow (RFC 2923, 2.1).
         if packet.gso_size:
             stream.facts["transport: segment size"] = packet.gso_size
+        elif not new and start + packet.payload_length < sent:
+            # The first one that is sent again tells.
+            stream.facts["transport: segment size"] = packet.payload_length
         whole = min(whole, stream.facts.get("transport: segment size", whole))
         closing = bool(packet.flags & FIN) or stream.graceful is not None
         remainder = packet.payload_length % packet.gso_size if packet.gso_size else packet.payload_length
