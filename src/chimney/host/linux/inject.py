@@ -69,16 +69,9 @@ def deliver(segments: Iterable[bytes], source: bytes, destination: bytes, sock: 
     `sock`: the receiving socket, if it may be bound to a device, which would keep it from hearing the loopback device.
     Raises OSError; without a socket that takes a segment, the kernel answers `source` with an RST.
     """
-<<<<<<< HEAD
-    with _heard(sock):
-        with _raw(socket.AF_INET if len(source) == 4 else socket.AF_INET6) as raw:
-            for part in segments:
-                _inject(raw, part, source, destination)
-=======
     with _heard(sock), _raw(destination) as raw:
         for part in segments:
-            send_segment(raw, part, source, destination)
->>>>>>> 031e2ee (tmp)
+            _inject(raw, part, source, destination)
 
 
 def packets(received: Sequence[bytes | memoryview], sock: socket.socket | None = None) -> None:
@@ -114,7 +107,7 @@ def _send_packet(raw: socket.socket | None, version: int, data: bytes) -> None:
         _inject(raw, data[40 : 40 + total if total else len(data)], data[8:24], data[24:40])
 
 
-def _inject(raw: socket.socket, tcp: bytes, source: bytes, destination: bytes) -> None:
+def _inject(raw: socket.socket | None, tcp: bytes, source: bytes, destination: bytes) -> None:
     try:
         send_segment(raw, tcp, source, destination)
     except PermissionError:
@@ -133,16 +126,12 @@ def _put_on_loopback(tcp: bytes, source: bytes, destination: bytes) -> None:
         wire.sendto(bytes(12) + struct.pack("!H", kind) + header + tcp, ("lo", kind))
 
 
-<<<<<<< HEAD
-def send_segment(raw: socket.socket, tcp: bytes, source: bytes, destination: bytes) -> None:
+def send_segment(raw: socket.socket | None, tcp: bytes, source: bytes, destination: bytes) -> None:
     """Send a TCP segment, whose checksum is filled in, by a raw socket that takes whole packets. Raises OSError."""
     _send_ip(raw, _TCP, _TTL, _with_checksum(tcp, source, destination), source, destination)
 
 
 def _with_checksum(tcp: bytes, source: bytes, destination: bytes) -> bytes:
-=======
-def send_segment(raw: socket.socket | None, tcp: bytes, source: bytes, destination: bytes) -> None:
->>>>>>> 031e2ee (tmp)
     size = len(tcp)
     bare = tcp[:16] + b"\0\0" + tcp[18:]
     ending = struct.pack("!HH", _TCP, size) if len(source) == 4 else struct.pack("!II", size, _TCP)
