@@ -287,6 +287,7 @@ class ChimneyPath:
             self.backlog = information
             self.connection.feed_soon()
         elif event_type == _RETRIEVE:
+            self.connection.figures.upload_reason = UploadReason(information).name
             if information == _INVALID:
                 self._silenced()
             elif UploadReason(information).mandatory:

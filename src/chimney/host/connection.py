@@ -34,11 +34,13 @@ class ConnectionInfo:
     received. ``tcp`` is what its present owner tells, by the names and in the units of TCP_INFO (``tcpi_rtt`` ...); its
     counters begin anew with each owner. It is empty during a hand-over, and when the connection is the application's.
     ``withdrawn`` tells why the host has taken the connection up, or why it has not gone down again by itself yet; empty
-    otherwise.
+    otherwise. ``upload_reason`` is the last `UploadReason` for which a target has asked for the upload, whether
+    the host had to comply or not; empty if none has.
     """
 
     owner: str
     withdrawn: str = ""
+    upload_reason: str = ""
     offloads: int = 0
     uploads: int = 0
     bytes_sent_kernel: int = 0

@@ -6,4 +6,5 @@ cdef class HostEdge(Protocol):
     cdef public object reachability
     cdef public dict takers
     cdef object _reader
+    cdef dict _oids_under_way
     cdef public object on_status
