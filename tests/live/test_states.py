@@ -5,11 +5,13 @@ import re
 import select
 import socket
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import chimney
+from chimney.host.connection import Owner
 from chimney.host.linux import handover
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import TcpState, read_info
@@ -129,3 +131,69 @@ def test_a_reset_in_time_wait_changes_nothing(lab, stack, family):
 
 def test_the_names_of_the_states_are_the_documents():
     assert re.findall(r"[A-Z_0-9]+", " ".join(states.STATES)) == list(states.STATES)
+
+
+# Ends that no peer brings about
+
+
+def test_what_neither_the_target_nor_the_kernel_takes_is_lost_with_a_word(lab, stack, monkeypatch):
+    ours, theirs = lab.connect()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection = stack.connection(ours)
+    connection.offload()
+    connection.adapter.target.allocate = lambda what: what != "connection"
+
+    def refuse(*arguments):
+        raise chimney.UploadFailed("the kernel will not have it")
+
+    monkeypatch.setattr(handover.Placeholder, "give_back", refuse)
+    with pytest.raises(chimney.UploadFailed):
+        connection.upload()
+    assert connection.owner is Owner.KERNEL and connection.error.errno == errno.ECONNABORTED
+    assert "the kernel will not have it" in str(connection.error)
+    connection.detach()
+    assert ours.getsockopt(socket.SOL_SOCKET, so.SO_ERROR) == errno.ECONNABORTED
+    assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) and so.read_filter(ours.fileno()) is None
+    theirs.settimeout(5)
+    with pytest.raises(ConnectionResetError):
+        theirs.send(b"anybody?")
+        theirs.recv(1)
+
+
+def test_fin_wait_2_lasts_as_long_as_in_the_kernel(lab, helpers, monkeypatch):
+    """The target's timer ends its stay there, not the connection's."""
+    # Two minutes, which the verifier insists on (timer.fin-wait-2), are too long for a test.
+    monkeypatch.delenv("CHIMNEY_VERIFY")
+    ours, theirs = lab.connect()
+    with chimney.Stack() as stack:
+        adapter = stack.adapter(lab.device)
+        adapter.target.configure(replace(adapter.target.config, fin_wait_2_ticks=200))
+        connection = stack.connection(ours)
+        connection.offload()
+        connection.shutdown()
+        assert theirs.recv(1) == b""
+        helpers.wait_until(lambda: stack.poll(0.01) or not connection.offloaded, "the target gives it back")
+        assert connection.info().upload_reason == "TIMEOUT_EXPIRATION"
+        assert helpers.state_of(ours) is TcpState.FIN_WAIT2
+        theirs.sendall(b"late, but not too late")
+        theirs.close()
+        assert connection.recv(100) == b"late, but not too late" and connection.recv(1) == b""
+    assert not lab.resets()
+
+
+def test_an_abort_leaves_the_socket_as_in_the_kernel(lab, stack):
+    pairs = [lab.connect() for _ in range(2)]
+    said = []
+    for offload, (ours, _) in zip((False, True), pairs, strict=True):
+        connection = stack.connection(ours)
+        if offload:
+            connection.offload()
+        connection.abort()
+        with pytest.raises(ConnectionAbortedError) as raised:
+            connection.recv(1)
+        assert raised.value.errno == errno.ECONNABORTED
+        connection.detach()
+        with pytest.raises(OSError) as unconnected:
+            ours.getpeername()
+        said.append((unconnected.value.errno, ours.getsockopt(socket.SOL_SOCKET, so.SO_ERROR)))
+    assert said == [(errno.ENOTCONN, 0)] * 2

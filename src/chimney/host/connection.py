@@ -208,6 +208,8 @@ class Connection:
         elif self.owner is Owner.KERNEL:
             self._kernel.abort()
             self.fail(_aborted())
+        # The application knows it already.
+        self._told = True
 
     def _check_open(self, call: str) -> None:
         if self.owner is Owner.APPLICATION:

@@ -338,6 +338,7 @@ class HandOver:
         for request in self._connection.sends:
             request.net_buffer_list = None
         self._leave_adapter()
+        self._kernel.abort()
         self._connection.resume_kernel_path()
         self._connection.fail(OSError(errno.ECONNABORTED, str(error)))
 

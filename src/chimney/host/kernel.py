@@ -153,7 +153,7 @@ class KernelSide(Protocol):
         """Queue a FIN behind what was sent. Raises OSError."""
 
     def abort(self) -> None:
-        """Reset the connection."""
+        """Reset the connection; one that is out of the kernel, and that nobody has any more, is given up."""
 
     def bytes_carried(self) -> tuple[int, int]:
         """Stream bytes acknowledged by the peer and received from it while the kernel has had the connection this

@@ -81,7 +81,9 @@ def end(
             sock.shutdown(socket.SHUT_WR)
     if timed_out:
         return _let_die(sock, state, own_filter, snd_una)
-    if state.error != errno.ECONNABORTED or not _destroy(sock, state):
+    if state.error == errno.ECONNABORTED:
+        destroy(sock, state)
+    else:
         peer_says(state, state.rcv_nxt, snd_una, inject.RST)
     sock.setsockopt(_TCP, so.TCP_REPAIR_QUEUE, so.NO_QUEUE)
     sock.setsockopt(_TCP, so.TCP_REPAIR, so.REPAIR_OFF)
@@ -116,13 +118,12 @@ def _network_says(state: KernelState, seq: int) -> None:
     inject.icmp(said, state.remote.address, state.local.address)
 
 
-def _destroy(sock: socket.socket, state: KernelState) -> bool:
-    """Whether the kernel can end a connection from outside."""
+def destroy(sock: socket.socket, state: KernelState) -> None:
+    """End a socket's connection with ECONNABORTED, and an RST; without an error where the kernel cannot do that."""
     try:
         diagnosis.destroy(state.local, state.remote, sock.getsockopt(so.SOL_SOCKET, so.SO_COOKIE, 8))
     except OSError:
-        return False
-    return True
+        so.disconnect(sock.fileno())
 
 
 def _rto_min(sock: socket.socket) -> int:

@@ -24,7 +24,7 @@ from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.linux import ending, nowhere
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import Endpoint, KernelState, dump, endpoint_of
-from chimney.host.linux.restore import restore
+from chimney.host.linux.restore import restore, set_filter
 
 _MOST_GUARDS = 8
 
@@ -258,6 +258,15 @@ class Placeholder:
             return Returned(dying=ending.end(self._own, state, self._options.filter, cover.give_way))
         unsent, fin_pending = restore(self._own, state, self._options.filter, meanwhile, cover.give_way)
         return Returned(unsent, fin_pending)
+
+    def abandon(self) -> None:
+        """Nobody has the connection any more: the socket shows ECONNABORTED, the peer gets an RST if it can be reached.
+        """
+        ending.destroy(self._own, self.state)
+        self._own.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_OFF)
+        set_filter(self._own, self._options.filter)
+        _put_back(self._own, self._options)
+        self._own.close()
 
     def close(self) -> None:
         """Let go of the four-tuple; the kernel answers the peer with an RST once the application has closed, too."""

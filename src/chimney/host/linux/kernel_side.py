@@ -138,6 +138,10 @@ class LinuxKernelSide:
         self._socket.shutdown(socket.SHUT_WR)
 
     def abort(self) -> None:
+        if self._placeholder is not None:
+            self._placeholder.abandon()
+            self._placeholder = None
+            return
         # Linux answers connect(AF_UNSPEC) on a synchronised connection with an RST (RFC 9293 section 3.10.5).
         so.disconnect(self.fileno())
 
