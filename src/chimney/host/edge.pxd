@@ -7,5 +7,4 @@ cdef class HostEdge(Protocol):
     cdef public dict takers
     cdef object _reader
     cdef dict _oids_under_way
-    cdef dict _oids_under_way
     cdef public object on_status
