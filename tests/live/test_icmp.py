@@ -19,7 +19,7 @@ V4, V6 = socket.AF_INET, socket.AF_INET6
 FAMILIES = pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
 SIZE = 8_000_000
 MSS = {V4: 1280 - 52, V6: 1280 - 72}
-IP_RECVERR, IPV6_RECVERR = 11, 25
+IP_RECVERR, IPV6_RECVERR, IPV6_HDRINCL = 11, 25, 36
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DO = 10, 23, 2
 
 
@@ -101,7 +101,11 @@ class Forger:
         local, remote = endpoint_of(transfer.ours.getsockname()), endpoint_of(transfer.ours.getpeername())
         self.flow = Flow(local.address, local.port, remote.address, remote.port)
         self.ipv6 = len(local.address) == 16
-        self.router = socket.inet_pton(V6, "fd77::1") if self.ipv6 else socket.inet_pton(V4, "192.0.2.1")
+        self.family = V6 if self.ipv6 else V4
+        self.router = socket.inet_pton(self.family, "fd77::1" if self.ipv6 else "192.0.2.1")
+        self.raw = self.lab.keep(self.lab.peer.socket(self.family, socket.SOCK_RAW, socket.IPPROTO_RAW))
+        if self.ipv6:
+            self.raw.setsockopt(socket.IPPROTO_IPV6, IPV6_HDRINCL, 1)
 
     def too_big(self, seq, mtu):
         word = struct.pack("!I", mtu) if self.ipv6 else struct.pack("!HH", 0, mtu)
@@ -112,8 +116,15 @@ class Forger:
 
     def _say(self, meaning, seq, kind, word):
         message = IcmpMessage(meaning, self.flow, seq & 0xFFFFFFFF, 0, self.router, *kind, word)
-        with self.lab.peer:
-            inject.icmp(icmp.quoting(message, message.seq), self.router, self.flow.local_address)
+        said, to = icmp.quoting(message, message.seq), self.flow.local_address
+        if self.ipv6:
+            pseudo = self.router + to + struct.pack("!II", len(said), socket.IPPROTO_ICMPV6)
+            header = struct.pack("!IHBB", 6 << 28, len(said), socket.IPPROTO_ICMPV6, 64)
+        else:
+            pseudo = b""
+            header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(said), 0, 0, 64, socket.IPPROTO_ICMP, 0)
+        said = said[:2] + struct.pack("!H", inject.checksum(pseudo + said)) + said[4:]
+        self.raw.sendto(header + self.router + to + said, (socket.inet_ntop(self.family, to), 0))
 
 
 def outstanding(transfer):

@@ -158,6 +158,8 @@ class IcmpWatch:
         self._spend(count)
         for message in messages:
             self._sort(message)
+        # Before the targets send more of what is too big.
+        self._look(self._services.clock())
 
     def _spend(self, count: int) -> None:
         """Who hears too much hears nothing for some time: the path is probed without ICMP, too."""
@@ -181,7 +183,6 @@ class IcmpWatch:
             self.counters.ignored += 1
             return
         waiting.append(message)
-        self._judge_at = 0
 
     def _may_share_a_path(self, message: IcmpMessage) -> bool:
         remote = message.flow.remote_address
@@ -204,6 +205,9 @@ class IcmpWatch:
                 self._routes.may_have_shrunk(connection)
             self._shrunk.clear()
         self._look_after_errors(now)
+        self._look(now)
+
+    def _look(self, now: int) -> None:
         self._judge_at = NEVER
         for connection in list(self._waiting):
             self._consider(connection, now)
