@@ -73,12 +73,11 @@ class InterfaceAdapter:
         # Whether the platform tells when the link has room, too.
         self.waits_to_write = False
 
-    def enable(self, push_ms: int) -> None:
+    def enable(self, parameters: TcpConnectionOffloadParameters) -> None:
         """Say what is to be done with our connections; nothing may be offloaded before (cap.enable).
 
         Raises NotOffloadable.
         """
-        parameters = TcpConnectionOffloadParameters(tcp_push_ticks=push_ms)
         request = OidRequest(Oid.TCP_CONNECTION_OFFLOAD_PARAMETERS, parameters, set=True)
         status = self.edge.binding.oid_request(request)
         if status != Status.SUCCESS:
@@ -187,7 +186,7 @@ class Assembly:
         platform: Platform,
         drivers: IntermediateDrivers,
         send_flight: int,
-        push_ms: int,
+        parameters: TcpConnectionOffloadParameters,
         upload_all: Callable[[InterfaceAdapter], None],
         verifier: Verifier | None,
     ) -> None:
@@ -204,7 +203,7 @@ class Assembly:
             for device, below in self._drivers_above(drivers).items():
                 self._bind(self.adapters[device].edge, below)
             for adapter in self.adapters.values():
-                adapter.enable(push_ms)
+                adapter.enable(parameters)
         except BaseException:
             self.close()
             raise

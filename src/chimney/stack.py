@@ -26,6 +26,7 @@ from chimney.host.services import Adapter
 from chimney.host.withdrawal import Withdrawals
 from chimney.intermediate import IntermediateDrivers, Layers, PassThrough, Team
 from chimney.link import base as link_base
+from chimney.ndis.capabilities import TcpConnectionOffloadParameters
 from chimney.platform import LinuxPlatform, Platform
 from chimney.statistics import InterfaceStatistics, StatisticsFile, connection_data
 from chimney.tcp import NEVER
@@ -61,12 +62,14 @@ class StackConfig:
 
     ``receive_window`` and ``send_flight`` (bytes) bound what a connection can have under way in the target, so that the
     kernel can take it back: both are lowered to what this process may put into a socket's buffers. ``push_ms`` is how
-    long a push-mode receive waits for the peer to push.
+    long a push-mode receive waits for the peer to push. ``neighbor_stale_ms`` without proof that a next hop works, the
+    kernel is asked (NceStaleTicks; 0: never).
     """
 
     receive_window: int = 2 << 20
     send_flight: int = 2 << 20
     push_ms: int = 10
+    neighbor_stale_ms: int = 30_000
 
 
 class Stack:
@@ -349,7 +352,9 @@ class Stack:
                 self._platform,
                 self._drivers,
                 self.config.send_flight,
-                self.config.push_ms,
+                TcpConnectionOffloadParameters(
+                    tcp_push_ticks=self.config.push_ms, nce_stale_ticks=self.config.neighbor_stale_ms
+                ),
                 self._upload_all,
                 self.verifier,
             )

@@ -1,13 +1,15 @@
 """The kernel stays in charge of the network: what changes there while a connection is offloaded, changes below too."""
 
+import json
 import socket
 import time
 
 import pytest
 
 import chimney
-from chimney.host import steering, withdrawal
+from chimney.host import reachability, steering, withdrawal
 from chimney.host.connection import Owner
+from chimney.host.network import NetworkWatch
 from tests.live.traffic import Traffic
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -19,6 +21,12 @@ _NETWORK = {V4: "10.9.9.0/24", V6: "fd09:9::/64"}
 @pytest.fixture
 def stack():
     with chimney.Stack(intermediate_drivers=1) as made:
+        yield made
+
+
+@pytest.fixture
+def stack_that_asks():
+    with chimney.Stack(intermediate_drivers=1, config=chimney.StackConfig(neighbor_stale_ms=100)) as made:
         yield made
 
 
@@ -40,6 +48,10 @@ class Flowing:
 
     def flow(self, count=20_000):
         self._traffic.more(self.stack, count)
+
+    def push(self):
+        """Have something on its way to the peer."""
+        self._traffic._send(60_000)
 
     def run(self, seconds):
         """Let the stack run, whatever happens."""
@@ -75,7 +87,7 @@ class Flowing:
 
 @pytest.fixture
 def flowing(routed, helpers, stack):
-    return lambda family, **settings: Flowing(routed, helpers, stack, family, **settings)
+    return lambda family, stack=stack, **settings: Flowing(routed, helpers, stack, family, **settings)
 
 
 @FAMILIES
@@ -227,3 +239,79 @@ def test_connections_share_their_path_until_their_ways_part(routed, flowing, fam
     plain.flow()
     marked.finish()
     plain.finish()
+
+
+def entry(routed, address):
+    """What the host's kernel thinks of a neighbor."""
+    found = json.loads(routed.host.run(["ip", "-j", "neigh", "show", "to", address]))
+    return found[0]["state"][0] if found else "NONE"
+
+
+@FAMILIES
+def test_a_next_hop_with_another_hardware_address_that_says_nothing(routed, flowing, family):
+    """Retransmissions make the kernel probe; what it finds out, the target is told at once."""
+    routed.network.quick_neighbors(reachable=60)
+    flow = flowing(family)
+    mac = routed.network.change_mac(routed.a, announce=False)
+    flow.until(lambda: flow.path.neighbor.cached.dl_destination_address == mac)
+    flow.flow()
+    assert flow.stayed()
+    flow.finish()
+
+
+@FAMILIES
+def test_progress_confirms_the_kernels_entry(routed, flowing, stack_that_asks, family, monkeypatch):
+    """The target asks about a next hop that the kernel has not heard of for long; what it has seen itself, counts."""
+    monkeypatch.setattr(reachability, "_DELAY_US", 50_000)
+    flow = flowing(family, stack=stack_that_asks)
+    address = routed.a.address(family)
+    for state in ("stale", "delay"):
+        routed.host.run(["ip", "neigh", "change", address, "dev", "eth0", "nud", state])
+        flow.run(0.3)
+        flow.flow()
+        flow.until(lambda: entry(routed, address) == "REACHABLE")
+    flow.finish()
+
+
+@FAMILIES
+def test_a_next_hop_that_is_gone_for_good(routed, flowing, stack_that_asks, family, monkeypatch):
+    """Nothing answers any more: the kernel gets the connection, and it goes down again when something does."""
+    monkeypatch.setattr(steering, "GRACE_US", 100_000)
+    routed.network.quick_neighbors()
+    flow = flowing(family, stack=stack_that_asks)
+    port = routed.network.switch
+    port.run(["ip", "link", "set", "porta", "down"])
+    flow.push()
+    flow.until(lambda: flow.connection.owner is Owner.KERNEL, 15.0)
+    assert "does not answer" in flow.info.withdrawn
+    port.run(["ip", "link", "set", "porta", "up"])
+    flow.until(lambda: flow.connection.owner is Owner.TARGET)
+    flow.flow()
+    flow.finish()
+
+
+def test_what_the_kernel_has_learnt_of_a_path_expires(routed, flowing, helpers, stack):
+    """There is no news of that: the target is told when the time has come."""
+    routed.network.forget_mtu_after(2, [V4])
+    flow = flowing(V4)
+    routed.network.set_mtu(1280)
+    ask = routed.keep(routed.host.socket(V4, socket.SOCK_DGRAM))
+    ask.setsockopt(socket.SOL_IP, 10, 2)
+    ask.connect((routed.peer_end.address(V4), 9))
+
+    def learnt():
+        try:
+            ask.send(bytes(1400))
+        except OSError:
+            # Too large, or the peer has nobody at this port.
+            pass
+        return ask.getsockopt(socket.SOL_IP, 14) == 1280
+
+    helpers.wait_until(learnt, "a path MTU")
+    # Whoever has told the kernel says so.
+    next(listener for listener in stack._listeners.values() if isinstance(listener, NetworkWatch)).recheck_soon()
+    flow.until(lambda: flow.path.cached.path_mtu == 1280)
+    routed.network.set_mtu(1500)
+    flow.until(lambda: flow.path.cached.path_mtu == 1500)
+    assert flow.stayed()
+    flow.finish()

@@ -97,16 +97,20 @@ def _update_subtree(target: SoftTarget, block: MiniportOffloadBlockList, below: 
         _update_row(target, block.dependent_block_list, item)
         return
     if isinstance(item, NeighborObject) and isinstance(block.cached, NeighborCached):
+        moved = item.destination_mac != block.cached.dl_destination_address
         item.destination_mac = block.cached.dl_destination_address
         item.host_reachable_at = target.clock() - target.config.microseconds(block.cached.host_reachability_delta)
         for path in item.paths:
             _refresh(target, path)
+            if moved:
+                _try_again(target, path)
     elif isinstance(item, PathObject):
         if isinstance(below, NeighborObject) and below is not item.neighbor:
             item.neighbor.paths.pop(item, None)
             below.paths[item] = None
             item.neighbor = below
             _refresh(target, item)
+            _try_again(target, item)
         if isinstance(block.cached, PathCached):
             item.path_mtu = block.cached.path_mtu
             for tcp in item.connections:
@@ -157,6 +161,20 @@ def _refresh(target: SoftTarget, path: PathObject) -> None:
         tcp.refresh()
         if was_silent and not tcp.silent:
             target.unsilence(tcp)
+
+
+def _try_again(target: SoftTarget, path: PathObject) -> None:
+    """The way of these connections is another one: those that wait after a time-out wait no longer, and no longer after
+    the next one than if this one had been in vain (in the spirit of RFC 6069, 4).
+    """
+    now = target.clock()
+    for tcp in path.connections:
+        timer = tcp.engine.sender.timer
+        if timer.count and timer.is_running() and timer.deadline > now:
+            timer.count -= 1
+            timer.backoff = max(0, timer.backoff - 1)
+            timer.deadline = now
+            target.touch(tcp)
 
 
 def invalidate(target: SoftTarget, root: MiniportOffloadBlockList) -> None:

@@ -159,7 +159,8 @@ def _route_mtu(found: dict[int, bytes]) -> int:
 def _forgotten_at(found: dict[int, bytes]) -> int:
     cache = found.get(_RTA_CACHEINFO, b"")
     ticks = _CACHE.unpack_from(cache)[0] if len(cache) >= _CACHE.size else 0
-    return monotonic_us() + ticks * _TICK_US if ticks > 0 else NEVER
+    # The kernel rounds down.
+    return monotonic_us() + (ticks + 2) * _TICK_US if ticks > 0 else NEVER
 
 
 def _next_hop(found: dict[int, bytes], remote: Endpoint) -> bytes:

@@ -30,13 +30,14 @@ _UNUSED_US = 1_000_000
 class Clocks:
     """A neighbor's timestamps as the target must have them, in microseconds: the host's last confirmation, and the
     target's, which is not before ``surely`` and not after ``perhaps``. ``before``: what was sure before anything came
-    that the target may not have looked at yet.
+    that the target may not have looked at yet. ``asked``: when the host was asked last; its answer may be old news.
     """
 
     host: int
     surely: int
     perhaps: int
     before: int
+    asked: int = -1 << 62
 
 
 class Reachability(Checks):
@@ -137,7 +138,7 @@ class Reachability(Checks):
         if not stale:
             return
         slack = self._slack(neighbor, stale)
-        silent = packet.at - max(clocks.perhaps, clocks.host)
+        silent = packet.at - max(clocks.perhaps, clocks.host, clocks.asked)
         if silent > stale - slack:
             self.check(
                 "event.reach.when",
@@ -214,6 +215,8 @@ class Reachability(Checks):
             return
         neighbor = self._neighbor(crossing)
         cached = crossing.root.cached
+        if neighbor is not None:
+            neighbor.facts["reachability: clocks"].asked = crossing.ended_at
         if neighbor is not None and isinstance(cached, NeighborCached) and crossing.raised is None:
             self._host_said(neighbor, cached.host_reachability_delta, crossing.ended_at)
 
