@@ -25,6 +25,7 @@ from chimney.tcp.config import NEVER
 
 _SUCCESS = int(Status.SUCCESS)
 _INVALID_STATE = int(Status.INVALID_STATE)
+_UPLOAD_IN_PROGRESS = int(Status.UPLOAD_IN_PROGRESS)
 _NOT_ACCEPTED = int(Status.OFFLOAD_DATA_NOT_ACCEPTED)
 _PARTIALLY_ACCEPTED = int(Status.OFFLOAD_DATA_PARTIALLY_ACCEPTED)
 _INDICATE_DISCONNECT = int(TcpOffloadEvent.INDICATE_DISCONNECT)
@@ -131,6 +132,9 @@ class Delivery:
 
     def run(self, now: int) -> None:
         """Carry the algorithm to its end: complete, indicate, until nothing more can be done without the host."""
+        if self.refusal == _UPLOAD_IN_PROGRESS:
+            self._run(False)
+            return
         self._run(True)
         if self.head_filled and self.requests and not self.quiet and not self.requests[0].tcp_receive_no_push:
             # It was not pushed.
@@ -138,8 +142,8 @@ class Delivery:
                 self.push_at = now + self.push_us
 
     def settle(self) -> None:
-        """The same for a connection that goes back: a partly filled request is not completed for a push any more
-        (recv.complete.upload).
+        """The same for a connection that goes back: a partly filled request is not completed for a push any more, nor
+        while it is to go back (recv.complete.upload).
         """
         self._run(False)
 
@@ -172,6 +176,8 @@ class Delivery:
         if now < self.push_at:
             return
         self.push_at = NEVER
+        if self.refusal == _UPLOAD_IN_PROGRESS:
+            return
         if self.requests and self.head_filled and not self.requests[0].tcp_receive_no_push:
             self._finish_head(_SUCCESS)
             self._complete_full()

@@ -30,6 +30,7 @@ from chimney.verifier.books import (
 from chimney.verifier.check import enter, leave, packet
 from chimney.verifier.layers import relate
 from chimney.verifier.packets import Packet
+from chimney.verifier.relations import below, connections_of
 from chimney.verifier.segments import parse_ordinary
 from chimney.verifier.streams import ReceiveBook, SendBook, Stream, chain_bytes
 
@@ -394,6 +395,10 @@ class Bookkeeping(Books):
                     item.parent.dependents.remove(item)
                 item.parent = parent
                 parent.dependents.append(item)
+                if item.boundary.bottom and not any(part.invalid for part in below(item)):
+                    for connection in connections_of(item):
+                        if connection.stream is not None:
+                            connection.stream.stays()
         elif operation.kind is Kind.TERMINATE:
             book.forget_done()
             for view in block.chain:

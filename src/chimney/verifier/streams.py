@@ -192,9 +192,9 @@ class Stream:
 
     Crossings and packets that decide what is allowed are kept by name: ``reset`` (an acceptable RST came in),
     ``abort`` (a local abortive disconnect was asked for), ``rst_sent``, ``fin_received``, ``fin_sent``,
-    ``disconnect_event``, ``abort_event``, ``mandatory`` (the first mandatory upload request), ``terminate`` (called at
-    the target) and ``terminated``, ``hardware_failure``, ``invalidated``. ``bottom`` is its object at the boundary
-    above its target, until that ends. ``facts`` is for the checks' own notes.
+    ``disconnect_event``, ``abort_event``, ``mandatory`` (the first mandatory upload request, while it stands),
+    ``terminate`` (called at the target) and ``terminated``, ``hardware_failure``, ``invalidated``. ``bottom`` is its
+    object at the boundary above its target, until that ends. ``facts`` is for the checks' own notes.
     """
 
     label: str
@@ -235,6 +235,11 @@ class Stream:
     def leaving(self) -> bool:
         """Whether it is to be uploaded: asked for with a mandatory reason, or terminate called."""
         return (self.mandatory or self.terminate) is not None
+
+    def stays(self) -> None:
+        """Its path has got a valid neighbor: if that was all, its upload is not asked for any more (9.7, step 4)."""
+        if all(reason is UploadReason.INVALID_STATE for _, reason in self.retrieves if reason.mandatory):
+            self.mandatory = self.invalidated = None
 
     def segment_in(self, seq: int, ack: int, flags: int, data: bytes, crossing: Packet | Crossing) -> None:
         """A segment reached the target, from the wire or forwarded."""
