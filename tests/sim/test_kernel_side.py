@@ -339,11 +339,13 @@ class TestUp:
         hand_over = HandOver()
         taken = hand_over.take()
         hand_over.machine.surroundings.plugged = False
-        with pytest.raises(UploadFailed, match="unreachable"):
-            hand_over.give_back(taken)
-        hand_over.machine.surroundings.plugged = True
         hand_over.give_back(taken)
         assert hand_over.machine.state == "ESTABLISHED"
+        hand_over.world.send("a", b"later")
+        hand_over.world.run(100_000)
+        hand_over.machine.surroundings.plugged = True
+        hand_over.world.run(10_000_000)
+        assert hand_over.world.receive("b") == b"later"
 
     def test_a_state_that_does_not_fit_together(self):
         hand_over = HandOver()

@@ -198,7 +198,9 @@ class Kernel:
             self._refuse(segment, key)
 
     def inject(self, packets: list[bytes]) -> None:
-        """Process IP packets that did not come from the NIC now."""
+        """Process IP packets that did not come from the NIC now; they have to be for an address of ours."""
+        if not self.machine.surroundings.addressed:
+            return
         for packet in packets:
             self.receive(packet, 0, flow_key(packet), True)
 

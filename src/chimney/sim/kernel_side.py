@@ -8,6 +8,8 @@ What is modelled, and where it was seen on Linux:
 - Repair mode stops no timer: until the socket is recycled, it may still send.
 - A dump tells no TS.Recent, no out-of-order data, no scoreboard; its SND.NXT may be wrong either way.
 - The placeholder answers nothing.
+- A socket can be restored without a route. Without its address, too, but what is injected then reaches nobody: it
+  cannot be in another state than ESTABLISHED.
 - A socket is restored as ESTABLISHED. FINs, and acknowledgements of our FIN, are replayed, some of them silently.
 - Leaving repair mode sends a window probe.
 - What arrives from the filter's removal on is heard by the socket, and lies in the tap, too.
@@ -173,8 +175,8 @@ class SimKernelSide:
         machine, sock = self._machine, self._socket
         # The kernel's socket and the tap both get what arrives now.
         machine.gap()
-        if _has_ended(tcp) or not machine.surroundings.routed:
-            raise NotOffloadable(f"the kernel refused to hand over {sock!r}: it has just ended, or has no route")
+        if _has_ended(tcp):
+            raise NotOffloadable(f"the kernel refused to hand over {sock!r}: it has just ended")
         sock.hears = False
         self._note("the cover stands")
         machine.gap()
@@ -251,9 +253,9 @@ class SimKernelSide:
         machine, sock = self._machine, self._socket
         kernel = machine.kernel
         machine.gap()
-        if not machine.surroundings.routed:
-            raise UploadFailed(f"the kernel refused to take {sock!r} back: the network is unreachable")
         tcp = self._build(state)
+        if not machine.surroundings.addressed and state.state is not TcpState.ESTABLISHED and not state.error:
+            raise UploadFailed(f"the kernel restored {sock!r} as ESTABLISHED instead of {state.state.name}")
         # It lives from here on, in repair mode or not, and hears nothing but what is injected.
         sock.tcp, machine.owner = tcp, "kernel"
         self._note("the socket is restored")
