@@ -120,6 +120,8 @@ class Stack:
         self.elsewhere = Nowhere()
         # By descriptor; made with the first adapter.
         self._listeners: dict[int, Listener] | None = None
+        # When the first of them wants to run, as it was known at the end of the last turn.
+        self._listen_at = 0
         self._polling = False
         self._handing_over = False
         self._closed = False
@@ -221,6 +223,7 @@ class Stack:
         ready = self._platform.wait(timeout)
         self._polling = True
         listeners = self._listeners or {}
+        heard = False
         try:
             for fd in ready:
                 connection = self._connections.get(fd)
@@ -228,15 +231,18 @@ class Stack:
                     connection.kernel_ready()
                 elif fd in listeners:
                     listeners[fd].ready()
+                    heard = True
             for adapter in self._adapters.values():
                 adapter.run()
             for assembly in self._assemblies:
                 assembly.poll()
             if listeners:
                 now = self.clock()
-                for listener in listeners.values():
-                    if listener.poll_at() <= now:
-                        listener.run(now)
+                # Asking each of them takes its time: once in a turn is enough.
+                if heard or self._listen_at <= now:
+                    for listener in listeners.values():
+                        if listener.poll_at() <= now:
+                            listener.run(now)
             for _ in range(len(self._ready)):
                 run = self._ready.popleft()
                 if run():
@@ -455,11 +461,15 @@ class Stack:
                 self._platform.interest(adapter.link.fileno(), True, wants_write)
         wanted = self._ready or (self._hand_overs and not self._handing_over)
         if wanted or any(assembly.pending for assembly in self._assemblies):
+            self._listen_at = 0
             self._platform.arm(0)
             return
-        deadline = min((adapter.target.poll_at() for adapter in self._adapters.values()), default=NEVER)
+        self._listen_at = NEVER
         for listener in (self._listeners or {}).values():
-            deadline = min(deadline, listener.poll_at())
+            self._listen_at = min(self._listen_at, listener.poll_at())
+        deadline = self._listen_at
+        for adapter in self._adapters.values():
+            deadline = min(deadline, adapter.target.poll_at())
         if deadline < NEVER:
             self._platform.arm(deadline)
 
