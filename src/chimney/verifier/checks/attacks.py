@@ -16,7 +16,7 @@ _KEEPALIVE_US = 300_000_000
 _SLACK_US = 5_000_000
 # Where urgent data may have come from, in the facts' names.
 _URGENT = ("", " forwarded", " at the edge", " at the end")
-_TCP_HEADER, _FLAGS = 20, 13
+_TCP_HEADER, _SEQ, _FLAGS = 20, 4, 13
 
 
 class Attacks(Checks):
@@ -109,8 +109,17 @@ class Attacks(Checks):
     def forwarded(self, crossing: Crossing) -> None:
         if crossing.boundary.bottom:
             for request in crossing.notes:
-                if request.length >= _TCP_HEADER and request.data(_FLAGS, 1)[0] & URG:
+                if request.length < _TCP_HEADER:
+                    continue
+                flags = request.data(_FLAGS, 1)[0]
+                if flags & URG:
                     request.stream.facts["attacks: urgent forwarded"] = True
+                if flags & RST:
+                    # What came before it may have been beside the window, and nobody's.
+                    receive = request.stream.receive
+                    position = receive.position(int.from_bytes(request.data(_SEQ, 4), "big"))
+                    if receive.acknowledged <= position <= receive.next:
+                        request.stream.facts["attacks: plausible"] = True
 
     @enter(Kind.EVENT)
     def event(self, crossing: Crossing) -> None:
