@@ -8,7 +8,7 @@ import time
 import pytest
 
 import chimney
-from chimney.host.linux import conntrack, convert, handover, netlink
+from chimney.host.linux import conntrack, handover, netlink
 from chimney.host.linux.dump import TcpState, endpoint_of
 from chimney.lab.firewall import StatefulFirewall
 
@@ -116,8 +116,13 @@ def test_an_rst_gets_through_two_gigabytes_later(lab, stack, helpers, monkeypatc
     connection = stack.connection(ours)
     connection.offload()
     # Both ends are moved on, as if the peer had sent so much meanwhile.
-    given = convert.given
-    monkeypatch.setattr(convert, "given", lambda *state: moved_on(given(*state), "rcv_nxt", "rcv_wup", "snd_wl1"))
+    give_back = connection.kernel.give_back
+
+    def give_back_later(given, meanwhile):
+        given.delegated = moved_on(given.delegated, "rcv_nxt", "send_wl1")
+        give_back(given, meanwhile)
+
+    monkeypatch.setattr(connection.kernel, "give_back", give_back_later)
     connection.upload()
     with lab.peer:
         peer.give_back(moved_on(peer.state, "snd_una", "snd_nxt", "write_seq"))
@@ -126,4 +131,45 @@ def test_an_rst_gets_through_two_gigabytes_later(lab, stack, helpers, monkeypatc
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     theirs.close()
     helpers.wait_until(lambda: helpers.state_of(ours) is TcpState.CLOSE, "the reset")
+    assert nothing_was_dropped(firewall)
+
+
+def closes(way, connection, theirs):
+    """One end after the other, or both at once."""
+    if way == "we first":
+        connection.shutdown()
+        yield
+        theirs.shutdown(socket.SHUT_WR)
+    elif way == "the peer first":
+        theirs.shutdown(socket.SHUT_WR)
+        yield
+        connection.shutdown()
+    else:
+        connection.shutdown()
+        theirs.shutdown(socket.SHUT_WR)
+    yield
+
+
+@_FAMILIES
+@pytest.mark.parametrize("uploads", [False, True], ids=["down", "up"])
+@pytest.mark.parametrize("way", ["we first", "the peer first", "both at once"])
+def test_a_connection_that_closes(lab, stack, helpers, family, way, uploads):
+    """While it is offloaded, to its end, or up in between."""
+    ours, theirs = lab.connect(family)
+    firewall = StatefulFirewall(lab.host)
+    connection = stack.connection(ours)
+    connection.offload()
+    connection.sendall(b"ours")
+    assert helpers.receive(theirs, 4) == b"ours"
+    receive = connection.post_receive(bytearray(1))
+    for _ in closes(way, connection, theirs):
+        run_for(stack, 0.05)
+        if uploads:
+            connection.upload()
+    run_until(stack, lambda: receive.done, "the end of the stream")
+    assert not receive.error and not receive.bytes_transferred
+    assert theirs.recv(1) == b""
+    connection.close()
+    helpers.wait_until(lambda: helpers.state_of(theirs) in (TcpState.CLOSE, TcpState.TIME_WAIT), "the peer's end")
+    assert lab.resets() == 0
     assert nothing_was_dropped(firewall)

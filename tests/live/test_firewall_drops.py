@@ -73,7 +73,7 @@ def test_what_arrives(lab, stack, helpers, family, hook):
     theirs.sendall(b"heard ")
     run_until(stack, lambda: reader.received == b"heard ", "what is let in")
     rules(lab, hook, f"tcp sport {port_of(theirs)} drop")
-    size = 40_000_000
+    size = 20_000_000
     sending = helpers.Sending(theirs, helpers.pattern(size))
     run_until(stack, lambda: connection.owner is Owner.KERNEL, "the kernel has the connection")
     before = len(reader.received)
@@ -208,7 +208,7 @@ def test_nothing_is_taken_back_that_passes(make_lab, stack, helpers, monkeypatch
     monkeypatch.setattr(watch, "FIRST_PAUSE_US", 1000)
     monkeypatch.setattr(watch, "OUTPUT_PAUSE_US", 20_000)
     lab = make_lab(offloads=offloads)
-    size = 60_000_000 if offloads else 6_000_000
+    size = 40_000_000 if offloads else 4_000_000
     firewall_ = StatefulFirewall(lab.host)
     ours, theirs = lab.connect()
     connection = stack.connection(ours)

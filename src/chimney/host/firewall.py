@@ -256,6 +256,7 @@ class FirewallWatch:
         passage = connection.kernel.passage()
         if look.kept_out:
             self._listen_again(look, passage, now)
+            self._keep_tracked(look, passage, progress, now)
         elif not self._is_let_in(look, passage, progress, now):
             if progress.state in _NEEDS_NO_REPLAY:
                 connection.mistrust = Mistrust()

@@ -38,9 +38,11 @@ def plan(sock: socket.socket, patient: bool = True) -> Plan:
     local, remote, mark = _routed_by(sock)
     bound = sock.getsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX)
     try:
-        _check_tracking(local, remote, conntrack.lookup(local, remote))
+        tracked = conntrack.lookup(local, remote)
+        _check_tracking(local, remote, tracked)
         path = route.lookup(local, remote, mark, bound, timeout=_PATIENCE if patient else 0.0)
-        conntrack.make_liberal(local, remote)
+        if tracked is not None:
+            conntrack.make_liberal(local, remote)
     except OSError as error:
         raise _refusal(local, remote, f"the kernel does not tell where its packets go: {error}") from error
     return _plan(local, remote, path, bound)

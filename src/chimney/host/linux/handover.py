@@ -168,8 +168,6 @@ class Placeholder:
         self._others = others
         self._options = options
         self.state = state
-        # The index of the device that the application has bound it to; 0: none.
-        self.bound_to = options.device
 
     @property
     def device_index(self) -> int:

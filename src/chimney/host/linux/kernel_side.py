@@ -16,6 +16,8 @@ from chimney.host.linux.tcp_info import tcp_info
 from chimney.host.linux.timer import monotonic_us
 from chimney.ndis.state import TcpCached
 
+# Bytes from which on connection tracking may take a number for an older one.
+_RECENT = 1 << 30
 _NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 WaitFor = Callable[[int, bool, bool], None]
@@ -38,6 +40,7 @@ class LinuxKernelSide:
         self._socket = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
         self._receive_window = receive_window
         self._wait_for = wait_for
+        self._passage: netfilter.LinuxPassage | None = None
         self._placeholder: handover.Placeholder | None = None
         self._dying: ending.Dying | None = None
         self._ecn = False
@@ -64,6 +67,7 @@ class LinuxKernelSide:
         return eligibility.where(self._socket, bound)
 
     def take(self, plan: Plan, others: Sequence[int] = ()) -> TakenState:
+        self._passage = None
         with netfilter.Examiner.of(self._socket) as examiner:
             self._placeholder = handover.take(self._socket, plan.arrives_on, examiner.check, others)
         state = self._placeholder.state
@@ -74,13 +78,18 @@ class LinuxKernelSide:
     def passage(self) -> netfilter.LinuxPassage:
         placeholder = self._placeholder
         assert placeholder is not None, "the firewall is asked about a connection that was taken"
-        state = placeholder.state
-        return netfilter.LinuxPassage(self._socket, state.local, state.remote, placeholder.bound_to)
+        if self._passage is None:
+            state = placeholder.state
+            self._passage = netfilter.LinuxPassage(self._socket, state.local, state.remote, placeholder.device_index)
+        return self._passage
 
     def give_back(self, state: GivenState, meanwhile: Callable[[], list[bytes]]) -> None:
         placeholder = self._placeholder
         assert placeholder is not None, "only a connection that was taken can be given back"
-        conntrack.forget_acknowledgements(placeholder.state.local, placeholder.state.remote)
+        taken = placeholder.state
+        moved = (state.delegated.rcv_nxt - taken.rcv_nxt) & 0xFFFFFFFF
+        if moved > _RECENT or (self._passage is not None and self._passage.acknowledged):
+            conntrack.forget_acknowledgements(taken.local, taken.remote)
         returned = placeholder.give_back(convert.given(placeholder.state, state, monotonic_us()), meanwhile)
         assert not returned.unsent, "everything given back counts as sent"
         self._dying = returned.dying

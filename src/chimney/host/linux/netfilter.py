@@ -57,16 +57,25 @@ class LinuxFirewall:
     """
 
     def __init__(self) -> None:
-        self._news = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, netlink.NETLINK_NETFILTER
-        )
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        try:
+            self._news = socket.socket(socket.AF_NETLINK, kind, netlink.NETLINK_NETFILTER)
+        except OSError as error:
+            if error.errno != errno.EPROTONOSUPPORT:
+                raise
+            # A kernel without nftables has no news of them: this socket is never readable.
+            self._news = socket.socket(socket.AF_NETLINK, kind, netlink.NETLINK_ROUTE)
+        else:
+            self._subscribe()
+        self._legacy = _legacy_rules()
+
+    def _subscribe(self) -> None:
         try:
             self._news.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, _ONLY_GENERATIONS.program)
             self._news.bind((0, 1 << _NFTABLES_NEWS - 1))
         except BaseException:
             self._news.close()
             raise
-        self._legacy = _legacy_rules()
 
     def fileno(self) -> int:
         return self._news.fileno()
@@ -145,7 +154,7 @@ def _ask(sock: socket.socket, level: int, option: int, request: bytes) -> bytes:
 
 class LinuxPassage:
     """Implements `host.firewall.Passage` for the placeholder ``sock``; ``device`` is the index of the device to which
-    the application has bound it (0: none).
+    the application has bound it (0: none). ``acknowledged``: a segment has left.
     """
 
     def __init__(self, sock: socket.socket, local: Endpoint, remote: Endpoint, device: int) -> None:
@@ -153,6 +162,7 @@ class LinuxPassage:
         self._local = local
         self._remote = remote
         self._device = device
+        self.acknowledged = False
 
     def let_in(self) -> int:
         told = self._socket.getsockopt(so.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
@@ -160,6 +170,7 @@ class LinuxPassage:
         return dropped
 
     def lets_out(self, seq: int, ack: int, window: int) -> bool:
+        self.acknowledged = True
         with Examiner(self._socket, self._local, self._remote, self._device) as examiner:
             return examiner.lets_out(seq, ack, window)
 
@@ -195,9 +206,12 @@ class Examiner:
 
     @classmethod
     def of(cls, sock: socket.socket) -> Examiner:
-        """For a connected socket that is the kernel's still. Raises OSError."""
-        local, remote = endpoint_of(sock.getsockname()), endpoint_of(sock.getpeername())
-        return cls(sock, local, remote, sock.getsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX))
+        """For a connected socket that is the kernel's still. Raises NotOffloadable."""
+        try:
+            local, remote = endpoint_of(sock.getsockname()), endpoint_of(sock.getpeername())
+            return cls(sock, local, remote, sock.getsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX))
+        except OSError as error:
+            raise NotOffloadable(f"{sock!r} cannot be offloaded: {error}") from error
 
     def __enter__(self) -> Examiner:
         return self
