@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # Frames read from the link before the engine sends: enough to acknowledge in bulk, few enough to stay in the cache.
 _BATCH = 32
-# Batches before the other adapters, the kernel's sockets and the caller have their turn.
-_TURN = 4
+# Frames, and what else is done, before the other adapters, the kernel's sockets and the caller have their turn.
+_TURN = 128
 _LARGEST_WINDOW = 65535
 _TCP_HEADER = 20
 
@@ -132,9 +132,12 @@ class InterfaceAdapter:
         self.target.keep_out(_link_flow(flow), out)
 
     def run(self) -> None:
-        for _ in range(_TURN):
-            if not self.target.poll(self._clock(), _BATCH):
+        left = _TURN
+        while left > 0:
+            done = self.target.poll(self._clock(), _BATCH)
+            if not done:
                 break
+            left -= done
 
     def drain(self) -> None:
         left = self.link.pending()

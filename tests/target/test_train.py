@@ -6,7 +6,7 @@ import pytest
 
 from chimney.link.base import Frame
 from chimney.target.frames import FrameReader
-from chimney.target.train import Train, wire_segments
+from chimney.target.train import IN_FRAMES, Train, wire_segments
 from chimney.tcp.segment import ACK, CWR, FIN, PSH, RST, SYN, URG, read_header
 from tests.target.machine import IPV4, IPV6, MACS, World
 
@@ -47,8 +47,12 @@ def train(first):
 
 
 def taken(made):
-    segment = made.end()
-    assert made.segment is None
+    segment = made.segment
+    made.close(segment.payload_length)
+    assert segment.payload_parts == [IN_FRAMES]
+    made.close(segment.payload_length - 1)
+    made.clear()
+    assert made.segment is None and not made.frames
     return b"".join(segment.payload_parts), segment
 
 

@@ -4,6 +4,8 @@ cdef class Frame:
     cdef public int vlan
     cdef public bint checksum_ok
     cdef public int gso_size
+    cdef public int payload
+    cdef public int end
     cdef object _memory
     cdef Py_ssize_t _start
     cpdef place(self, object memory, const unsigned char[::1] octets, Py_ssize_t start, Py_ssize_t size)

@@ -50,7 +50,7 @@ class Frame:
     Its bytes are valid until the link's next receive() or release(): the memory is used again, and the object may be.
     """
 
-    __slots__ = ("octets", "size", "vlan", "checksum_ok", "gso_size", "_memory", "_start")
+    __slots__ = ("octets", "size", "vlan", "checksum_ok", "gso_size", "payload", "end", "_memory", "_start")
 
     def __init__(self, data: memoryview, vlan: int = NO_VLAN, checksum_ok: bool = False, gso_size: int = 0) -> None:
         self._memory = data
@@ -68,6 +68,10 @@ class Frame:
         """
         self.gso_size = gso_size
         """Payload bytes in each wire segment but the last, of which this frame is made; 0: it is one segment."""
+        self.payload = 0
+        """Where in the frame its TCP payload begins; its reader's to say, as `end`."""
+        self.end = 0
+        """Where that ends."""
 
     def place(self, memory: memoryview, octets: memoryview, start: int, size: int) -> None:
         """The frame is that part of `memory`, and of `octets`, which is the same memory."""

@@ -64,7 +64,7 @@ cdef class Datapath(Transmission):
     cdef long long _receive(self, long long limit) except -1
     @cython.locals(reader=FrameReader, tcp=TcpObject, neighbor=NeighborObject, vlan_id=int, segment=Segment, headers="long long", octets="long long")
     cdef _frame(self, Frame frame)
-    @cython.locals(train=Train, tcp=TcpObject, headers="long long", segment=Segment)
+    @cython.locals(train=Train, tcp=TcpObject, segment=Segment)
     cdef _process_train(self)
     cdef bint _is_joined(self, object data) except -1
     @cython.locals(engine=Connection, before=int)

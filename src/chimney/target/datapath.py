@@ -18,7 +18,7 @@ from chimney.target.events import consider_backlog, handle_events, request_uploa
 from chimney.target.frames import FrameReader
 from chimney.target.objects import TcpObject
 from chimney.target.schedule import Schedule
-from chimney.target.train import Train, wire_segments
+from chimney.target.train import IN_FRAMES, Train, wire_segments
 from chimney.target.transmission import Transmission
 from chimney.tcp.config import NEVER
 from chimney.tcp.segment import RST, SYN, Segment, parse_segment, read_header
@@ -224,12 +224,13 @@ class Datapath(Transmission):
         """Nothing more belongs to the train: it is a segment like any other."""
         train = self._train
         tcp = train.tcp
-        headers = train.headers
-        segment = train.end()
+        segment = train.segment
         if tcp is None or segment is None:
             return
+        train.close(tcp.engine.rcv_wnd)
         self._segment(tcp, segment)
-        tcp.counters.arrived(segment.segments, headers * segment.segments + segment.payload_length)
+        tcp.counters.arrived(segment.segments, train.headers * segment.segments + segment.payload_length)
+        train.clear()
         if self.operations:
             self.run_operations()
 
@@ -298,7 +299,10 @@ class Datapath(Transmission):
             # New data shows that our acknowledgements arrive (RFC 4861, 7.3.1).
             tcp.path.neighbor.nic_reachable_at = self.now
             for view, push in received:
-                delivery.arrive(view, push, self.now)
+                if view is IN_FRAMES:
+                    delivery.arrive_in_frames(self._train.frames, push, self.now)
+                else:
+                    delivery.arrive(view, push, self.now)
             received.clear()
         if engine.fin_received:
             delivery.stream_ended = True

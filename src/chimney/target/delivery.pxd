@@ -1,5 +1,6 @@
 cimport cython
 
+from chimney.link.base cimport Frame
 from chimney.ndis.buffers cimport (
     Mdl,
     NetBuffer,
@@ -16,6 +17,7 @@ cdef long _INVALID_STATE
 cdef long _NOT_ACCEPTED
 cdef long _PARTIALLY_ACCEPTED
 cdef long _INDICATE_DISCONNECT
+cdef object _NO_MEMORY
 
 cdef class Delivery:
     cdef public OffloadHandle handle
@@ -42,6 +44,9 @@ cdef class Delivery:
     cdef public long long indications
     cdef NetBufferList _first_full
     cdef NetBufferList _last_full
+    cdef unsigned char[::1] _memory
+    cdef long long _room_at
+    cdef long long _room
 
     cpdef hand_over(self, NetBufferList net_buffer_list)
     @cython.locals(following=NetBufferList)
@@ -49,6 +54,8 @@ cdef class Delivery:
     cpdef accept(self)
     @cython.locals(length="long long", taken="long long")
     cpdef arrive(self, object view, bint push, long long now)
+    @cython.locals(frame=Frame, length="long long", start="long long")
+    cpdef arrive_in_frames(self, list frames, bint push, long long now)
     cpdef run(self, long long now)
     cpdef settle(self)
     cdef _run(self, bint pushes)
@@ -63,6 +70,10 @@ cdef class Delivery:
     cdef _place(self)
     @cython.locals(length="long long", taken="long long", room="long long", copied="long long", request=NetBufferList)
     cdef long long _fill(self, object view) except -1
+    @cython.locals(length="long long", at="long long")
+    cdef long long _fill_from(self, Frame frame) except -1
+    @cython.locals(request=NetBufferList, net_buffer=NetBuffer, mdl=Mdl)
+    cdef _find_room(self)
     cdef _begin(self, NetBufferList request)
     @cython.locals(request=NetBufferList)
     cdef _finish_head(self, long status)

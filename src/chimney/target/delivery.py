@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from chimney.link.base import Frame
 from chimney.ndis.buffers import (
     Mdl,
     NetBuffer,
@@ -28,6 +29,7 @@ _INVALID_STATE = int(Status.INVALID_STATE)
 _UPLOAD_IN_PROGRESS = int(Status.UPLOAD_IN_PROGRESS)
 _NOT_ACCEPTED = int(Status.OFFLOAD_DATA_NOT_ACCEPTED)
 _PARTIALLY_ACCEPTED = int(Status.OFFLOAD_DATA_PARTIALLY_ACCEPTED)
+_NO_MEMORY = memoryview(bytearray())
 _INDICATE_DISCONNECT = int(TcpOffloadEvent.INDICATE_DISCONNECT)
 
 
@@ -82,6 +84,10 @@ class Delivery:
         self.indications = 0
         self._first_full: NetBufferList | None = None
         self._last_full: NetBufferList | None = None
+        # The first request's memory, where its bytes begin, and how many there are: not known (-1) or in pieces (0).
+        self._memory = _NO_MEMORY
+        self._room_at = 0
+        self._room = -1
 
     def hand_over(self, net_buffer_list: NetBufferList | None) -> None:
         """Copy an initiate's BufferedData. It waits for requests, and is never indicated of our own accord
@@ -129,6 +135,22 @@ class Delivery:
             taken = self._fill(view)
         if taken < length:
             self._keep(view[taken:] if taken else view)
+
+    def arrive_in_frames(self, frames: list[Frame], push: bool, now: int) -> None:
+        """The same for what is in sequence and still in the frames that it came in."""
+        length = 0
+        for frame in frames:
+            length += frame.end - frame.payload
+        if self.push_at != NEVER:
+            self.push_at = now + self.push_us
+        if push:
+            self.pushed_to = self.delivered + self.buffered_bytes + length
+        for frame in frames:
+            start = frame.payload
+            if self.requests and not self.buffered_bytes and not self.quiet and not self.bounce:
+                start += self._fill_from(frame)
+            if start < frame.end:
+                self._keep(frame.part(start, frame.end))
 
     def run(self, now: int) -> None:
         """Carry the algorithm to its end: complete, indicate, until nothing more can be done without the host."""
@@ -261,6 +283,30 @@ class Delivery:
         self.consumed += taken
         return taken
 
+    def _fill_from(self, frame: Frame) -> int:
+        """As `_fill`, with the payload of a frame; most go to the middle of a request that is one piece of memory."""
+        length = frame.end - frame.payload
+        if self._room < 0:
+            self._find_room()
+        if self.head_filled + length >= self._room:
+            return self._fill(frame.part(frame.payload, frame.end))
+        at = self._room_at + self.head_filled
+        self._memory[at : at + length] = frame.octets[frame.payload : frame.end]
+        self.head_filled += length
+        self.delivered += length
+        self.consumed += length
+        return length
+
+    def _find_room(self) -> None:
+        """Where the first request's bytes go, if they go to one piece of memory."""
+        net_buffer = self.requests[0].first_net_buffer
+        mdl = net_buffer.current_mdl
+        self._room = 0
+        if mdl is not None and net_buffer.current_mdl_offset + net_buffer.data_length <= mdl.byte_count:
+            self._memory = mdl.view
+            self._room_at = net_buffer.current_mdl_offset
+            self._room = net_buffer.data_length
+
     def _begin(self, request: NetBufferList) -> None:
         """``request`` becomes the head: a non-push one may hold bytes already (A9)."""
         self.head_filled = request.tcp_offload_bytes_transferred if request.tcp_receive_no_push else 0
@@ -270,6 +316,8 @@ class Delivery:
     def _finish_head(self, status: int) -> None:
         """Take the head off the queue and set it aside for completion, with what it holds."""
         request = self.requests.popleft()
+        self._room = -1
+        self._memory = _NO_MEMORY
         self.completed += 1
         request.status = status
         request.tcp_offload_bytes_transferred = self.head_filled

@@ -226,6 +226,7 @@ class Connection(Parts):
             and segment.payload_length > 0
             and not segment.sack_blocks
             and segment.seq == receiver.window.sequence(receiver.window.nxt)
+            and receiver.fin_at < 0
             and not receiver.fin_received
             and not receiver.has_something_to_report()
         )

@@ -30,7 +30,8 @@ class Segment:
 
     seq, ack: 32 bits. flags: FIN .. CWR. window: the 16-bit field as it is on the wire.
     payload: of a received segment. payload_parts: of one to be sent, the link gathers the parts; or of a received train
-    that lies in several places, and then `payload` is empty. payload_length: of either.
+    that lies in several places, and then `payload` is empty. payload_length: of either. For a plain train that is in
+    the window (`Connection.is_plain`) the parts may be anything, which the engine returns in `received`.
     segments: the wire segments it stands for. mss: payload bytes of each of them but the last.
     ecn: the codepoint of its IP header (RFC 3168, 5), received or to be set: NOT_ECT, ECT_1, ECT_0 or CE.
     is_retransmission: whether it carries anything that was sent before (of a segment to be sent).
