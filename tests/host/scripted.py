@@ -18,6 +18,7 @@ from chimney.ndis import Miniport, MiniportOffloadBlockList, NetBufferList, Stat
 from chimney.ndis.buffers import advance_net_buffer_data_start, iterate, link
 from chimney.ndis.state import (
     NeighborConst,
+    NeighborDelegated,
     PathConst,
     TcpCached,
     TcpConst,
@@ -196,6 +197,10 @@ class ScriptedTarget(Miniport):
         self.terminate_at_once = True
         self.failing_terminates = 0
         self.final: dict[str, object] = {}
+        # Operations that the test completes: what they are called, and their trees.
+        self.operations: list[tuple[str, MiniportOffloadBlockList]] = []
+        self.queries: list[MiniportOffloadBlockList] = []
+        self.nic_reachability_delta = 0
 
     @property
     def tcp_handle(self) -> object:
@@ -216,16 +221,45 @@ class ScriptedTarget(Miniport):
             block.status = status
             if status == Status.SUCCESS and block.miniport_offload_context is None:
                 block.miniport_offload_context = object()
-        if status == Status.SUCCESS:
+        if status == Status.SUCCESS and len(list(walk(tree))) == 3:
             self.sends.extend(iterate(self._tcp(tree).net_buffer_list_chain))
         self.handle.initiate_offload_complete(tree)
 
     def update_offload(self, block_list: MiniportOffloadBlockList) -> None:
-        raise AssertionError("no test of the host's connections comes here")
+        self.operations.append(("update", block_list))
 
-    invalidate_offload = query_offload = update_offload
+    def invalidate_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        self.operations.append(("invalidate", block_list))
+
+    def query_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        self.queries.append(block_list)
+
+    def complete_queries(self) -> None:
+        """Answer every query."""
+        queries, self.queries = self.queries, []
+        for tree in queries:
+            for block in walk(tree):
+                block.status = Status.SUCCESS
+                if isinstance(block.delegated, NeighborDelegated):
+                    block.delegated.nic_reachability_delta = self.nic_reachability_delta
+            self.handle.query_offload_state_complete(tree)
+
+    def complete(self, status: Status = Status.SUCCESS) -> tuple[str, MiniportOffloadBlockList]:
+        """Complete the oldest operation; its name and its tree."""
+        name, tree = self.operations.pop(0)
+        for block in walk(tree):
+            block.status = status
+        {
+            "update": self.handle.update_offload_complete,
+            "invalidate": self.handle.invalidate_offload_complete,
+            "terminate": self.handle.terminate_offload_complete,
+        }[name](tree)
+        return name, tree
 
     def terminate_offload(self, block_list: MiniportOffloadBlockList) -> None:
+        if self.terminate_at_once and all(b.type is not OffloadStateType.TCP_DELEGATED for b in walk(block_list)):
+            self.operations.append(("terminate", block_list))
+            return
         self.terminated.append(block_list)
         if self.failing_terminates:
             self.failing_terminates -= 1
@@ -349,6 +383,7 @@ class ScriptedStack:
         self.watched.remove(flow)
 
     def run(self) -> None:
+        self.target.complete_queries()
         for action in self.during_poll[:]:
             self.during_poll.remove(action)
             action()

@@ -53,6 +53,7 @@ class NetworkWatch:
 
     def _meet(self, adapter: Adapter) -> None:
         """There is another adapter."""
+        self._steering.edges.append(adapter.edge)
         adapter.edge.upkeep.changed = self.recheck_soon
         adapter.edge.reachability = lambda neighbor, nrd: self._reachability.answer(adapter.edge, neighbor, nrd)
         self.recheck_soon()

@@ -48,18 +48,24 @@ class Finding:
 
 
 class Steering:
-    """Acts on findings. ``neighbors`` are those that somebody goes by or is to go by, ``look_at`` is when another look
-    is due without any news, in microseconds of the stack's clock.
+    """Acts on findings.
+
+    edges      the host's, on all adapters.
+    neighbors  those that somebody goes by or is to go by.
+    look_at    when another look is due without any news, in microseconds of the stack's clock.
     """
 
     def __init__(self, services: Services, network: KernelNetwork) -> None:
         self._services = services
         self._network = network
+        self.edges: list[HostEdge] = []
         self.neighbors: set[NeighborKey] = set()
         self.look_at = NEVER
         # When a neighbor whose hardware address is not known was asked for it; when one was invalidated.
         self._asked: dict[NeighborKey, int] = {}
         self._invalid_since: dict[NeighborRecord, int] = {}
+        # Neighbors that paths are to be moved to.
+        self._wanted: set[NeighborRecord] = set()
         self._now = 0
 
     def settle(self, findings: list[Finding], now: int) -> None:
@@ -67,6 +73,7 @@ class Steering:
         self._now = now
         self.look_at = NEVER
         self.neighbors = set()
+        self._wanted = set()
         below: dict[HostEdge, dict[PathRecord, list[Finding]]] = defaultdict(lambda: defaultdict(list))
         for finding in findings:
             connection = finding.connection
@@ -75,7 +82,8 @@ class Steering:
                 below[connection.chimney.edge][connection.chimney.record.path].append(finding)
         for edge, paths in below.items():
             self._adapter(edge, paths)
-            edge.upkeep.take_back_unused()
+        for edge in self.edges:
+            edge.upkeep.take_back_unused(self._wanted)
         used = {path.neighbor for paths in below.values() for path in paths}
         self._invalid_since = {n: at for n, at in self._invalid_since.items() if n in used}
         self._asked = {key: at for key, at in self._asked.items() if key in self.neighbors}
@@ -96,8 +104,11 @@ class Steering:
             staying = self._staying(edge, findings)
             if path.refused:
                 self._withdraw(findings, "the target does not take a change of its path")
-            elif not staying:
+            elif all(finding.plan is None for finding in findings):
                 lost.append(path)
+            elif not staying:
+                # They are on their way to another adapter.
+                continue
             elif path.neighbor.invalid or edge.objects.key_of(staying[0]) != path.neighbor.key:
                 moves[edge.objects.key_of(staying[0])].append((path, staying[0]))
             else:
@@ -183,6 +194,7 @@ class Steering:
             return
         self._asked.pop(key, None)
         neighbor = edge.objects.neighbor(plan)
+        self._wanted.add(neighbor)
         if not self._is_free(neighbor):
             return
         if not neighbor.offloaded:

@@ -6,7 +6,7 @@ no terminate that includes it may start, nor a second change (9.1); `is_busy` te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING
 
 from chimney.host.objects import NeighborRecord, ObjectTable, PathRecord, Record, TcpRecord
@@ -151,12 +151,14 @@ class Upkeep:
         tree.protocol_reserved = _Operation([neighbor], lambda tree: self.changed())
         self._binding().invalidate_offload(tree)
 
-    def take_back_unused(self) -> bool:
-        """Terminate the neighbors that nothing depends on any more; returns whether some are still to come back."""
+    def take_back_unused(self, wanted: Container[NeighborRecord] = ()) -> bool:
+        """Terminate the neighbors that nothing depends on, unless they are ``wanted``; returns whether some are still
+        to come back.
+        """
         for neighbor in list(self._alone):
             if neighbor.paths or not neighbor.offloaded:
                 del self._alone[neighbor]
-            elif not is_busy(neighbor):
+            elif not is_busy(neighbor) and neighbor not in wanted:
                 self._take_back(neighbor)
         return bool(self._alone)
 
