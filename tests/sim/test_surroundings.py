@@ -7,6 +7,7 @@ from chimney.host.errors import NotOffloadable
 from chimney.host.kernel_network import KernelNetwork, NeighborState
 from chimney.link.base import NEVER
 from chimney.sim.case import Neighbor, Partition, PathMtu, Route, Unplug
+from chimney.sim.icmp import SimIcmp
 from chimney.sim.surroundings import DEVICE_INDEX, SimKernelNetwork
 from chimney.sim.trouble import Trouble
 from tests.sim.small_world import SmallWorld
@@ -153,14 +154,14 @@ def test_a_path_that_takes_small_packets_only(kernel):
     kernel.do(PathMtu(at=0, mtu=1000, told_us=700, forgets_us=400_000))
     kernel.world.send("a", b"x" * 1400)
     kernel.world.run(600)
-    assert not kernel.reads() and kernel.side.where().path_mtu == 1500
+    assert kernel.side.where().path_mtu == 1500
     kernel.world.run(100)
     plan = kernel.side.where()
-    assert kernel.reads() and plan.path_mtu == 1000
+    assert plan.path_mtu == 1000
     assert plan.path_mtu_until == kernel.world.clock.now + 400_000
     kernel.world.run(399_999)
     assert kernel.world.receive("b") == b"x" * 1400
-    # What the kernel forgets it does not tell.
+    # What the kernel learns and forgets it does not tell.
     kernel.world.run(1)
     assert kernel.side.where().path_mtu == 1500 and kernel.side.where().path_mtu_until == NEVER
     assert not kernel.reads()
@@ -246,3 +247,31 @@ def test_what_the_kernel_thinks_of_a_neighbor(kernel):
     assert kernel.thinks() is NeighborState.FAILED
     kernel.network.probe(key)
     assert kernel.thinks() is NeighborState.UNKNOWN
+
+
+def test_the_host_hears_what_the_kernel_cannot_judge(kernel):
+    icmp = SimIcmp(kernel.machine)
+    kernel.do(PathMtu(at=0, mtu=1000, told_us=700))
+    kernel.world.send("a", b"x" * 1400)
+    kernel.machine.owner = "target"
+    kernel.world.run(699)
+    assert not icmp.readable
+    kernel.world.run(1)
+    count, (message,) = icmp.read(64)
+    assert count == 1 and not icmp.readable
+    assert (message.mtu, message.flow) == (1000, kernel.machine.flow)
+    assert kernel.side.where().path_mtu == 1500
+    kernel.side.icmp(message)
+    assert kernel.side.where().path_mtu == 1000
+    # Larger is no news.
+    kernel.side.icmp(message._replace(mtu=1200))
+    assert kernel.side.where().path_mtu == 1000
+
+
+def test_who_does_not_listen_hears_nothing(kernel):
+    icmp = SimIcmp(kernel.machine)
+    kernel.do(PathMtu(at=0, mtu=1000, told_us=100))
+    icmp.listen(False)
+    kernel.world.send("a", b"x" * 1400)
+    kernel.world.run(200)
+    assert not icmp.readable

@@ -25,7 +25,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chimney.host.errors import NotOffloadable, UploadFailed
-from chimney.host.icmp import IcmpMessage
+from chimney.host.icmp import IcmpMessage, Meaning
 from chimney.host.kernel import GivenState, Plan, TakenState
 from chimney.host.linux import convert
 from chimney.host.linux.dump import FINS, Endpoint, KernelState, TcpInfo, TcpState, size_of
@@ -358,7 +358,8 @@ class SimKernelSide:
         return convert.cached(self._taken, self._socket, self._receive_window)
 
     def icmp(self, message: IcmpMessage) -> None:
-        self._note(f"hears that a packet was {message.meaning.value}")
+        if message.meaning is Meaning.TOO_BIG:
+            self._machine.surroundings.learn_mtu(message.mtu)
 
     def tells_errors(self) -> bool:
         return False

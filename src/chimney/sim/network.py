@@ -27,13 +27,13 @@ class BadNetwork(MemoryNetwork):
     ) -> None:
         super().__init__(clock, seed, tap=tap)
         self._mtu = 0
-        self._too_big: Callable[[str], None] | None = None
+        self._too_big: Callable[[str, bytes], None] | None = None
         self._leads: Callable[[str, bytes], bool] | None = None
         self.change(network)
 
-    def limit(self, mtu: int, too_big: Callable[[str], None] | None = None) -> None:
-        """Lose all IP packets that are larger, and call ``too_big`` with the name of the link of each; 0: none is too
-        large.
+    def limit(self, mtu: int, too_big: Callable[[str, bytes], None] | None = None) -> None:
+        """Lose all IP packets that are larger, and call ``too_big`` with the name of the link and the frame of each; 0:
+        none is too large.
         """
         self._mtu, self._too_big = mtu, too_big
         self._choose()
@@ -52,7 +52,7 @@ class BadNetwork(MemoryNetwork):
         if not self._mtu or len(frame) - ETHERNET_HEADER <= self._mtu:
             return False
         if self._too_big is not None:
-            self._too_big(link)
+            self._too_big(link, frame)
         return True
 
     def change(self, network: case.Network) -> None:

@@ -8,6 +8,7 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from chimney.host.errors import ChimneyError
+from chimney.host.icmp_watch import IcmpWatch
 from chimney.host.linux.dump import TcpState
 from chimney.host.linux.kernel_side import WaitFor
 from chimney.host.listener import Listener
@@ -15,6 +16,7 @@ from chimney.host.network import NetworkWatch
 from chimney.host.services import Services
 from chimney.link.base import NEVER, Link, LinkError
 from chimney.sim.case import follows
+from chimney.sim.icmp import SimIcmp
 from chimney.sim.kernel import ProcessDied, SimSocket
 from chimney.sim.kernel_side import SimKernelSide
 from chimney.sim.surroundings import SimKernelNetwork
@@ -35,7 +37,7 @@ class SimPlatform:
         self._descriptor = machine.descriptor()
         self._sides: dict[int, SimKernelSide] = {}
         self._links: dict[int, TapLink] = {}
-        self._networks: dict[int, SimKernelNetwork] = {}
+        self._networks: dict[int, SimKernelNetwork | SimIcmp] = {}
         # Descriptor -> (readable, writable), in the order in which they were asked for.
         self._interest: dict[int, tuple[bool, bool]] = {}
         self._armed = NEVER
@@ -65,7 +67,10 @@ class SimPlatform:
             return []
         network = SimKernelNetwork(self._machine)
         self._networks[network.fileno()] = network
-        return [NetworkWatch(services, network)]
+        icmp = SimIcmp(self._machine)
+        self._networks[icmp.fileno()] = icmp
+        watch = NetworkWatch(services, network)
+        return [watch, IcmpWatch(services, icmp, watch)]
 
     def fileno(self) -> int:
         return self._descriptor

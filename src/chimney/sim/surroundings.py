@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Literal
 
+from chimney.host.icmp import IcmpMessage
 from chimney.host.kernel_network import NeighborKey, NeighborState, NeighborView
 from chimney.link.base import NEVER
+from chimney.sim.icmp import too_big
 
 if TYPE_CHECKING:
     from chimney.sim.machine import Machine
@@ -35,6 +37,8 @@ _SOLICIT_US = 1_000_000
 _NOTICES_US = 3_000_000
 # How long proof of a neighbor counts (RFC 4861, 10: REACHABLE_TIME).
 _REACHABLE_US = 30_000_000
+# Linux forgets what it has learnt about a path after ten minutes.
+_FORGETS_US = 600_000_000
 
 
 @dataclass(slots=True)
@@ -54,7 +58,7 @@ class Surroundings:
     plugged      whether the network interface has a link; ``addressed``: whether it has the connection's address.
     learnt       the path MTU that the kernel has learnt, 0: none; ``learnt_until``: when it forgets that.
     changed_at   when the kernel's mind has changed last.
-    heard        called when there is news.
+    heard        called when there is news; ``too_big_heard`` with what a router says of an offloaded connection.
     """
 
     def __init__(self, machine: Machine, own_mac: bytes, peer_mac: bytes, peer_address: bytes) -> None:
@@ -76,6 +80,8 @@ class Surroundings:
         self._asking: set[int] = set()
         self._believed_wrongly = False
         self._too_big_told = False
+        self._forgets_us = _FORGETS_US
+        self.too_big_heard: Callable[[IcmpMessage], None] | None = None
         # What is going to happen: time, order, what.
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
@@ -229,25 +235,39 @@ class Surroundings:
             return
         self._learns(f"the {what} is back")
 
-    def too_big(self, mtu: int, told_us: int, forgets_us: int) -> None:
-        """A packet was lost because it is larger than ``mtu``: the kernel hears of that in ``told_us``, not at all if
-        that is negative, and forgets it after ``forgets_us`` (0: never).
+    def too_big(self, frame: bytes, mtu: int, told_us: int, forgets_us: int) -> None:
+        """A frame was lost because its packet is larger than ``mtu``: a router tells so in ``told_us``, not at all if
+        that is negative, and the kernel forgets it after ``forgets_us`` (0: never). The kernel believes it of a
+        connection that it has; of one that is offloaded it knows too little, and its host tells it.
         """
-        if told_us < 0 or self._too_big_told:
+        message = too_big(frame, mtu)
+        if told_us < 0 or self._too_big_told or message is None:
             return
         self._too_big_told = True
 
-        def learn() -> None:
+        def told() -> None:
             self._too_big_told = False
+            self._forgets_us = forgets_us
             if not self.plugged:
                 return
-            self.learnt = mtu
-            self.learnt_until = self._machine.clock() + forgets_us if forgets_us else NEVER
-            if forgets_us:
-                self._later(forgets_us, self._forget)
-            self._learns(f"the path takes {mtu} bytes")
+            # Who listens to ICMP hears it whatever the kernel makes of it.
+            if self._machine.owner == "kernel":
+                self.learn_mtu(mtu)
+            if self.too_big_heard is not None:
+                self.too_big_heard(message)
 
-        self._later(max(told_us, 1), learn)
+        self._later(max(told_us, 1), told)
+
+    def learn_mtu(self, mtu: int) -> None:
+        """The kernel believes that the path takes packets of ``mtu`` bytes; larger than what it knows is no news."""
+        if not self.plugged or mtu >= self.path_mtu:
+            return
+        self.learnt = mtu
+        self.learnt_until = self._machine.clock() + self._forgets_us if self._forgets_us else NEVER
+        if self._forgets_us:
+            self._later(self._forgets_us, self._forget)
+        # No kernel tells of it.
+        self._learns(f"the path takes {mtu} bytes", news=False)
 
     def _forget(self) -> None:
         if self.learnt and self.learnt_until <= self._machine.clock():

@@ -208,10 +208,10 @@ class Trouble:
     def _limit(self, step: case.PathMtu) -> None:
         machines = self.world.machines
 
-        def too_big(link: str) -> None:
+        def too_big(link: str, frame: bytes) -> None:
             for side in case.SIDES:
                 if link == side:
-                    machines[side].surroundings.too_big(step.mtu, step.told_us, step.forgets_us)
+                    machines[side].surroundings.too_big(frame, step.mtu, step.told_us, step.forgets_us)
 
         self.world.network.limit(step.mtu if step.mtu < _LARGEST_MTU else 0, too_big)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from chimney.ndis.buffers import NetBufferList
 from chimney.ndis.crossing import BlockView, Crossing, Kind, Stage
-from chimney.ndis.state import TcpDelegated
+from chimney.ndis.state import PathCached, TcpDelegated
 from chimney.verifier.books import OFFLOADED, ObjectBook, Operation, Request
 from chimney.verifier.check import Checks, enter, finish, leave, segment_in, segment_out
 from chimney.verifier.packets import RST, SYN, Packet
@@ -241,6 +241,12 @@ class ChainOutcome(Checks):
             self._seen = raised
 
 
+def _path_mtu(item: ObjectBook) -> int:
+    """The path MTU that the target of a connection knows; 0 if that is not known."""
+    path = item.parent
+    return path.cached.path_mtu if path is not None and isinstance(path.cached, PathCached) else 0
+
+
 class HandedOverOnTheWire(Checks):
     """In which order a target sends what has been handed over: three regions, from SndUna, SndNxt and SndMax on."""
 
@@ -254,6 +260,7 @@ class HandedOverOnTheWire(Checks):
         for block, item, new in zip(operation.before, operation.objects, operation.new, strict=True):
             if new and item is not None and item.stream is not None and block.chain:
                 item.stream.facts["initiate_send_data: chain ends"] = sum(view.length for view in block.chain)
+                item.stream.facts["initiate_send_data: path mtu"] = _path_mtu(item)
                 if isinstance(block.delegated, TcpDelegated):
                     item.stream.facts["initiate_send_data: patience"] = self._patience(crossing, block.delegated)
 
@@ -297,6 +304,9 @@ class HandedOverOnTheWire(Checks):
             return
         start = stream.send.position(packet.seq)
         end = start + packet.payload_length
+        if _path_mtu(item) < stream.facts["initiate_send_data: path mtu"]:
+            # What was too big has not arrived, and is sent again at once (RFC 1191, 6.4).
+            stream.facts["initiate_send_data: patience"] = 0
         self._in_flight(packet, stream, start)
         self._resent(packet, stream, start, end)
         self._unsent(packet, stream, start, end)
