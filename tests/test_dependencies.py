@@ -30,7 +30,7 @@ ALLOWED = {
     "platform": {"link", "host"},
     "statistics": {"ndis", "host"},
     "adapter": {"ndis", "link", "target", "intermediate", "host", "verifier", "platform", "statistics"},
-    "stack": {"tcp", "link", "adapter", "intermediate", "host", "verifier", "platform", "statistics"},
+    "stack": {"tcp", "ndis", "link", "adapter", "intermediate", "host", "verifier", "platform", "statistics"},
     "trace": set(),
     "sim": {
         "ndis", "tcp", "link", "target", "intermediate", "host", "verifier", "conformance", "adapter", "platform",
