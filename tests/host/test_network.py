@@ -53,6 +53,42 @@ def test_the_smallest_of_several_mtus_counts():
     assert two.path.cached.path_mtu == 1300
 
 
+def test_a_path_that_has_shrunk_does_not_wait_for_the_others():
+    many = Watched(40)
+    # A round has been made, and took its time: the next one is not due yet.
+    many.network.news = True
+    many.turn()
+    last = many.connections[-1]
+    many.change(last, path_mtu=1280)
+    many.watch.may_have_shrunk(last)
+    [(name, tree)] = many.target.operations
+    assert (name, tree.cached.path_mtu) == ("update", 1280)
+    # Once is enough.
+    many.watch.may_have_shrunk(last)
+    many.perform("update")
+    assert many.path.cached.path_mtu == 1280
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"path_mtu": 1500}, {"path_mtu": 9000}, {"path_mtu": 1280, "next_hop": OTHER_GATEWAY}],
+    ids=["the same", "no smaller", "larger", "another way"],
+)
+def test_what_has_not_just_shrunk_has_its_turn(one, changes):
+    one.change(**changes)
+    one.network.news = False
+    one.watch.may_have_shrunk(one.connection)
+    assert not one.target.operations
+    assert one.watch.poll_at() <= one.stack.now + SECOND
+
+
+def test_a_way_that_is_gone_has_not_shrunk(one):
+    one.lose()
+    one.network.news = False
+    one.watch.may_have_shrunk(one.connection)
+    assert not one.target.operations
+
+
 def test_no_second_update_before_the_first_has_completed(one):
     one.change(path_mtu=1280)
     one.settle()
