@@ -83,7 +83,11 @@ class ScriptedKernel:
             raise self.nowhere
         return replace(self.plan, flow=self.flow)
 
-    def take(self, plan: Plan, others: Sequence[int] = ()) -> TakenState:
+    def take(
+        self, plan: Plan, others: Sequence[int] = (), just_before: Callable[[], None] | None = None
+    ) -> TakenState:
+        if just_before is not None:
+            just_before()
         if self.refusal is not None:
             raise self.refusal
         unread = bytes(self.incoming)

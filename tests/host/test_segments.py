@@ -7,7 +7,7 @@ from struct import pack
 import pytest
 
 from chimney.host.kernel import Flow
-from chimney.host.segments import KeptSegment, without_judged_resets, without_repeats
+from chimney.host.segments import KeptSegment, data_beyond, without_repeats
 
 FLOW = Flow(b"\x0a\0\0\1", 1, b"\x0a\0\0\2", 2)
 ACK, RST, SYN, FIN = 16, 4, 2, 1
@@ -39,22 +39,12 @@ def test_the_same_data_with_other_options_is_a_repeat():
     assert without_repeats([first, kept(1, 100, options=bytes((1, 1, 1, 1)))]) == [first]
 
 
-def test_a_reset_before_data_that_the_kernel_has_was_judged_by_it():
-    reset, data, news = kept(2, 0, flags=RST), kept(1, 1), kept(2, 1)
-    assert without_judged_resets([reset, data, news], 2) == [data, news]
+def test_what_the_kernel_has_processed_is_not_the_targets():
+    """But for what it holds out of order."""
+    beyond = [kept(2, 1), kept(2, 0, flags=ACK | FIN), kept(1, 2), kept(0xFFFFFFFF, 4)]
+    known = [kept(1, 1), kept(1, 0, flags=ACK | FIN), kept(2, 0), kept(5, 0), kept(0xFFFFFFFF, 3)]
+    assert data_beyond([*known, *beyond], 2) == beyond
 
 
-def test_a_reset_before_a_fin_that_the_kernel_has_was_judged_by_it():
-    reset, fin = kept(2, 0, flags=RST), kept(1, 0, flags=ACK | FIN)
-    assert without_judged_resets([reset, fin], 2) == [fin]
-
-
-@pytest.mark.parametrize("behind", [kept(2, 1), kept(1, 0), kept(1, 1, flags=ACK | SYN)], ids=["new", "bare", "SYN"])
-def test_a_reset_that_the_kernel_may_not_have_seen_is_the_targets(behind):
-    segments = [kept(1, 1), kept(2, 0, flags=RST), behind]
-    assert without_judged_resets(segments, 2) == segments
-
-
-def test_a_judged_reset_where_sequence_numbers_wrap():
-    reset, data = kept(1, 0, flags=RST), kept(0xFFFFFFFF, 2)
-    assert without_judged_resets([reset, data], 1) == [data]
+def test_an_rst_that_the_kernel_has_judged_is_not_judged_again():
+    assert data_beyond([kept(2, 0, flags=RST), kept(3, 0, flags=RST), kept(2, 1, flags=ACK | SYN)], 2) == []

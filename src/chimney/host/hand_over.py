@@ -16,7 +16,7 @@ from chimney.host.errors import NotOffloadable, UploadFailed
 from chimney.host.icmp import IcmpMessage, too_big
 from chimney.host.kernel import GivenState, KernelSide, Plan, TakenState
 from chimney.host.requests import SendRequest, TakenSend
-from chimney.host.segments import KeptSegment, without_judged_resets, without_repeats
+from chimney.host.segments import KeptSegment, data_beyond, without_repeats
 from chimney.host.services import Adapter, Services
 from chimney.host.upkeep import is_busy
 from chimney.ndis.state import TcpDelegated
@@ -120,20 +120,23 @@ class HandOver:
         withdrawal = self._services.withdrawals.find(connection)
         started = self._services.clock()
         connection.kernel_path.stop()
+        self.plan, self.adapter = plan, adapter
+        adapter.edge.takers[plan.flow] = self.arrived
         try:
-            taken = self._kernel.take(plan, others)
+            # The tap has been open for a while: what has come until then is the kernel's.
+            taken = self._kernel.take(plan, others, self._drain)
         except NotOffloadable:
+            del adapter.edge.takers[plan.flow]
+            self._kept.clear()
             adapter.unwatch(plan.flow)
             self._services.elsewhere.unwatch(plan.flow)
             connection.resume_kernel_path()
             raise
         connection.owner = Owner.OFFLOADING
-        self.plan, self.adapter, self._taken = plan, adapter, taken
+        self._taken = taken
         connection.count_kernel_stretch(taken.carried)
-        adapter.edge.takers[plan.flow] = self.arrived
         self._services.offloaded[plan.flow] = connection
-        # What has come until now, some of which the kernel has processed, is judged before the target hears anything.
-        self._drain()
+        self._kept = data_beyond(self._kept, taken.delegated.rcv_nxt)
         chained: list[SendRequest] = [TakenSend(connection, view, None) for view in taken.send_data]
         connection.sends.extendleft(reversed(chained))
         status = self._initiate(taken, chained)
@@ -176,8 +179,7 @@ class HandOver:
         connection.owner = Owner.TARGET
         connection.post_everything()
         kept, self._kept = self._kept, []
-        assert self._taken is not None
-        connection.chimney.forward(without_judged_resets(kept, self._taken.delegated.rcv_nxt))
+        connection.chimney.forward(kept)
 
     def _undo(self, taken: TakenState, chained: list[SendRequest], status: Status) -> None:
         """The target refused: nothing has moved (9.2, step 13)."""

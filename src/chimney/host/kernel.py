@@ -99,10 +99,13 @@ class KernelSide(Protocol):
         no route, the device is down, the local address is gone.
         """
 
-    def take(self, plan: Plan, others: Sequence[int] = ()) -> TakenState:
+    def take(
+        self, plan: Plan, others: Sequence[int] = (), just_before: Callable[[], None] | None = None
+    ) -> TakenState:
         """Cut the connection out; raises NotOffloadable with the connection working as before.
 
-        ``others`` are the numbers of devices where its packets may arrive as well.
+        ``others`` are the numbers of devices where its packets may arrive as well. ``just_before`` is called at the last
+        moment when the kernel still processes what arrives.
         """
 
     def passage(self) -> Passage:

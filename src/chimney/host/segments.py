@@ -46,25 +46,18 @@ def without_repeats(segments: list[KeptSegment]) -> list[KeptSegment]:
     return kept
 
 
-def without_judged_resets(segments: list[KeptSegment], rcv_nxt: int) -> list[KeptSegment]:
-    """The segments of an offload less the RSTs that the kernel has judged already, before it was at ``rcv_nxt``.
+def data_beyond(segments: list[KeptSegment], rcv_nxt: int) -> list[KeptSegment]:
+    """Those of the segments that have data or a FIN behind ``rcv_nxt``.
 
-    The tap is open before the cut, so it shows segments that the kernel has processed too. To process data once more is
-    harmless, but an RST that the kernel has challenged (RFC 5961, 3.2) may be just in sequence by now. That takes new
-    data behind it, which shows that the kernel has seen the RST as well.
+    They arrived before the cut: the kernel has processed them, and answered. What it holds out of order, it does not
+    tell. An RST that it has challenged (RFC 5961, 3.2) must not be processed once more: it may be in sequence by now.
     """
-    kept: list[KeptSegment] = []
-    judged = False
-    for segment in reversed(segments):
+    kept = []
+    for segment in segments:
         tcp = segment.tcp()
         flags = tcp[13]
-        if flags & _RST:
-            if judged:
-                continue
-        elif not flags & _SYN:
-            length = tcp.nbytes - (tcp[12] >> 4) * 4 + (flags & _FIN)
-            known = (rcv_nxt - int.from_bytes(tcp[4:8], "big")) & 0xFFFFFFFF
-            judged = judged or (length > 0 and 0 < known < 1 << 31)
-        kept.append(segment)
-    kept.reverse()
+        length = tcp.nbytes - (tcp[12] >> 4) * 4 + (flags & _FIN)
+        news = (int.from_bytes(tcp[4:8], "big") + length - rcv_nxt) & 0xFFFFFFFF
+        if length and 0 < news < 1 << 31 and not flags & (_RST | _SYN):
+            kept.append(segment)
     return kept

@@ -133,24 +133,26 @@ class SimKernelSide:
             path_mtu_until=surroundings.learnt_until,
         )
 
-    def take(self, plan: Plan, others: Sequence[int] = ()) -> TakenState:
+    def take(
+        self, plan: Plan, others: Sequence[int] = (), just_before: Callable[[], None] | None = None
+    ) -> TakenState:
         machine, sock = self._machine, self._socket
         machine.phase = "cut"
         try:
-            state = self._cut()
+            state = self._cut(just_before)
         finally:
             machine.phase = ""
         self._taken = state
         machine.owner = "target"
         return convert.taken(state, sock, self._receive_window, machine.clock())
 
-    def _cut(self) -> KernelState:
+    def _cut(self, just_before: Callable[[], None] | None) -> KernelState:
         machine, sock, tcp = self._machine, self._socket, self._machine.tcp
         # A pacing timer may keep back what an acknowledgement has let go, until the state has been read.
         paced = tcp.sender.cwnd if machine.world.chance.random() < _PACED else 0
         tcp.sender.cwnd -= paced
         try:
-            self._cover(tcp)
+            self._cover(tcp, just_before)
         except NotOffloadable:
             sock.hears, sock.repair = True, False
             tcp.sender.cwnd += paced
@@ -170,13 +172,15 @@ class SimKernelSide:
         machine.gap()
         return state
 
-    def _cover(self, tcp: ModelTcp) -> None:
+    def _cover(self, tcp: ModelTcp, just_before: Callable[[], None] | None) -> None:
         """Until the state can be read."""
         machine, sock = self._machine, self._socket
         # The kernel's socket and the tap both get what arrives now.
         machine.gap()
         if _has_ended(tcp):
             raise NotOffloadable(f"the kernel refused to hand over {sock!r}: it has just ended")
+        if just_before is not None:
+            just_before()
         sock.hears = False
         self._note("the cover stands")
         machine.gap()

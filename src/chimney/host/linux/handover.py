@@ -99,9 +99,10 @@ def take(
     device: str,
     examine: Callable[[KernelState], None] | None = None,
     others: Sequence[int] = (),
+    just_before: Callable[[], None] | None = None,
 ) -> Placeholder:
     """Take a connection out of the kernel; `eligibility.check` has let it pass, `device` is where its packets arrive.
-    `others` are the indices of devices where they may arrive as well.
+    `others` are the indices of devices where they may arrive as well. `just_before` is called when all is ready.
 
     The application's descriptor becomes the placeholder. Raises NotOffloadable, as ``examine`` may that looks at what
     the kernel has told; the socket then works as before.
@@ -112,7 +113,7 @@ def take(
         raise NotOffloadable(f"{sock!r} cannot be offloaded: its connection has just ended") from error
     own = _duplicate(sock)
     try:
-        return _take(own, device, others, local, remote, examine)
+        return _take(own, device, others, local, remote, examine, just_before)
     except OSError as error:
         own.close()
         raise NotOffloadable(f"the kernel refused to hand over {local} -> {remote}: {error}") from error
@@ -128,10 +129,13 @@ def _take(
     local: Endpoint,
     remote: Endpoint,
     examine: Callable[[KernelState], None] | None,
+    just_before: Callable[[], None] | None,
 ) -> Placeholder:
     options = _Options.of(own)
     with _Cover(own, device, others, local, remote) as cover:
         try:
+            if just_before is not None:
+                just_before()
             cover.stand(options.device)
             own.setsockopt(so.IPPROTO_TCP, so.TCP_QUICKACK, 1)
             own.setsockopt(so.IPPROTO_TCP, so.TCP_REPAIR, so.REPAIR_ON)

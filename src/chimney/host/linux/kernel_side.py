@@ -66,10 +66,12 @@ class LinuxKernelSide:
         bound = self._placeholder.device_index if self._placeholder is not None else None
         return eligibility.where(self._socket, bound)
 
-    def take(self, plan: Plan, others: Sequence[int] = ()) -> TakenState:
+    def take(
+        self, plan: Plan, others: Sequence[int] = (), just_before: Callable[[], None] | None = None
+    ) -> TakenState:
         self._passage = None
         with netfilter.Examiner.of(self._socket) as examiner:
-            self._placeholder = handover.take(self._socket, plan.arrives_on, examiner.check, others)
+            self._placeholder = handover.take(self._socket, plan.arrives_on, examiner.check, others, just_before)
         state = self._placeholder.state
         # The kernel does not get it back (TCP_REPAIR has no way); the peer keeps to it all the same.
         self._ecn = state.ecn = self._ecn or state.ecn
