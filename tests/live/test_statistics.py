@@ -182,3 +182,69 @@ def test_a_file_that_cannot_be_written_is_refused_and_given_up(lab, monkeypatch,
         with pytest.warns(RuntimeWarning, match="not kept"):
             stack.poll()
         stack.poll()
+
+
+def carried(connection):
+    info = connection.info()
+    return info.bytes_sent_kernel, info.bytes_sent_target, info.bytes_received_kernel, info.bytes_received_target
+
+
+@FAMILIES
+@pytest.mark.parametrize("role", ["client", "server"])
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
+def test_stream_bytes_are_counted_and_nothing_else(lab, helpers, family, role, used):
+    """The kernel's counters of acknowledged and received bytes have SYN and FINs in them."""
+    ours, theirs = lab.connect(family, role)
+    already = 0
+    if used:
+        ours.sendall(b"before the stack knows it")
+        helpers.receive(theirs, 25)
+        already = 25
+    with chimney.Stack() as stack:
+        connection = stack.connection(ours)
+
+        def exchange(sent, received):
+            connection.sendall(b"s" * sent)
+            helpers.receive(theirs, sent)
+            if received:
+                theirs.sendall(b"r" * received)
+            while received:
+                received -= len(connection.recv(received))
+
+        def acknowledged(*wanted):
+            helpers.wait_until(lambda: stack.poll(0.01) or carried(connection) == wanted, f"bytes {wanted}")
+
+        acknowledged(already, 0, 0, 0)
+        exchange(100, 10)
+        acknowledged(already + 100, 0, 10, 0)
+        connection.offload()
+        exchange(200, 20)
+        acknowledged(already + 100, 200, 10, 20)
+        connection.upload()
+        exchange(300, 30)
+        acknowledged(already + 400, 200, 40, 20)
+        theirs.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b""
+        acknowledged(already + 400, 200, 40, 20)
+        connection.offload()
+        exchange(7, 0)
+        acknowledged(already + 400, 207, 40, 20)
+        connection.upload()
+        connection.shutdown()
+        assert not theirs.recv(1)
+        acknowledged(already + 400, 207, 40, 20)
+
+
+def test_a_socket_in_full_flight_when_the_stack_gets_it(lab, helpers):
+    ours, theirs = lab.connect()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    ours.settimeout(0.2)
+    sent = 0
+    with pytest.raises(TimeoutError):
+        while True:
+            sent += ours.send(bytes(100_000))
+    receiving = helpers.Receiving(theirs, sent)
+    with chimney.Stack() as stack:
+        connection = stack.connection(ours)
+        helpers.wait_until(lambda: stack.poll(0.01) or carried(connection)[0] == sent, "all bytes")
+        receiving.join()

@@ -11,6 +11,7 @@ from chimney.host.icmp import IcmpMessage
 from chimney.host.kernel import GivenState, Plan, TakenState
 from chimney.host.linux import conntrack, convert, eligibility, ending, handover, icmp, inject, netfilter
 from chimney.host.linux import sockopts as so
+from chimney.host.linux.carried import Carried
 from chimney.host.linux.dump import FINS, TcpState, read_info
 from chimney.host.linux.tcp_info import tcp_info
 from chimney.host.linux.timer import monotonic_us
@@ -44,6 +45,7 @@ class LinuxKernelSide:
         self._placeholder: handover.Placeholder | None = None
         self._dying: ending.Dying | None = None
         self._ecn = False
+        self._carried = Carried(self._socket)
 
     def fileno(self) -> int:
         """The descriptor that `wait_for` registers."""
@@ -75,7 +77,9 @@ class LinuxKernelSide:
         state = self._placeholder.state
         # The kernel does not get it back (TCP_REPAIR has no way); the peer keeps to it all the same.
         self._ecn = state.ecn = self._ecn or state.ecn
-        return convert.taken(state, self._placeholder, self._receive_window, monotonic_us())
+        taken = convert.taken(state, self._placeholder, self._receive_window, monotonic_us())
+        taken.carried = self._carried.of(state.info)
+        return taken
 
     def passage(self) -> netfilter.LinuxPassage:
         placeholder = self._placeholder
@@ -96,6 +100,7 @@ class LinuxKernelSide:
         assert not returned.unsent, "everything given back counts as sent"
         self._dying = returned.dying
         self._placeholder = None
+        self._carried.restored()
 
     def inject(self, packets: list[bytes]) -> None:
         inject.packets(packets, sock=self._socket)
@@ -141,9 +146,12 @@ class LinuxKernelSide:
 
     def receive_into(self, buffer: memoryview) -> int:
         try:
-            return self._socket.recv_into(buffer, 0, socket.MSG_DONTWAIT)
+            count = self._socket.recv_into(buffer, 0, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return -1
+        if not count:
+            self._carried.ended()
+        return count
 
     def shutdown(self) -> None:
         self._socket.shutdown(socket.SHUT_WR)
@@ -157,8 +165,7 @@ class LinuxKernelSide:
         so.disconnect(self.fileno())
 
     def bytes_carried(self) -> tuple[int, int]:
-        info = read_info(self._socket)
-        return info.bytes_acked, info.bytes_received
+        return self._carried.of(read_info(self._socket))
 
     def tcp_info(self) -> dict[str, int]:
         return tcp_info(self._socket)
