@@ -53,7 +53,7 @@ class Way:
         self.mistrust = None
         self.state = State.ESTABLISHED
         self.heard = self.sent = self.passed = self.kernel_heard = 0
-        self.pending = 0
+        self.pending = self.foreign = self.forwarded = 0
         self.out = True
         self.tracked = [True]
         self.log = []
@@ -84,6 +84,10 @@ class Way:
         self.heard += self.pending
         self.pending = 0
 
+    def flush(self):
+        self.heard += self.forwarded
+        self.forwarded = 0
+
     def keep_out(self, flow, out):
         self.log.append("kept out" if out else "let in")
 
@@ -107,11 +111,18 @@ class World:
         self.now = 0
         self.offloaded = {}
         self.withdrawals = Withdrawals()
+        self.elsewhere = self
         self.rules = Rules()
         self.watch = FirewallWatch(self, self.rules)
 
     def clock(self):
         return self.now
+
+    def drain(self):
+        """As `Elsewhere`: what has come on other interfaces is forwarded."""
+        for way in self.offloaded.values():
+            way.forwarded += way.foreign
+            way.foreign = 0
 
     def offload(self, number=1):
         way = Way(self, number)
@@ -186,6 +197,16 @@ def test_what_waited_in_the_tap_is_no_new_segment(world):
     """It has passed before the first look, and is heard after it."""
     way = world.offload()
     way.passed = way.pending = 5
+    world.run(10 * SECOND)
+    assert way.heard == 5 and not way.log
+
+
+def test_what_came_on_another_interface_is_no_new_segment(world):
+    way = world.offload()
+    way.passed = way.foreign = 5
+    world.run(0)
+    world.drain()
+    way.flush()
     world.run(10 * SECOND)
     assert way.heard == 5 and not way.log
 

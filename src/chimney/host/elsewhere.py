@@ -86,11 +86,10 @@ class Elsewhere(Nowhere):
             return []
         try:
             others = [index for index in self._devices_now() if index != plan.device_index]
-            if others:
-                # What came while the kernel had the connection is the kernel's.
-                self.drain()
-                self._flows[flow] = plan.device_index
-                self._listen()
+            # What came while the kernel had the connection is the kernel's.
+            self.drain()
+            self._flows[flow] = plan.device_index
+            self._listen()
         except OSError as error:
             self._flows.pop(flow, None)
             raise NotOffloadable(f"the kernel does not let us hear {flow} on other interfaces: {error}") from error

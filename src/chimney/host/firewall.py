@@ -322,7 +322,10 @@ class FirewallWatch:
         adapter, plan = look.connection.adapter, look.connection.hand_over.plan
         assert adapter is not None and plan is not None
         look.passed = passage.let_in()
+        # What came on other interfaces is forwarded, and processed at the flush.
+        self._services.elsewhere.drain()
         adapter.drain()
+        adapter.flush()
         progress = adapter.progress(plan.flow)
         look.heard = progress.segments_in if progress is not None else 0
         look.heard_since = 0

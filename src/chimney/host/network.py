@@ -64,6 +64,7 @@ class NetworkWatch:
     def ready(self) -> None:
         if self._network.read(self._steering.neighbors | self._awaited):
             self.recheck_soon()
+            self._services.elsewhere.look_again()
             self._awaited.clear()
             self._services.withdrawals.try_all(self._services.clock())
 
