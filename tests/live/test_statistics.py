@@ -231,6 +231,7 @@ def test_stream_bytes_are_counted_and_nothing_else(lab, helpers, family, role, u
         acknowledged(already + 400, 207, 40, 20)
         connection.upload()
         connection.shutdown()
+        stack.poll(0.1)
         assert not theirs.recv(1)
         acknowledged(already + 400, 207, 40, 20)
 
