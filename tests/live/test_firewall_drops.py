@@ -1,5 +1,6 @@
 """What an administrator drops for an established connection is dropped for an offloaded one, too."""
 
+import resource
 import socket
 import time
 
@@ -9,6 +10,7 @@ import chimney
 from chimney.host import firewall as watch
 from chimney.host.connection import Owner
 from chimney.host.errors import NotOffloadable
+from chimney.host.linux.netfilter import LinuxFirewall
 from chimney.lab import firewall
 from chimney.lab.firewall import StatefulFirewall
 
@@ -157,9 +159,13 @@ def test_a_connection_that_the_peer_has_half_closed(lab, stack, helpers, family)
     theirs.shutdown(socket.SHUT_WR)
     assert connection.recv(1) == b""
     rules(lab, "input", f"tcp sport {port_of(theirs)} drop")
+    # Its acknowledgement is what the target may hear still.
+    connection.post_send(b"!")
+    assert helpers.receive(theirs, 1) == b"!"
+    run_for(stack, 0.1)
     send = connection.post_send(helpers.pattern(3_000_000))
     receiving = helpers.Receiving(theirs, 3_000_000)
-    run_for(stack, 0.3)
+    run_for(stack, 0.1)
     heard = connection.info().tcp["tcpi_segs_in"]
     run_for(stack, 0.3)
     assert connection.offloaded and not send.done
@@ -227,3 +233,24 @@ def test_nothing_is_taken_back_that_passes(make_lab, stack, helpers, monkeypatch
         assert connection.recv(4) == b"%4d" % number
     assert connection.info().offloads == 1 and connection.offloaded
     assert firewall_.invalid() == 0
+
+
+def test_who_cannot_ask_goes_on(lab, stack, helpers):
+    """No descriptor is left for what asks the firewall, and connection tracking."""
+    firewall.load(lab.host, "table inet t { chain c { type filter hook output priority 0; ct state new accept; }; }")
+    ours, theirs = lab.connect()
+    connection = stack.connection(ours)
+    connection.offload()
+    passage = connection.kernel.passage()
+    rules_ = LinuxFirewall()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        assert passage.lets_out(0, 0, 0)
+        assert passage.keep_tracked()
+        assert not rules_.look()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        rules_.close()
+    connection.sendall(b"on we go")
+    assert helpers.receive(theirs, 8) == b"on we go"

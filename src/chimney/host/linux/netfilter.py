@@ -94,7 +94,12 @@ class LinuxFirewall:
             news = True
 
     def look(self) -> bool:
-        before, self._legacy = self._legacy, _legacy_rules()
+        before = self._legacy
+        try:
+            self._legacy = _legacy_rules()
+        except OSError:
+            # No descriptor is left: the next look tells.
+            return False
         return self._legacy != before
 
     def tracked_for(self) -> int:
@@ -171,7 +176,12 @@ class LinuxPassage:
 
     def lets_out(self, seq: int, ack: int, window: int) -> bool:
         self.acknowledged = True
-        with Examiner(self._socket, self._local, self._remote, self._device) as examiner:
+        try:
+            examiner = Examiner(self._socket, self._local, self._remote, self._device)
+        except OSError:
+            # No descriptor is left, or the right to have such a socket has gone: nobody knows.
+            return True
+        with examiner:
             return examiner.lets_out(seq, ack, window)
 
     def keep_tracked(self) -> bool:
