@@ -10,7 +10,7 @@ CHOICE = (
     "flooded and 1500 or both_queues or survive or injection or unknown_neighbor or lets_an_uploaded or reset_it"
     " or two_targets or shrinks_in_mid_transfer or comes_out_of_a_black_hole or who_wants_to_hear"
     " or everything_at_once or put_on_a_list or what_is_sent and v4 or learnt_again and ipv4 or is_redirected and ipv4"
-    " or a_change_is_noticed"
+    " or a_change_is_noticed or of_a_hand_over and server or different_interfaces and client or fragments_by"
 )
 
 
@@ -27,6 +27,7 @@ def test_in_a_user_namespace():
         "test_conntrack.py",
         "test_nat.py",
         "test_legacy_firewall.py",
+        "test_elsewhere.py",
     ]
     command = [sys.executable, "-m", "chimney.lab.namespace", sys.executable, "-m", "pytest", "-q", "-k", CHOICE]
     done = subprocess.run(

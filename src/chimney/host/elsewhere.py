@@ -71,6 +71,7 @@ class Elsewhere(Nowhere):
         self._devices: list[int] | None = None
         # Each flow's own device.
         self._flows: dict[Flow, int] = {}
+        self._listening = False
         self._listen_at = NEVER
 
     # For the hand-over
@@ -81,7 +82,7 @@ class Elsewhere(Nowhere):
         Raises NotOffloadable.
         """
         flow = plan.flow
-        self._flows.pop(flow, None)
+        self.unwatch(flow)
         if not plan.elsewhere:
             return []
         try:
@@ -108,7 +109,7 @@ class Elsewhere(Nowhere):
 
     def drain(self) -> None:
         """Take in everything that has arrived up to now."""
-        if not self._flows:
+        if not self._listening:
             return
         for _ in range(0, _MOST, _BATCH):
             if not self._take_in(_BATCH):
@@ -150,6 +151,7 @@ class Elsewhere(Nowhere):
                 if index != own:
                     wanted.setdefault(index, []).append(four)
         self._sockets.listen(wanted)
+        self._listening = bool(wanted)
 
     def _take_in(self, limit: int) -> int:
         """Give what has arrived to the connections; returns how much that was."""
