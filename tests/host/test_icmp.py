@@ -279,6 +279,7 @@ class TestJudging:
         world.hear(too_big())
         assert not world.told and world.watch.poll_at() == NEVER
         assert world.watch.counters.ignored == 1
+        assert world.connection.withdrawn, "what could not be queried is taken back (query.failure)"
 
     def test_a_target_that_takes_its_time(self, world):
         world.hold = True

@@ -37,7 +37,6 @@ _LATER_US = 20_000
 _MOVING = (Owner.OFFLOADING, Owner.UPLOADING)
 
 
-
 class Outstanding(NamedTuple):
     """What a target says of a connection: its segments lie from SND.UNA to SND.MAX, and are made for this path MTU."""
 
@@ -77,7 +76,7 @@ class IcmpSource(Protocol):
         """Hear them, or have them dropped."""
 
     def read(self, most: int) -> tuple[int, list[IcmpMessage]]:
-        """Take in at most so many; how many there were, and those that are intact and about TCP."""
+        """Take in at most so many; how many there were, and those of them that can be read."""
 
     def close(self) -> None:
         """Give the descriptors back."""
@@ -230,8 +229,10 @@ class IcmpWatch:
             self._asked.discard(connection)
             if outstanding is not None:
                 self._judge(connection, outstanding)
-            else:
-                self.counters.ignored += len(self._waiting.pop(connection, ()))
+                return
+            self.counters.ignored += len(self._waiting.pop(connection, ()))
+            # query.failure: what could not be queried is taken back.
+            connection.withdraw("its target does not tell its state")
 
         self._ask(connection, answer)
 
