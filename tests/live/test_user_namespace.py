@@ -7,10 +7,11 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CHOICE = (
-    "flooded and 1500 or both_queues or survive or injection or unknown_neighbor or lets_an_uploaded or reset_it"
+    "flooded and 1500 or both_queues or survive or injection or unknown_neighbor or lets_an_uploaded or ended_by"
     " or two_targets or shrinks_in_mid_transfer or comes_out_of_a_black_hole or who_wants_to_hear"
     " or everything_at_once or put_on_a_list or what_is_sent and v4 or learnt_again and ipv4 or is_redirected and ipv4"
     " or a_change_is_noticed or of_a_hand_over and server or different_interfaces and client or fragments_by"
+    " or every_state and IPv6-server or below-CLOSE_WAIT or hardware_fails or a_user_timeout"
 )
 
 
@@ -28,6 +29,9 @@ def test_in_a_user_namespace():
         "test_nat.py",
         "test_legacy_firewall.py",
         "test_elsewhere.py",
+        "test_states.py",
+        "test_options.py",
+        "test_upload_reasons.py",
     ]
     command = [sys.executable, "-m", "chimney.lab.namespace", sys.executable, "-m", "pytest", "-q", "-k", CHOICE]
     done = subprocess.run(
