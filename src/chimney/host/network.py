@@ -26,13 +26,15 @@ _RETURNS_PER_TURN = 4
 # Between two rounds without news, and how much of the time rounds may take: with news, and without.
 _REGULAR_US = 10_000_000
 _SHARE, _REGULAR_SHARE = 10, 100
+# Rounds that follow each other sooner have longer and longer pauses between them, up to that.
+_CALM_US = 1_000_000
 
 
 class NetworkWatch:
     """Compares what the targets have with what the kernel says, when there is news; a `chimney.host.listener.Listener`.
 
-    A *round* looks at every offloaded connection, some in each turn; then `Steering` acts on what was found. What has
-    been started is looked at again when it has completed: there is no state but the kernel's and the targets'. The
+    A *round* looks at every offloaded connection, some in each turn; then `Steering` acts on what was found. It acts on
+    the same findings again when what it has started has completed, until the targets have what the kernel says. The
     connections that were withdrawn (`Connection.withdraw`) are tried again here, too.
     """
 
@@ -42,10 +44,13 @@ class NetworkWatch:
         self._steering = Steering(services, network)
         self._reachability = Reachability(services, network)
         self._queue: deque[Connection] = deque()
-        self._findings: list[Finding] = []
+        self._found: dict[Connection, Finding] = {}
         # An adapter's first connection was looked at before there was somebody to hear news.
         self._dirty = True
-        self._began = 0
+        self._unsettled = False
+        self._whole = False
+        self._took = 0
+        self._pauses = 0
         self._not_before = 0
         self._regular_at = 0
         self._awaited: set[NeighborKey] = set()
@@ -54,7 +59,7 @@ class NetworkWatch:
     def _meet(self, adapter: Adapter) -> None:
         """There is another adapter."""
         self._steering.edges.append(adapter.edge)
-        adapter.edge.upkeep.changed = self.recheck_soon
+        adapter.edge.upkeep.changed = self._act_again
         adapter.edge.reachability = lambda neighbor, nrd: self._reachability.answer(adapter.edge, neighbor, nrd)
         self.recheck_soon()
 
@@ -72,6 +77,10 @@ class NetworkWatch:
         """Look at the route of every offloaded connection again, from the next turn on."""
         self._dirty = True
 
+    def _act_again(self) -> None:
+        """Something that was started has completed."""
+        self._unsettled = True
+
     def may_have_shrunk(self, connection: Connection) -> None:
         """A connection's path may take smaller packets only, now: what was lost for that shall not wait for a round."""
         plan, _ = _where(connection)
@@ -80,12 +89,12 @@ class NetworkWatch:
         self.recheck_soon()
 
     def poll_at(self) -> int:
-        if self._queue:
+        if self._queue or self._unsettled:
             return 0
-        services = self._services
+        services, steering = self._services, self._steering
         at = services.withdrawals.poll_at()
         if services.offloaded:
-            at = min(at, self._steering.look_at, self._regular_at, self._reachability.poll_at())
+            at = min(at, steering.look_at, steering.act_at, self._regular_at, self._reachability.poll_at())
         return min(at, self._not_before) if self._dirty else at
 
     def run(self, now: int) -> None:
@@ -93,33 +102,52 @@ class NetworkWatch:
             self._reachability.run(now)
         if now >= min(self._regular_at, self._steering.look_at):
             self._dirty = True
-        if self._dirty and not self._queue and now >= self._not_before:
-            self._dirty = False
-            self._began = now
-            self._queue.extend(self._services.offloaded.values())
-            if not self._queue:
-                self._end_round()
+        if now >= self._steering.act_at:
+            self._unsettled = True
         if self._queue:
             self._look()
+        elif self._dirty and now >= self._not_before:
+            self._dirty = False
+            self._begin(list(self._services.offloaded.values()), now, whole=True)
+        elif self._unsettled:
+            self._begin([c for c in self._services.offloaded.values() if not self._is_known(c)], now, whole=False)
         for connection in self._services.withdrawals.due(now, _RETURNS_PER_TURN):
             self._try_again(connection, now)
 
+    def _is_known(self, connection: Connection) -> bool:
+        """Whether it was looked at since it has been down."""
+        found = self._found.get(connection)
+        return found is not None and found.chimney is connection.chimney
+
+    def _begin(self, connections: list[Connection], now: int, whole: bool) -> None:
+        """A round, over everybody or over those who have come since the last one."""
+        if whole and now >= self._not_before + _CALM_US:
+            self._pauses = 0
+        self._took, self._whole = 0, whole
+        self._unsettled = False
+        self._queue.extend(connections)
+        self._look()
+
     def _look(self) -> None:
         """Look at some of the round's connections, and act when it was the last one."""
+        began = self._services.clock()
         for _ in range(min(_LOOKS_PER_TURN, len(self._queue))):
             connection = self._queue.popleft()
             if connection.owner is Owner.TARGET:
-                self._findings.append(Finding(connection, *_where(connection)))
+                self._found[connection] = Finding(connection, connection.chimney, *_where(connection))
+        self._took += self._services.clock() - began
         if not self._queue:
             self._end_round()
 
     def _end_round(self) -> None:
-        findings, self._findings = self._findings, []
+        here = [connection for connection in self._services.offloaded.values() if self._is_known(connection)]
+        self._found = {connection: self._found[connection] for connection in here}
         now = self._services.clock()
-        took = now - self._began
-        self._not_before = now + _SHARE * took
-        self._regular_at = now + max(_REGULAR_US, _REGULAR_SHARE * took)
-        self._steering.settle(findings, now)
+        if self._whole:
+            self._not_before = now + self._pauses * self._took
+            self._pauses = min(2 * self._pauses + 1, _SHARE)
+            self._regular_at = now + max(_REGULAR_US, _REGULAR_SHARE * self._took)
+        self._steering.settle(list(self._found.values()), now)
 
     def _try_again(self, connection: Connection, now: int) -> None:
         """A withdrawn connection may go down again: without waiting for anybody."""

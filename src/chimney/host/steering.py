@@ -27,6 +27,7 @@ from chimney.host.upkeep import is_busy
 from chimney.ndis.state import NeighborCached
 
 if TYPE_CHECKING:
+    from chimney.host.chimney_path import ChimneyPath
     from chimney.host.connection import Connection
 
 GRACE_US = 5_000_000
@@ -40,9 +41,12 @@ _BUSY_US = 10_000
 
 @dataclass(slots=True)
 class Finding:
-    """Where the packets of a connection go, as the kernel says: ``plan``, or None and ``why``."""
+    """Where the packets of a connection go, as the kernel says: ``plan``, or None and ``why``. ``chimney`` is the
+    connection's stay below for which it was asked.
+    """
 
     connection: Connection
+    chimney: ChimneyPath | None
     plan: Plan | None
     why: str
 
@@ -52,7 +56,8 @@ class Steering:
 
     edges      the host's, on all adapters.
     neighbors  those that somebody goes by or is to go by.
-    look_at    when another look is due without any news, in microseconds of the stack's clock.
+    look_at    when another look is due without any news, ``act_at``: when to act on the same findings again, because
+               something was busy; in microseconds of the stack's clock.
     """
 
     def __init__(self, services: Services, network: KernelNetwork) -> None:
@@ -60,7 +65,7 @@ class Steering:
         self._network = network
         self.edges: list[HostEdge] = []
         self.neighbors: set[NeighborKey] = set()
-        self.look_at = NEVER
+        self.look_at = self.act_at = NEVER
         # When a neighbor whose hardware address is not known was asked for it; when one was invalidated.
         self._asked: dict[NeighborKey, int] = {}
         self._invalid_since: dict[NeighborRecord, int] = {}
@@ -71,15 +76,15 @@ class Steering:
     def settle(self, findings: list[Finding], now: int) -> None:
         """Start whatever brings the targets nearer to what the kernel says."""
         self._now = now
-        self.look_at = NEVER
+        self.look_at = self.act_at = NEVER
         self.neighbors = set()
         self._wanted = set()
         below: dict[HostEdge, dict[PathRecord, list[Finding]]] = defaultdict(lambda: defaultdict(list))
         for finding in findings:
-            connection = finding.connection
+            connection, chimney = finding.connection, finding.chimney
             # It may have left since it was looked at.
-            if connection.owner is Owner.TARGET and connection.chimney is not None:
-                below[connection.chimney.edge][connection.chimney.record.path].append(finding)
+            if chimney is not None and connection.owner is Owner.TARGET and connection.chimney is chimney:
+                below[chimney.edge][chimney.record.path].append(finding)
         for edge, paths in below.items():
             self._adapter(edge, paths)
         for edge in self.edges:
@@ -257,7 +262,7 @@ class Steering:
         """Whether these objects can be changed now; otherwise there is another look, soon."""
         busy = is_busy(*records)
         if busy:
-            self.look_at = min(self.look_at, self._now + _BUSY_US)
+            self.act_at = self._now + _BUSY_US
         return not busy
 
     def _withdraw(self, findings: list[Finding], why: str) -> None:

@@ -164,10 +164,11 @@ class Upkeep:
 
     def _take_back(self, neighbor: NeighborRecord) -> None:
         def completed(tree: ProtocolOffloadBlockList) -> None:
+            # It is tried again later if a driver had no memory for it.
             if tree.status == Status.SUCCESS:
                 neighbor.offloaded = False
                 self._objects.forget_unused(None, neighbor)
-            self.changed()
+                self.changed()
 
         tree = neighbor_back(neighbor)
         tree.protocol_reserved = _Operation([neighbor], completed)

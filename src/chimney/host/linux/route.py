@@ -9,7 +9,9 @@ import errno
 import socket
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from chimney.host.errors import NotOffloadable
 from chimney.host.linux import netlink
@@ -38,6 +40,9 @@ _NEIGHBOR = struct.Struct("=BxxxiHBB")
 _CACHE = struct.Struct("=8xi")
 _TICK_US = 10_000
 _RESOLVE_PAUSE = 0.002
+
+Ask = Callable[[int, bytes], list[bytes]]
+_ask_once: Ask = partial(netlink.request, netlink.NETLINK_ROUTE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +83,20 @@ def look(local: Endpoint, remote: Endpoint, mark: int = 0, device: int = 0) -> P
 
     Never waits. Raises NotOffloadable when there is no path, OSError.
     """
-    found = _route(local, remote, mark, device)
-    if len(local.address) == 16 and not device and not _is_ours(local.address):
+    channel = netlink.Channel(netlink.NETLINK_ROUTE)
+    try:
+        return _look(channel.request, local, remote, mark, device)
+    finally:
+        channel.close()
+
+
+def _look(ask: Ask, local: Endpoint, remote: Endpoint, mark: int, device: int) -> Path:
+    found = _route(ask, local, remote, mark, device)
+    if len(local.address) == 16 and not device and not _is_ours(ask, local.address):
         # Asked for an IPv4 route, the kernel says so itself.
         raise NotOffloadable(f"there is no route from {local} to {remote}: the address is not ours (any more)")
     index = struct.unpack("=i", found[_RTA_OIF])[0]
-    name, kind, flags, mac, device_mtu = _link(index)
+    name, kind, flags, mac, device_mtu = _link(ask, index)
     if not flags & _IFF_UP:
         raise NotOffloadable(f"{local} -> {remote} leaves through {name}, which is down")
     if kind not in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK):
@@ -100,9 +113,9 @@ def look(local: Endpoint, remote: Endpoint, mark: int = 0, device: int = 0) -> P
         device_mtu=device_mtu,
         mtu=min(_route_mtu(found) or device_mtu, device_mtu),
         next_hop=next_hop,
-        neighbor_mac=bytes(6) if loopback else _known(*_neighbor(next_hop, index)),
+        neighbor_mac=bytes(6) if loopback else _known(*_neighbor(ask, next_hop, index)),
         loopback=loopback,
-        arrives_on=_link(_owner(local.address))[0] if loopback else name,
+        arrives_on=_link(ask, _owner(ask, local.address))[0] if loopback else name,
         mtu_until=_forgotten_at(found),
     )
 
@@ -115,7 +128,7 @@ def _text(address: bytes) -> str:
     return socket.inet_ntop(_family(address), address)
 
 
-def _route(local: Endpoint, remote: Endpoint, mark: int, device: int) -> dict[int, bytes]:
+def _route(ask: Ask, local: Endpoint, remote: Endpoint, mark: int, device: int) -> dict[int, bytes]:
     bits = 8 * len(remote.address)
     body = _ROUTE.pack(_family(remote.address), bits, bits, 0, 0, 0, 0, 0, 0)
     body += netlink.attribute(_RTA_DST, remote.address) + netlink.attribute(_RTA_SRC, local.address)
@@ -127,7 +140,7 @@ def _route(local: Endpoint, remote: Endpoint, mark: int, device: int) -> dict[in
     if device:
         body += netlink.attribute(_RTA_OIF, struct.pack("=i", device))
     try:
-        answer = netlink.request(netlink.NETLINK_ROUTE, _GETROUTE, body)[0]
+        answer = ask(_GETROUTE, body)[0]
     except OSError as error:
         raise NotOffloadable(f"there is no route from {local} to {remote}: {error.strerror}") from error
     kind = _ROUTE.unpack_from(answer)[7]
@@ -136,19 +149,19 @@ def _route(local: Endpoint, remote: Endpoint, mark: int, device: int) -> dict[in
     return netlink.attributes(answer[_ROUTE.size :])
 
 
-def _is_ours(address: bytes) -> bool:
-    return bool(_ROUTE.unpack_from(_route_to(address))[7] == _RTN_LOCAL)
+def _is_ours(ask: Ask, address: bytes) -> bool:
+    return bool(_ROUTE.unpack_from(_route_to(ask, address))[7] == _RTN_LOCAL)
 
 
-def _owner(address: bytes) -> int:
+def _owner(ask: Ask, address: bytes) -> int:
     """The index of the device that has a local address: the one of its entry in the local table."""
-    index: int = struct.unpack("=i", netlink.attributes(_route_to(address)[_ROUTE.size :])[_RTA_OIF])[0]
+    index: int = struct.unpack("=i", netlink.attributes(_route_to(ask, address)[_ROUTE.size :])[_RTA_OIF])[0]
     return index
 
 
-def _route_to(address: bytes) -> bytes:
+def _route_to(ask: Ask, address: bytes) -> bytes:
     body = _ROUTE.pack(_family(address), 8 * len(address), 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH)
-    return netlink.request(netlink.NETLINK_ROUTE, _GETROUTE, body + netlink.attribute(_RTA_DST, address))[0]
+    return ask(_GETROUTE, body + netlink.attribute(_RTA_DST, address))[0]
 
 
 def _route_mtu(found: dict[int, bytes]) -> int:
@@ -168,8 +181,8 @@ def _next_hop(found: dict[int, bytes], remote: Endpoint) -> bytes:
     return found.get(_RTA_GATEWAY) or found.get(_RTA_VIA, b"")[2:] or remote.address
 
 
-def _link(index: int) -> tuple[str, int, int, bytes, int]:
-    answer = netlink.request(netlink.NETLINK_ROUTE, _GETLINK, _LINK.pack(0, 0, index, 0, 0))[0]
+def _link(ask: Ask, index: int) -> tuple[str, int, int, bytes, int]:
+    answer = ask(_GETLINK, _LINK.pack(0, 0, index, 0, 0))[0]
     _, kind, _, flags, _ = _LINK.unpack_from(answer)
     found = netlink.attributes(answer[_LINK.size :])
     name = found[_IFLA_IFNAME].rstrip(b"\0").decode()
@@ -181,7 +194,7 @@ def _resolve(address: bytes, index: int, name: str, timeout: float) -> bytes:
     deadline = time.monotonic() + timeout
     asked = False
     while True:
-        state, mac = _neighbor(address, index)
+        state, mac = _neighbor(_ask_once, address, index)
         if known := _known(state, mac):
             return known
         if (asked and state & _NUD_FAILED) or time.monotonic() > deadline:
@@ -195,10 +208,10 @@ def _resolve(address: bytes, index: int, name: str, timeout: float) -> bytes:
         time.sleep(_RESOLVE_PAUSE)
 
 
-def _neighbor(address: bytes, index: int) -> tuple[int, bytes]:
+def _neighbor(ask: Ask, address: bytes, index: int) -> tuple[int, bytes]:
     body = _NEIGHBOR.pack(_family(address), index, 0, 0, 0) + netlink.attribute(_NDA_DST, address)
     try:
-        answer = netlink.request(netlink.NETLINK_ROUTE, _GETNEIGH, body)[0]
+        answer = ask(_GETNEIGH, body)[0]
     except OSError as error:
         if error.errno == errno.ENOENT:
             return 0, b""

@@ -22,6 +22,8 @@ _UNANSWERED = 0x5AFE0BAD
 _DEFAULT_TICKS_PER_SECOND = 1000
 # A target that reads many frames at a time may look at a segment a little later than we see it.
 _SLACK_US = 100_000
+# And a machine may be very busy between the two.
+_BUSY_US = 1_000_000
 # What came last may have been no progress for a target after all: repeated, or behind a hole.
 _UNUSED_US = 1_000_000
 
@@ -261,11 +263,10 @@ class Reachability(Checks):
         clocks: Clocks = neighbor.facts["reachability: clocks"]
         tick = self._tick_us(self.books.of(crossing))
         said = view.delegated.nic_reachability_delta * tick
-        slack = _SLACK_US + 2 * tick
         most, least = crossing.at - clocks.surely, crossing.at - clocks.perhaps
         self.check(
             "event.reach.progress",
-            least - slack <= said <= most + _UNUSED_US + 2 * tick,
+            least - _BUSY_US - 2 * tick <= said <= most + _UNUSED_US + 2 * tick,
             lambda: f"confirmed {said:.0f} us ago, says the target; it was {least} to {most} us ago",
             crossing,
             neighbor,
