@@ -271,7 +271,8 @@ class TestJudging:
     def test_what_the_kernel_learns_about_the_same_destination_is_looked_at(self, world):
         world.hear(too_big(flow=Flow(FLOW.local_address, 4001, FLOW.remote_address, 80)))
         assert not world.rechecks
-        world.turn(20_000)
+        world.hear(*[too_big(flow=Flow(FLOW.local_address, 4001, FLOW.remote_address, 80))] * 10)
+        world.turn(200_000)
         assert world.rechecks == 1 and not world.told
 
     def test_a_target_that_does_not_know(self, world):

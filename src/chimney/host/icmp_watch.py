@@ -34,6 +34,8 @@ _HAND_OVER_US = 1_000
 _ERROR_US = 1_000_000
 # A busy kernel processes what it is told a little later.
 _LATER_US = 20_000
+# What somebody else has found out about a path is in no hurry, and maybe not true.
+_SHARED_US = 200_000
 _MOVING = (Owner.OFFLOADING, Owner.UPLOADING)
 
 
@@ -173,9 +175,10 @@ class IcmpWatch:
         connection = self._services.offloaded.get(message.flow)
         if connection is None:
             self.counters.strange += 1
-            if message.meaning is Meaning.TOO_BIG and self._may_share_a_path(message):
+            unplanned = self._recheck_at == NEVER
+            if unplanned and message.meaning is Meaning.TOO_BIG and self._may_share_a_path(message):
                 # The kernel judges it, and tells nobody what its route has learnt.
-                self._recheck_at = min(self._recheck_at, self._services.clock() + _LATER_US)
+                self._recheck_at = self._services.clock() + _SHARED_US
             return
         waiting = self._waiting.setdefault(connection, [])
         if len(waiting) >= _PER_CONNECTION:
