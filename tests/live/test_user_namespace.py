@@ -11,7 +11,7 @@ CHOICE = (
     " or two_targets or shrinks_in_mid_transfer or comes_out_of_a_black_hole or who_wants_to_hear"
     " or everything_at_once or put_on_a_list or what_is_sent and v4 or learnt_again and ipv4 or is_redirected and ipv4"
     " or a_change_is_noticed or of_a_hand_over and server or different_interfaces and client or fragments_by"
-    " or every_state and IPv6-server or below-CLOSE_WAIT or hardware_fails or a_user_timeout"
+    " or every_state and IPv6-server or a_reset_shows and below or hardware_fails or a_user_timeout"
 )
 
 
