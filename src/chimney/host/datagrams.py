@@ -92,12 +92,13 @@ class DatagramReader:
         return foreign_segment(source, destination, bytes(data)) if next_header == _TCP else None
 
 
-def received_packet(packet: bytes, header: int) -> KeptSegment | None:
+def received_packet(packet: bytes | memoryview, header: int) -> KeptSegment | None:
     """The segment in an IP packet that the kernel has passed up on another interface, and that begins with ``header``
     bytes of IP header; None if it is corrupt.
     """
     ipv6 = packet[0] >> 4 == 6
-    source, destination = (packet[8:24], packet[24:40]) if ipv6 else (packet[12:16], packet[16:20])
+    addresses = bytes(packet[8:40] if ipv6 else packet[12:20])
+    source, destination = addresses[: len(addresses) // 2], addresses[len(addresses) // 2 :]
     tcp = memoryview(packet)[header:]
     if not ipv6 and header != _IPV4_HEADER:
         return foreign_segment(source, destination, bytes(tcp))
@@ -107,7 +108,9 @@ def received_packet(packet: bytes, header: int) -> KeptSegment | None:
     return None if found is None else found._replace(foreign=True)
 
 
-def plain_segment(source: bytes, destination: bytes, packet: bytes, header: int) -> KeptSegment | None:
+def plain_segment(
+    source: bytes, destination: bytes, packet: bytes | memoryview, header: int
+) -> KeptSegment | None:
     """The segment in an IP packet whose header of ``header`` bytes has no options; None if it is malformed.
 
     Who passed it up has verified its checksum.

@@ -6,7 +6,7 @@ hand-over, in both directions, they are kept like what the adapter's tap shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from chimney.host.datagrams import received_packet
@@ -34,7 +34,7 @@ class DeviceSockets(Protocol):
     def listen(self, wanted: Mapping[int, Iterable[FourTuple]]) -> None:
         """Hear these flows on these devices, and nothing else, from now on. Raises OSError."""
 
-    def receive(self, limit: int) -> list[tuple[bytes, int]]:
+    def receive(self, limit: int) -> Sequence[tuple[bytes | memoryview, int]]:
         """What has arrived, about ``limit`` packets at most: each an IP packet, and where TCP begins in it."""
 
     def close(self) -> None:

@@ -77,7 +77,7 @@ class HandOver:
     def keep(self, segment: KeptSegment) -> None:
         """A segment that reached the host while a hand-over is under way."""
         if len(self._kept) < _KEPT_LIMIT:
-            self._kept.append(segment)
+            self._kept.append(segment.copy())
 
     def arrived(self, segments: list[KeptSegment]) -> None:
         """Segments that have reached the host while the connection is out of the kernel: kept while a hand-over is
@@ -349,7 +349,7 @@ class HandOver:
         assert self.adapter is not None
         self._drain()
         kept, self._kept = self._kept, []
-        return [segment.packet for segment in without_repeats(kept)]
+        return [bytes(segment.packet) for segment in without_repeats(kept)]
 
     def _sent_part(self, delegated: TcpDelegated) -> list[memoryview]:
         """The bytes from SND.UNA to SND.MAX, at the head of the sends: the kernel must know them as sent."""

@@ -17,9 +17,13 @@ class KeptSegment(NamedTuple):
     """
 
     flow: Flow
-    packet: bytes
+    packet: bytes | memoryview
     tcp_offset: int
     foreign: bool = False
+
+    def copy(self) -> KeptSegment:
+        """The same, in memory of its own."""
+        return self if isinstance(self.packet, bytes) else self._replace(packet=bytes(self.packet))
 
     def tcp(self) -> memoryview:
         """The segment from the TCP header on, as a forward wants it."""

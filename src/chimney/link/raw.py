@@ -24,6 +24,8 @@ _IPV6_PKTINFO = 50
 _IN6_PKTINFO = 20
 
 _LARGEST_PACKET = 1 << 16
+_CHUNK = 2 << 20
+_MOST_CHUNKS = 4
 _IPV4_HEADER, _IPV6_HEADER = 20, 40
 _IPV6 = struct.Struct("!IHBB")
 _TCP = 6
@@ -45,6 +47,7 @@ class RawSockets:
         self._ready = select.epoll()
         self._sockets: dict[tuple[int, int], _Ear] = {}
         self._by_descriptor: dict[int, _Ear] = {}
+        self._memory = _Memory()
 
     def fileno(self) -> int:
         """A descriptor that is readable while packets wait."""
@@ -68,13 +71,13 @@ class RawSockets:
             if ear is not None:
                 ear.hear(some)
 
-    def receive(self, limit: int) -> list[tuple[bytes, int]]:
+    def receive(self, limit: int) -> list[tuple[memoryview, int]]:
         """What has arrived, about `limit` packets at most: each with its IP header, and where TCP begins in it.
 
         The header of IPv4 may have options; that of IPv6 has been made anew, and says nothing but addresses and length.
         Checksums are whatever they are, and may have been left for a device to complete.
         """
-        packets: list[tuple[bytes, int]] = []
+        packets: list[tuple[memoryview, int]] = []
         while len(packets) < limit:
             ready = self._ready.poll(0)
             if not ready:
@@ -82,7 +85,7 @@ class RawSockets:
             share = max(1, (limit - len(packets)) // len(ready))
             for descriptor, _ in ready:
                 ear = self._by_descriptor[descriptor]
-                if not ear.take(packets, share):
+                if not ear.take(packets, share, self._memory):
                     # Nobody may have read anything: an interface that goes down is no reason to look again at once.
                     limit = 0
         return packets
@@ -158,27 +161,67 @@ class _Ear:
         )
         self._known = wanted
 
-    def take(self, packets: list[tuple[bytes, int]], limit: int) -> bool:
+    def take(self, packets: list[tuple[memoryview, int]], limit: int, memory: "_Memory") -> bool:
         """Append at most ``limit`` packets; whether there may be more."""
         read = self._read_ipv6 if self._ipv6 else self._read_ipv4
         for _ in range(limit):
             try:
-                packets.append(read())
+                packets.append(read(memory))
             except BlockingIOError:
                 return True
             except OSError:
                 return False
         return True
 
-    def _read_ipv4(self) -> tuple[bytes, int]:
-        data = self._socket.recv(_LARGEST_PACKET)
-        return data, (data[0] & 15) * 4
+    def _read_ipv4(self, memory: "_Memory") -> tuple[memoryview, int]:
+        room = memory.room()
+        packet = memory.take(self._socket.recv_into(room))
+        return packet, (packet[0] & 15) * 4
 
-    def _read_ipv6(self) -> tuple[bytes, int]:
-        tcp, told, _, source = self._socket.recvmsg(_LARGEST_PACKET, socket.CMSG_SPACE(_IN6_PKTINFO))
-        destination = bytes(16)
+    def _read_ipv6(self, memory: "_Memory") -> tuple[memoryview, int]:
+        room = memory.room()
+        size, told, _, source = self._socket.recvmsg_into([room[_IPV6_HEADER:]], socket.CMSG_SPACE(_IN6_PKTINFO))
+        _IPV6.pack_into(room, 0, 6 << 28, size & 0xFFFF, _TCP, _HOPS)
+        room[8:24] = socket.inet_pton(socket.AF_INET6, source[0].partition("%")[0])
         for level, kind, value in told:
             if (level, kind) == (socket.IPPROTO_IPV6, _IPV6_PKTINFO):
-                destination = value[:16]
-        address = socket.inet_pton(socket.AF_INET6, source[0].partition("%")[0])
-        return b"".join((_IPV6.pack(6 << 28, len(tcp) & 0xFFFF, _TCP, _HOPS), address, destination, tcp)), _IPV6_HEADER
+                room[24:40] = value[:16]
+        return memory.take(_IPV6_HEADER + size), _IPV6_HEADER
+
+
+class _Memory:
+    """Where packets are received into: chunks in turn. One is used again when nobody has a view of it any more. Memory
+    that is new for each packet would cost twenty times as much, most of it in page faults.
+    """
+
+    def __init__(self) -> None:
+        self._chunks: list[bytearray] = []
+        self._view = memoryview(b"")
+        self._at = 0
+
+    def room(self) -> memoryview:
+        """Room for the largest packet."""
+        if self._at + _LARGEST_PACKET > self._view.nbytes:
+            self._view = memoryview(b"")
+            self._view = memoryview(self._free_chunk())
+            self._at = 0
+        return self._view[self._at : self._at + _LARGEST_PACKET]
+
+    def take(self, size: int) -> memoryview:
+        """So much of the room is used now."""
+        begin = self._at
+        self._at += size
+        return self._view[begin : self._at]
+
+    def _free_chunk(self) -> bytearray:
+        for chunk in self._chunks:
+            try:
+                # An array cannot change its size as long as there are views of it.
+                chunk.append(chunk.pop())
+            except BufferError:
+                continue
+            return chunk
+        chunk = bytearray(_CHUNK)
+        if len(self._chunks) < _MOST_CHUNKS:
+            self._chunks.append(chunk)
+        return chunk
