@@ -675,3 +675,64 @@ def test_figures_of_the_owner_have_the_names_of_tcp_info(connection):
     assert connection.info().tcp == {"tcpi_rtt": 1000}
     connection.detach()
     assert connection.info().tcp == {}
+
+
+# Options that change while a target has the connection
+
+
+HOPS = (socket.IPPROTO_IP, socket.IP_TTL)
+
+
+def updates(stack):
+    return [tree for kind, tree in stack.target.operations if kind == "update"]
+
+
+def finish_update(stack, status=Status.SUCCESS):
+    [tree] = updates(stack)
+    stack.target.operations.clear()
+    for block in walk(tree):
+        block.status = status
+    stack.target.handle.update_offload_complete(tree)
+
+
+def test_an_option_reaches_the_target_once_and_only_if_it_has_a_variable(stack, connection):
+    stack.kernel.setsockopt(*HOPS, 64)
+    connection.setsockopt(*HOPS, 64)
+    connection.offload()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 3)
+    stack.poll()
+    assert not updates(stack)
+    connection.setsockopt(*HOPS, 7)
+    connection.setsockopt(*HOPS, 8)
+    stack.poll()
+    [tree] = updates(stack)
+    assert tree.cached.ttl_or_hop_limit == 8
+    connection.setsockopt(*HOPS, 9)
+    stack.poll()
+    # One after the other (update.host.exclusive).
+    assert updates(stack) == [tree]
+    finish_update(stack)
+    stack.poll()
+    [tree] = updates(stack)
+    assert tree.cached.ttl_or_hop_limit == 9
+    finish_update(stack)
+    stack.poll()
+    assert not updates(stack) and connection.offloaded
+
+
+def test_a_target_that_refuses_an_option_gives_the_connection_back(stack, connection):
+    connection.offload()
+    connection.setsockopt(*HOPS, 7)
+    stack.poll()
+    finish_update(stack, Status.FAILURE)
+    stack.poll()
+    stack.poll()
+    assert not connection.offloaded and "socket option" in connection.info().withdrawn
+
+
+def test_an_option_that_changes_on_the_way_up_is_the_kernels(stack, connection):
+    connection.offload()
+    connection.setsockopt(*HOPS, 7)
+    connection.upload()
+    stack.poll()
+    assert not updates(stack) and connection.getsockopt(*HOPS) == 7

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from struct import pack
 
-import pytest
-
 from chimney.host.kernel import Flow
 from chimney.host.segments import KeptSegment, data_beyond, without_repeats
 
