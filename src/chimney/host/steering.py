@@ -157,8 +157,11 @@ class Steering:
             if not self._answers(neighbor):
                 self._invalidate(edge, neighbor)
             return
-        self._asked.pop((neighbor.device_index, neighbor.next_hop), None)
-        if mac != neighbor.cached.dl_destination_address and self._is_free(neighbor):
+        key = neighbor.device_index, neighbor.next_hop
+        # One that has been away is told of even if it is the same: what waits for a time-out need not.
+        news = key in self._asked or mac != neighbor.cached.dl_destination_address
+        if news and self._is_free(neighbor):
+            self._asked.pop(key, None)
             edge.upkeep.update_neighbor(neighbor, mac, lambda taken: self._refuse(list(neighbor.paths), taken))
         mtu = min(plan.path_mtu for plan in plans)
         if mtu != path.cached.path_mtu and self._is_free(path):

@@ -97,12 +97,12 @@ def _update_subtree(target: SoftTarget, block: MiniportOffloadBlockList, below: 
         _update_row(target, block.dependent_block_list, item)
         return
     if isinstance(item, NeighborObject) and isinstance(block.cached, NeighborCached):
-        moved = item.destination_mac != block.cached.dl_destination_address
+        found = block.cached.host_reachability_delta == 0
         item.destination_mac = block.cached.dl_destination_address
         item.host_reachable_at = target.clock() - target.config.microseconds(block.cached.host_reachability_delta)
         for path in item.paths:
             _refresh(target, path)
-            if moved:
+            if found:
                 _try_again(target, path)
     elif isinstance(item, PathObject):
         if isinstance(below, NeighborObject) and below is not item.neighbor:
@@ -164,8 +164,9 @@ def _refresh(target: SoftTarget, path: PathObject) -> None:
 
 
 def _try_again(target: SoftTarget, path: PathObject) -> None:
-    """The way of these connections is another one: those that wait after a time-out wait no longer, and no longer after
-    the next one than if this one had been in vain (in the spirit of RFC 6069, 4).
+    """The way of these connections is another one, or the host has found their neighbor just now: those that wait after
+    a time-out wait no longer, and no longer after the next one than if this one had been in vain (in the spirit of
+    RFC 6069, 4).
     """
     now = target.clock()
     for tcp in path.connections:
