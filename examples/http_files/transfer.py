@@ -13,6 +13,9 @@ from typing import Any
 
 import chimney
 
+# What is reported of the connection's TCP, by the names of TCP_INFO.
+_TCP_INFO = ("tcpi_rtt", "tcpi_snd_cwnd", "tcpi_snd_mss", "tcpi_pmtu", "tcpi_total_retrans")
+
 
 class Schedule:
     """Positions in a transfer (bytes) at which the connection changes sides: every `every` bytes down into the target,
@@ -72,6 +75,8 @@ class Transfer:
             "retransmits": now.retransmits - was.retransmits,
             "offload_seconds": now.offload_seconds[len(was.offload_seconds) :],
             "upload_seconds": now.upload_seconds[len(was.upload_seconds) :],
+            "owner": now.owner,
+            "tcp": {name: now.tcp[name] for name in _TCP_INFO if name in now.tcp},
             "error": None if error is None else f"{type(error).__name__}: {error}",
         }
 

@@ -149,6 +149,19 @@ def test_the_table_says_what_is_missing_and_what_went_wrong():
     assert "failed: curl [22]" in text
 
 
+def test_the_table_has_figures_of_tcp_info_where_there_are_any():
+    from rich.console import Console
+
+    figures = {"tcpi_rtt": 12345, "tcpi_snd_cwnd": 77, "tcpi_snd_mss": 1448, "tcpi_pmtu": 1500, "tcpi_total_retrans": 9}
+    late = moved(name="2 upload", owner="kernel", tcp=figures | {"tcpi_rtt": 0})
+    unknown = moved(name="3 download")
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))
+    console.print(render(result(transfers=[moved(owner="target", tcp=figures), late, unknown])))
+    told = console.export_text().split("TCP_INFO")[1]
+    assert "target" in told and "12.345" in told and " - " in told
+    assert "3 download" not in told
+
+
 def test_times_are_given_as_median_and_99th_percentile():
     times = HandOverTimes.of([n * 1e-6 for n in range(1, 101)])
     assert (times.count, times.median_us, times.p99_us) == (100, 51.0, 100.0)

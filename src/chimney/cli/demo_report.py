@@ -15,7 +15,10 @@ from chimney.cli.demo_data import format_size
 
 @dataclass
 class Moved:
-    """One transfer: what each side says about it. Digests are SHA-256 in hexadecimal, '' where nothing was said."""
+    """One transfer: what each side says about it. Digests are SHA-256 in hexadecimal, '' where nothing was said.
+
+    `tcp`: what the connection's `owner` at the end of the transfer tells of it, by the names of TCP_INFO.
+    """
 
     name: str
     expected_bytes: int
@@ -28,6 +31,8 @@ class Moved:
     uploads: int = 0
     bytes_kernel: int = 0
     bytes_target: int = 0
+    owner: str = ""
+    tcp: dict[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -176,6 +181,20 @@ def digests(transfers: Sequence[Moved]) -> Table:
     return table
 
 
+def tcp_info(transfers: Sequence[Moved]) -> Table:
+    """What the server's end of each connection was like when the transfer was over."""
+    table = Table("transfer", "owner", title="TCP_INFO at the end")
+    for name in ("rtt (ms)", "cwnd", "mss", "pmtu", "repeated"):
+        table.add_column(name, justify="right")
+    for moved in transfers:
+        if moved.tcp:
+            # A connection that came up late has measured nothing in the kernel.
+            rtt = f"{moved.tcp['tcpi_rtt'] / 1000:.3f}" if moved.tcp["tcpi_rtt"] else "-"
+            names = ("snd_cwnd", "snd_mss", "pmtu", "total_retrans")
+            table.add_row(moved.name, moved.owner, rtt, *(str(moved.tcp[f"tcpi_{name}"]) for name in names))
+    return table
+
+
 def render(result: Result) -> Group:
     """Everything, for the terminal."""
     if result.ok:
@@ -184,7 +203,8 @@ def render(result: Result) -> Group:
         words = [
             f"[bold red]failed:[/] {escape(objection)}" for objection in result.objections() or ["nothing was carried"]
         ]
-    return Group(figures(result), digests(result.transfers), *words)
+    tables = figures(result), digests(result.transfers), tcp_info(result.transfers)
+    return Group(*tables, *words)
 
 
 def _firewall(counters: Mapping[str, int] | None) -> str:

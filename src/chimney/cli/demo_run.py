@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from chimney import _build
 from chimney.cli import demo_lab
@@ -219,7 +220,7 @@ def _hear(result: Result, tap: Tap) -> None:
 
 
 def _moved(
-    transfer: Transfer, client: Client, report: Mapping[str, object], expected: tuple[int, str], ended_well: bool
+    transfer: Transfer, client: Client, report: Mapping[str, Any], expected: tuple[int, str], ended_well: bool
 ) -> Moved:
     moved = Moved(transfer.name, *expected)
     server_says = int(str(report.get("bytes", 0))), str(report.get("digest", ""))
@@ -231,4 +232,5 @@ def _moved(
         moved.received_bytes, moved.received_digest = client.received() if not client.running() else (0, "")
     for figure in ("offloads", "uploads", "bytes_kernel", "bytes_target"):
         setattr(moved, figure, report.get(figure, 0))
+    moved.owner, moved.tcp = str(report.get("owner", "")), dict(report.get("tcp", {}))
     return moved
