@@ -84,6 +84,8 @@ class Stack:
     its findings to the file that CHIMNEY_VERIFY_REPORT names.
 
     ``platform`` is what the stack stands on, a `LinuxPlatform` unless one is given; `close` closes it.
+
+    ``icmp`` counts what has been heard of routers about offloaded connections, and believed.
     """
 
     def __init__(
@@ -385,6 +387,8 @@ class Stack:
         for listener in self._listeners.values():
             if isinstance(listener, Elsewhere):
                 self.elsewhere = listener
+                if self.verifier is not None:
+                    listener.observer = self.verifier.heard_elsewhere
         for fd in self._listeners:
             self._platform.interest(fd, True, False)
 
