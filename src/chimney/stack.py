@@ -20,6 +20,7 @@ from chimney.adapter import Assembly, InterfaceAdapter
 from chimney.host.connection import Connection, Owner
 from chimney.host.elsewhere import Elsewhere, Nowhere
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
+from chimney.host.icmp_watch import IcmpCounters, IcmpWatch
 from chimney.host.kernel import Flow
 from chimney.host.listener import Listener
 from chimney.host.services import Adapter
@@ -122,6 +123,7 @@ class Stack:
         self.elsewhere = Nowhere()
         # By descriptor; made with the first adapter.
         self._listeners: dict[int, Listener] | None = None
+        self.icmp = IcmpCounters()
         # When the first of them wants to run, as it was known at the end of the last turn.
         self._listen_at = 0
         self._polling = False
@@ -385,10 +387,10 @@ class Stack:
         except OSError as error:
             raise NotOffloadable(f"the kernel does not tell what happens to addresses and routes: {error}") from error
         for listener in self._listeners.values():
+            if isinstance(listener, IcmpWatch):
+                self.icmp = listener.counters
             if isinstance(listener, Elsewhere):
                 self.elsewhere = listener
-                if self.verifier is not None:
-                    listener.observer = self.verifier.heard_elsewhere
         for fd in self._listeners:
             self._platform.interest(fd, True, False)
 
