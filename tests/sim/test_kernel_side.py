@@ -517,6 +517,8 @@ class TestPlainIo:
         world.run(1000)
         assert side.receive_into(buffer) == 4 and side.receive_into(buffer) == 0
         assert side.bytes_carried()[0] == 4
+        figures = side.tcp_info()
+        assert figures["tcpi_bytes_acked"] == 4 and figures["tcpi_rtt"] > 0 and figures["tcpi_snd_mss"] > 0
         side.shutdown()
         assert hand_over.said()[-1].flags & FIN
 

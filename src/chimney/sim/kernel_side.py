@@ -411,7 +411,23 @@ class SimKernelSide:
         return (0, 0) if tcp is None else (tcp.sender.bytes_acked, tcp.receiver.bytes_received)
 
     def tcp_info(self) -> dict[str, int]:
-        return {}
+        tcp = self._socket.tcp
+        if tcp is None:
+            return {}
+        sender, mss = tcp.sender, tcp.sender.mss
+        return {
+            "tcpi_state": int(tcp.state),
+            "tcpi_retransmits": sender.retries,
+            "tcpi_rto": sender.rto,
+            "tcpi_snd_mss": mss,
+            "tcpi_rtt": sender.srtt,
+            "tcpi_rttvar": sender.rttvar,
+            "tcpi_snd_cwnd": max(sender.cwnd // mss, 1),
+            "tcpi_total_retrans": sender.retransmitted,
+            "tcpi_bytes_acked": sender.bytes_acked,
+            "tcpi_bytes_received": tcp.receiver.bytes_received,
+            "tcpi_snd_wnd": sender.wnd,
+        }
 
     def wait_for(self, readable: bool, writable: bool) -> None:
         self._wait_for(self._descriptor, readable, writable)
