@@ -174,10 +174,11 @@ def measure(family: int, times: int, only: list[str], rate: int, console: Consol
         }
         results = {name: Result(name) for name in wanted}
         _wait(lambda: min(progress.received()) > _GOES_ON and min(progress.mtus()) > 0)
-        for turn in range(times):
-            for name, change in wanted.items():
-                console.print(f"{turn + 1} of {times}: {name}", end="   \r", style="dim", highlight=False)
-                carry_out(change, results[name], progress)
+        with console.status("") as status:
+            for turn in range(times):
+                for name, change in wanted.items():
+                    status.update(f"{turn + 1} of {times}: {name}")
+                    carry_out(change, results[name], progress)
         for worker in (*hosts, *peers, observer):
             worker.finish()
         ends = [worker.report() for worker in hosts], [worker.report() for worker in peers]
