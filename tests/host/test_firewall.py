@@ -47,7 +47,6 @@ class Way:
         self.world = world
         self.flow = Flow(b"\x0a\0\0\1", number, b"\x0a\0\0\2", 80)
         self.owner = Owner.TARGET
-        self.hand_over = SimpleNamespace(plan=SimpleNamespace(flow=self.flow))
         self.kernel = SimpleNamespace(passage=lambda: self, tcp_info=lambda: {"tcpi_segs_in": self.kernel_heard})
         self.chimney = SimpleNamespace(held=False)
         self.mistrust = None
@@ -349,6 +348,24 @@ def test_many_connections_are_looked_at_a_few_at_a_time_and_less_often(world):
         way.heard += 1
     world.run(10 * SECOND)
     assert all(way.log for way in ways)
+
+
+def test_who_goes_up_and_comes_down_again_is_looked_at_anew(world):
+    """With another placeholder, and a target that counts from nought."""
+    way = world.offload()
+    world.run(SECOND)
+    way.heard = way.passed = 7
+    world.run(SECOND)
+    del world.offloaded[way.flow]
+    other = world.offload(2)
+    way.chimney = SimpleNamespace(held=False)
+    way.heard, way.passed = 0, 7
+    world.offloaded[way.flow] = way
+    world.run(SECOND)
+    for one in (way, other):
+        one.heard += 1
+    world.run(3 * SECOND)
+    assert "input" in way.log[0] and "input" in other.log[0]
 
 
 def test_its_descriptor_is_the_rules(world):

@@ -21,7 +21,9 @@ from chimney.host.services import Progress, Services
 from chimney.ndis.status import TcpConnectionState
 
 if TYPE_CHECKING:
+    from chimney.host.chimney_path import ChimneyPath
     from chimney.host.connection import Connection
+    from chimney.host.kernel import Flow
 
 FIRST_PAUSE_US = 10_000
 """Between two looks at a connection that has just come; it doubles with each look."""
@@ -114,13 +116,17 @@ def _heard(connection: Connection) -> int:
 
 @dataclass(slots=True)
 class _Look:
-    """What was seen of one connection: ``passed`` is what the firewall had let in when the target had heard ``heard``
-    (None: not known yet), ``heard_since`` what it has heard since, if that is to be compared soon. ``alert``: the rules
-    have changed since the last look; ``kept_out``: the target hears nothing.
+    """What was seen of one connection during one stay out of the kernel, which ``chimney`` stands for.
+
+    ``passed`` is what the firewall had let in when the target had heard ``heard`` (None: not known yet),
+    ``heard_since`` what it has heard since, if that is to be compared soon. ``alert``: the rules have changed since the
+    last look; ``kept_out``: the target hears nothing.
     """
 
+    flow: Flow
     connection: Connection
-    at: int
+    chimney: ChimneyPath | None
+    at: int = 0
     passed: int | None = None
     heard: int = 0
     heard_since: int = 0
@@ -131,7 +137,6 @@ class _Look:
     tracked: bool = True
     alert: bool = False
     kept_out: bool = False
-    gone: bool = False
 
 
 @dataclass(order=True, slots=True)
@@ -150,6 +155,7 @@ class FirewallWatch:
         self._looks: dict[Connection, _Look] = {}
         self._visits: list[_Visit] = []
         self._number = 0
+        self._counted: list[_Look] = []
         self._changed = False
         self._rules_at = 0
         self._tracked_for = 0
@@ -163,7 +169,7 @@ class FirewallWatch:
             self._changed = True
 
     def poll_at(self) -> int:
-        if self._changed or len(self._looks) != len(self._services.offloaded):
+        if self._changed or self._has_come():
             return 0
         if not self._looks:
             return NEVER
@@ -171,7 +177,7 @@ class FirewallWatch:
 
     def run(self, now: int) -> None:
         self._note_mistrusted()
-        self._keep_up(now)
+        self._welcome(now)
         if self._looks and now >= self._rules_at:
             self._look_at_rules(now)
         if self._changed:
@@ -182,27 +188,33 @@ class FirewallWatch:
                 break
             visit = heapq.heappop(self._visits)
             # One that was planned anew meanwhile has another visit.
-            if not visit.look.gone and visit.look.at == visit.at:
+            if visit.look.at == visit.at:
                 self._visit(visit.look, now)
+        self._count_what_was_heard(now)
 
     def close(self) -> None:
         self._firewall.close()
 
     # Whom to look at, and when
 
-    def _keep_up(self, now: int) -> None:
-        """Everybody who is out of the kernel is looked at, and nobody else."""
-        offloaded = self._services.offloaded
-        if len(self._looks) == len(offloaded) and now < self._rules_at:
-            return
-        here = set(offloaded.values())
-        for connection in [connection for connection in self._looks if connection not in here]:
-            self._looks.pop(connection).gone = True
-        for connection in here:
-            if connection not in self._looks:
-                look = self._looks[connection] = _Look(connection, now, output_at=now + OUTPUT_PAUSE_US)
-                look.tracked_at = now + self._tracking_pause()
-                self._plan(look, now)
+    def _has_come(self) -> bool:
+        """Whether somebody is out of the kernel who was not there, or is there anew: who comes last stands last."""
+        last = next(reversed(self._services.offloaded.values()), None)
+        return last is not None and not self._is_known(last)
+
+    def _is_known(self, connection: Connection) -> bool:
+        look = self._looks.get(connection)
+        return look is not None and look.chimney is connection.chimney
+
+    def _welcome(self, now: int) -> None:
+        """Look at those who have come since the last time."""
+        for flow, connection in reversed(self._services.offloaded.items()):
+            if self._is_known(connection):
+                break
+            look = self._looks[connection] = _Look(flow, connection, connection.chimney)
+            look.output_at = now + OUTPUT_PAUSE_US
+            look.tracked_at = now + self._tracking_pause()
+            self._plan(look, now)
 
     def _plan(self, look: _Look, at: int) -> None:
         look.at = at
@@ -243,11 +255,15 @@ class FirewallWatch:
 
     def _visit(self, look: _Look, now: int) -> None:
         connection = look.connection
-        adapter = connection.adapter
+        if self._looks.get(connection) is not look:
+            return
+        if self._services.offloaded.get(look.flow) is not connection:
+            del self._looks[connection]
+            return
+        adapter, chimney = connection.adapter, connection.chimney
         progress = None
-        held = connection.chimney is not None and connection.chimney.held
-        if connection.offloaded and not held and adapter is not None and connection.hand_over.plan is not None:
-            progress = adapter.progress(connection.hand_over.plan.flow)
+        if connection.offloaded and adapter is not None and chimney is not None and not chimney.held:
+            progress = adapter.progress(look.flow)
         if progress is None:
             # It is on its way, or has none (its route or its address is gone), or the target does not tell.
             look.passed = None
@@ -271,28 +287,29 @@ class FirewallWatch:
 
     def _withdraw(self, look: _Look, reason: str, now: int) -> None:
         look.passed = None
+        # It goes up at the end of this turn; where that fails, there is time.
         look.pause = LONGEST_PAUSE_US
-        self._plan(look, now + look.pause)
+        self._plan(look, now + FIRST_PAUSE_US)
         look.connection.withdraw(reason)
 
     def _keep_out(self, look: _Look, now: int) -> None:
         """The target shall hear no more than the kernel would."""
-        adapter, plan = look.connection.adapter, look.connection.hand_over.plan
-        assert adapter is not None and plan is not None
-        adapter.keep_out(plan.flow, True)
+        adapter = look.connection.adapter
+        assert adapter is not None
+        adapter.keep_out(look.flow, True)
         look.kept_out = True
         look.pause = FIRST_PAUSE_US
         self._plan(look, now + look.pause)
 
     def _listen_again(self, look: _Look, passage: Passage, now: int) -> None:
         """If something has come through meanwhile."""
-        adapter, plan = look.connection.adapter, look.connection.hand_over.plan
-        assert adapter is not None and plan is not None
+        adapter = look.connection.adapter
+        assert adapter is not None
         if passage.let_in() == look.passed:
             look.pause = min(2 * look.pause, LONGEST_DEAF_PAUSE_US)
             self._plan(look, now + look.pause)
             return
-        adapter.keep_out(plan.flow, False)
+        adapter.keep_out(look.flow, False)
         look.kept_out = False
         look.pause = FIRST_PAUSE_US
         self._take_stock(look, passage, now)
@@ -318,18 +335,27 @@ class FirewallWatch:
         return True
 
     def _take_stock(self, look: _Look, passage: Passage, now: int) -> None:
-        """What has passed, and then what the target has heard: everything that has passed is heard."""
-        adapter, plan = look.connection.adapter, look.connection.hand_over.plan
-        assert adapter is not None and plan is not None
+        """What has passed; what the target has heard is asked at the end of the run."""
         look.passed = passage.let_in()
+        look.heard_since = 0
+        self._counted.append(look)
+
+    def _count_what_was_heard(self, now: int) -> None:
+        """All that had passed is heard before it is counted. Plans the next looks."""
+        if not self._counted:
+            return
+        counted, self._counted = self._counted, []
         # What came on other interfaces is forwarded, and processed at the flush.
         self._services.elsewhere.drain()
-        adapter.drain()
-        adapter.flush()
-        progress = adapter.progress(plan.flow)
-        look.heard = progress.segments_in if progress is not None else 0
-        look.heard_since = 0
-        self._plan(look, now + look.pause)
+        for adapter in {look.connection.adapter for look in counted}:
+            if adapter is not None:
+                adapter.drain()
+                adapter.flush()
+        for look in counted:
+            adapter = look.connection.adapter
+            progress = None if adapter is None else adapter.progress(look.flow)
+            look.heard = 0 if progress is None else progress.segments_in
+            self._plan(look, now + look.pause)
 
     def _longest_pause(self) -> int:
         """So that many connections do not cost more than a hundredth of the time."""
