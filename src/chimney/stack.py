@@ -391,6 +391,8 @@ class Stack:
                 self.icmp = listener.counters
             if isinstance(listener, Elsewhere):
                 self.elsewhere = listener
+                if self.verifier is not None:
+                    listener.observer = self.verifier.heard_elsewhere
         for fd in self._listeners:
             self._platform.interest(fd, True, False)
 

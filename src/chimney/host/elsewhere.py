@@ -62,6 +62,7 @@ class Elsewhere(Nowhere):
     """Hears the offloaded connections on the devices that are not their adapters'; a `Listener`.
 
     ``devices()`` are the numbers of the devices on which packets may arrive: all that are up, but the loopback device.
+    ``observer(flow, segment)`` is told of every segment that is heard, from its TCP header on.
     """
 
     def __init__(self, services: Services, sockets: DeviceSockets, devices: Callable[[], list[int]]) -> None:
@@ -73,6 +74,7 @@ class Elsewhere(Nowhere):
         self._flows: dict[Flow, int] = {}
         self._listening = False
         self._listen_at = NEVER
+        self.observer: Callable[[FourTuple, memoryview], None] | None = None
 
     # For the hand-over
 
@@ -146,7 +148,7 @@ class Elsewhere(Nowhere):
         self._listen_at = NEVER
         wanted: dict[int, list[FourTuple]] = {}
         for flow, own in self._flows.items():
-            four = flow.local_address, flow.local_port, flow.remote_address, flow.remote_port
+            four = _four_tuple(flow)
             for index in self._devices or ():
                 if index != own:
                     wanted.setdefault(index, []).append(four)
@@ -164,6 +166,14 @@ class Elsewhere(Nowhere):
                 by_flow.setdefault(segment.flow, []).append(segment)
         for flow, segments in by_flow.items():
             connection = self._services.offloaded.get(flow)
-            if connection is not None:
-                connection.hand_over.arrived(segments)
+            if connection is None:
+                continue
+            if self.observer is not None:
+                for segment in segments:
+                    self.observer(_four_tuple(flow), segment.tcp())
+            connection.hand_over.arrived(segments)
         return len(packets)
+
+
+def _four_tuple(flow: Flow) -> FourTuple:
+    return flow.local_address, flow.local_port, flow.remote_address, flow.remote_port

@@ -17,9 +17,9 @@ Method = TypeVar("Method", bound=Callable[..., None])
 
 
 _CROSSINGS = 4 * len(Kind)
-PACKET, SEGMENT_IN, SEGMENT_OUT, SEGMENT_KEPT, POLLED, FINISH = range(_CROSSINGS, _CROSSINGS + 6)
+PACKET, SEGMENT_IN, SEGMENT_OUT, SEGMENT_KEPT, POLLED, ELSEWHERE, FINISH = range(_CROSSINGS, _CROSSINGS + 7)
 """Events beside the crossings', by number."""
-EVENTS = _CROSSINGS + 6
+EVENTS = _CROSSINGS + 7
 
 
 def entering(kind: Kind, stage: Stage) -> int:
@@ -67,6 +67,13 @@ def segment_out(method: Method) -> Method:
 def polled(method: Method) -> Method:
     """Call the method, with the link's name, whenever a target asks its link for frames."""
     return _hook(POLLED)(method)
+
+
+def elsewhere(method: Method) -> Method:
+    """Call the method with every segment that the host has heard on another interface: its flow (our side first), and
+    the segment from the TCP header on.
+    """
+    return _hook(ELSEWHERE)(method)
 
 
 def finish(method: Method) -> Method:

@@ -17,6 +17,7 @@ from chimney.verifier.bookkeeping import Bookkeeping
 from chimney.verifier.books import ObjectBook
 from chimney.verifier.catalogue import Rule, catalogue
 from chimney.verifier.check import (
+    ELSEWHERE,
     EVENTS,
     FINISH,
     PACKET,
@@ -131,6 +132,11 @@ class Verifier(Observer):
         for debt in self.debts.polled(link, self.clock(), len(self.books.streams)):
             self._call(debt.told, debt)
         self._tell(POLLED, link)
+
+    def heard_elsewhere(self, flow: tuple[bytes, int, bytes, int], segment: memoryview) -> None:
+        """The host has heard a segment of a flow (our side first) on an interface without a target of its own."""
+        for hook in self.hooks(ELSEWHERE):
+            self._call(hook, flow, segment)
 
     def finish(self) -> None:
         """The run is over, everything has been taken back: what is left open is a finding. What comes after this is not

@@ -9,7 +9,7 @@ from chimney.ndis.crossing import BlockView, Crossing, Kind, NblView, Stage
 from chimney.ndis.state import PathConst, TcpConst, TcpDelegated
 from chimney.ndis.status import Status, TcpConstFlags
 from chimney.verifier.books import Completed, Layer, ObjectBook, Operation, Request, layer_of
-from chimney.verifier.check import Checks, enter, finish, leave, packet, segment_in
+from chimney.verifier.check import Checks, elsewhere, enter, finish, leave, packet, segment_in
 from chimney.verifier.packets import ACK, RST, SYN, Packet
 from chimney.verifier.recent import Recent
 from chimney.verifier.segments import Key, TcpSegment, flow_of_packet, key_of_packet, parse_segment
@@ -42,6 +42,15 @@ class Forwards(Checks):
         # What has come up on the ordinary path, and when: the numbers of its first and of its last arrival.
         self._ordinary: Recent[Flow, Recent[Key, tuple[int, int]]] = Recent(_REMEMBERED)
         self._arrivals = 0
+        # What has come on other interfaces.
+        self._foreign: Recent[Flow, Recent[Key, bool]] = Recent(_REMEMBERED)
+
+    @elsewhere
+    def heard(self, flow: Flow, tcp: memoryview) -> None:
+        segment = parse_segment(bytes(tcp))
+        if segment is not None:
+            keys = self._foreign[flow] = self._foreign.get(flow) or Recent(_REMEMBERED)
+            keys[segment.key] = True
 
     @segment_in
     def arrived(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
@@ -117,7 +126,7 @@ class Forwards(Checks):
             stream,
         )
         if segment is not None:
-            known = segment.key in self._ordinary.get(stream.flow, ())
+            known = any(segment.key in heard.get(stream.flow, ()) for heard in (self._ordinary, self._foreign))
             self.check(
                 "forward.when",
                 known or segment.key not in stream.facts.get("forward: segments taken", ()),
