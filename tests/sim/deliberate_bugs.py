@@ -1,6 +1,7 @@
 """Deliberate bugs of the host's side: the switch, the words between kernel and target, and the kernel's own steps.
 
-(Those of the target, its engine and the drivers are in `deliberate_bugs_below`.) Each is a classic mistake; most do
+(Those of the target, its engine and the drivers are in `deliberate_bugs_below`, those of the host that follows the
+network in `deliberate_bugs_around`.) Each is a classic mistake; most do
 harm only at a certain moment.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import tests.sim.deliberate_bugs_around  # noqa: F401
 import tests.sim.deliberate_bugs_below  # noqa: F401
 from chimney.host import hand_over
 from chimney.host.chimney_path import ChimneyPath

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chimney.host.edge import HostEdge
+from chimney.host.errors import NotOffloadable
 from chimney.host.hand_over import Owner
 from chimney.host.kernel import Plan
 from chimney.host.kernel_network import KernelNetwork, NeighborKey, NeighborState
@@ -119,7 +120,7 @@ class Steering:
             else:
                 self._update(edge, path, staying)
         for move in moves.values():
-            self._move(edge, move)
+            self._move(edge, move, paths)
         self._silence(edge, lost, paths)
         for path, findings in paths.items():
             self._give_up(path, findings)
@@ -192,7 +193,9 @@ class Steering:
 
     # Another neighbor
 
-    def _move(self, edge: HostEdge, moves: list[tuple[PathRecord, Plan]]) -> None:
+    def _move(
+        self, edge: HostEdge, moves: list[tuple[PathRecord, Plan]], findings: dict[PathRecord, list[Finding]]
+    ) -> None:
         """Relink paths to the neighbor that their plans go by."""
         plan = moves[0][1]
         key = plan.device_index, plan.next_hop
@@ -208,11 +211,26 @@ class Steering:
         if not neighbor.offloaded:
             neighbor.cached = NeighborCached(plan.neighbor_mac)
             paths = [path for path, _ in moves]
+            why = self._why_not(plan)
+            if why:
+                # A target that pauses gets no new neighbors, either (status.pause.host).
+                edge.objects.forget_unused(None, neighbor)
+                for path in paths:
+                    self._withdraw(findings[path], why)
+                return
             edge.upkeep.offload_neighbor(neighbor, lambda taken: self._refuse(paths, taken))
             return
         ready = [path for path, _ in moves if self._is_free(path, path.neighbor)]
         if ready:
             edge.upkeep.relink(ready, neighbor, lambda taken: self._relinked(ready, neighbor))
+
+    def _why_not(self, plan: Plan) -> str:
+        """Why nothing can be offloaded on the way of a plan; empty if it can."""
+        try:
+            self._services.adapter(plan.device)
+        except NotOffloadable as reason:
+            return str(reason)
+        return ""
 
     def _ask_again(self, key: NeighborKey) -> None:
         """Nobody sends to this neighbor at present, so that the kernel would not ask for it either."""

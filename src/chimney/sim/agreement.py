@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # How long everything may take that costs no waiting, besides the time that a process takes to wake up.
 _PATIENCE_US = 200_000
+# What a kernel forgets it does not tell: somebody looks now and then.
+_FORGETS_US = 11_000_000
 
 
 class _Watched:
@@ -26,6 +28,7 @@ class _Watched:
 
     slack         how long its process may take to wake up.
     differs_at    since when the target and the kernel differ; NEVER if they do not.
+    stays_up      the application has taken it up, and not down again.
     withdrawn_at  when the host has taken the connection up; ``good_at``: since when nothing keeps it there. NEVER: it
                   has not, or something does.
     """
@@ -33,6 +36,7 @@ class _Watched:
     def __init__(self, slack: int) -> None:
         self.slack = slack
         self.differs_at = self.withdrawn_at = self.good_at = NEVER
+        self.stays_up = False
 
 
 class Agreement:
@@ -62,6 +66,9 @@ class Agreement:
                     self._broken(side, what)
                     watched.differs_at = NEVER
             self._look_at_withdrawal(side, watched)
+            if watched.stays_up and self._world.connections[side].owner is Owner.TARGET:
+                self._broken(side, "goes down by itself, and its application has taken it up")
+                watched.stays_up = False
 
     def withdrawn(self, side: Side) -> None:
         """The host takes the connection up."""
@@ -69,11 +76,14 @@ class Agreement:
         if watched is not None and self._world.connections[side].owner is Owner.TARGET:
             watched.withdrawn_at = self._world.clock.now
 
-    def decided(self, side: Side) -> None:
-        """The application has the connection moved, or ends it: what the host wanted does not count any more."""
+    def decided(self, side: Side, up: bool = False) -> None:
+        """The application has the connection moved (``up`` or not), or ends it: what the host wants does not count any
+        more.
+        """
         watched = self._watched.get(side)
         if watched is not None:
             watched.withdrawn_at = NEVER
+            watched.stays_up = up
 
     def _difference(self, side: Side) -> str:
         """In what the target differs from the kernel; empty if in nothing that counts."""
@@ -98,7 +108,9 @@ class Agreement:
                 f"sends to {neighbor.destination_mac.hex(':')}, and the kernel would to {kernel.neighbor_mac.hex(':')}"
             )
         mtu = min(kernel.path_mtu, target.link.mtu)
-        return "" if path.path_mtu == mtu else f"sends packets of {path.path_mtu} bytes, and the path takes {mtu}"
+        if path.path_mtu == mtu or (path.path_mtu < mtu and world.clock.now - kernel.changed_at < _FORGETS_US):
+            return ""
+        return f"sends packets of {path.path_mtu} bytes, and the path takes {mtu}"
 
     def _look_at_withdrawal(self, side: Side, watched: _Watched) -> None:
         """What is withdrawn goes down again: the pauses between the attempts at most double."""

@@ -32,10 +32,13 @@ from chimney.sim.case import (
     Upload,
 )
 from chimney.sim.draw import case_of, mixed
+from chimney.sim.games import with_games
 from chimney.sim.scripts import SMALL_BUFFER
 
 EVERY = 6
 """One in so many cases is a corner."""
+
+_GAMES = 6
 
 _TIMER_US = 200_000
 """Timers of retransmissions and probes expire at about its multiples."""
@@ -72,8 +75,11 @@ _HARMLESS: tuple[Literal["old", "ack-old", "syn", "paws", "random"], ...] = ("ol
 
 
 def drawn(seed: int, index: int) -> Case:
-    """Number ``index`` of the cases that ``seed`` stands for: mostly `chimney.sim.draw.case_of`, and some corners."""
-    return case_of(seed, index) if index % EVERY else corner(seed, index)
+    """Number ``index`` of the cases that ``seed`` stands for: mostly `chimney.sim.draw.case_of`, and some corners; some
+    of both with changes of the network.
+    """
+    case = case_of(seed, index) if index % EVERY else corner(seed, index)
+    return with_games(case, Random(mixed(mixed(seed, index), _GAMES)))
 
 
 def corner(seed: int, index: int) -> Case:

@@ -307,7 +307,7 @@ class World:
 
     def _act(self, side: Side, step: Step | _Behave) -> None:
         """A step that the process of a side does."""
-        if isinstance(step, Offload | Upload | Abort | Detach):
+        if isinstance(step, Abort | Detach):
             self.agreement.decided(side)
         application, machine = self.applications[side], self.machines[side]
         match step:
@@ -347,9 +347,10 @@ class World:
         if self._owner(side) is not Owner.KERNEL:
             return
         self.visit(side, "offload")
+        self.agreement.decided(side)
         try:
             self.connections[side].offload()
-        except NotOffloadable as refusal:
+        except (NotOffloadable, UploadFailed) as refusal:
             self.note(side, "no", str(refusal))
         if self._owner(side) is Owner.TARGET:
             self._count_hand_over(side)
@@ -359,6 +360,7 @@ class World:
         if self._owner(side) is not Owner.TARGET:
             return
         self.visit(side, "upload")
+        self.agreement.decided(side, up=True)
         try:
             self.connections[side].upload()
         except UploadFailed as refusal:

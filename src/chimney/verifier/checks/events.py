@@ -9,7 +9,7 @@ from chimney.ndis.status import Status, TcpOffloadEvent, UploadReason
 from chimney.verifier.books import Completed, ObjectBook, Operation, Request
 from chimney.verifier.check import Checks, enter, finish, packet
 from chimney.verifier.packets import URG, Packet
-from chimney.verifier.relations import below
+from chimney.verifier.relations import below, connections_of
 from chimney.verifier.streams import Stream
 from chimney.verifier.violation import name
 
@@ -340,6 +340,18 @@ class HostAfterEvents(Checks):
             awaited = self._awaited.pop(id(item), None)
             if item is not None and awaited is not None and not item.ended:
                 self._awaited[id(item)] = (item, awaited[1], crossing.at, awaited[3])
+
+    @enter(Kind.QUERY_COMPLETE, Kind.UPDATE_COMPLETE, Kind.INVALIDATE_COMPLETE)
+    def freed(self, crossing: Crossing) -> None:
+        """Until these have completed, a terminate has to wait (9.6)."""
+        operation = crossing.notes
+        if not self._awaited or not crossing.boundary.top or not isinstance(operation, Operation):
+            return
+        for item in operation.objects:
+            for connection in () if item is None else connections_of(item):
+                awaited = self._awaited.get(id(connection))
+                if awaited is not None:
+                    self._awaited[id(connection)] = (connection, awaited[1], crossing.at, awaited[3])
 
     @enter(Kind.TERMINATE)
     def terminated(self, crossing: Crossing) -> None:

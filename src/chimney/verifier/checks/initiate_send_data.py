@@ -11,7 +11,7 @@ from chimney.verifier.books import OFFLOADED, ObjectBook, Operation, Request
 from chimney.verifier.check import Checks, enter, finish, leave, segment_in, segment_out
 from chimney.verifier.packets import RST, SYN, Packet
 from chimney.verifier.recent import Recent
-from chimney.verifier.relations import nodes, view_bytes
+from chimney.verifier.relations import connections_of, nodes, view_bytes
 from chimney.verifier.streams import FIN_SENT, Stream, distance
 from chimney.verifier.violation import name
 
@@ -293,6 +293,17 @@ class HandedOverOnTheWire(Checks):
                 if "initiate_send_data: chain ends" in request.stream.facts:
                     request.stream.facts["initiate_send_data: patience"] = 0
                     request.stream.facts["initiate_send_data: resent"] = True
+
+    @enter(Kind.UPDATE, stage=Stage.HANDLER)
+    def updated(self, crossing: Crossing) -> None:
+        """What went another way, or was too large for it, has hardly arrived."""
+        operation = crossing.notes
+        if not crossing.boundary.bottom or not isinstance(operation, Operation):
+            return
+        for item in operation.objects:
+            for connection in () if item is None else connections_of(item):
+                if connection.stream is not None:
+                    connection.stream.facts["initiate_send_data: patience"] = 0
 
     @segment_out
     def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:

@@ -109,8 +109,12 @@ class Invalidate(Checks):
         operation = crossing.notes
         if not crossing.boundary.bottom or not isinstance(operation, Operation):
             return
+        lost = any(b.status != Status.SUCCESS for b, item, _ in nodes(operation) if item is not None and item.stream)
         for block, item, _ in nodes(operation):
             if item is not None and _silenced(item):
+                if item.stream is None and lost:
+                    # Where a connection is not given back, what it depends on is not, either.
+                    continue
                 broken = item.stream is not None and item.stream.hardware_failure is not None
                 if block.status != Status.SUCCESS and item.stream is not None and not broken:
                     # The host is told of broken hardware next.
