@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import tests.sim.deliberate_bugs_around  # noqa: F401
+import tests.sim.deliberate_bugs_around
 import tests.sim.deliberate_bugs_below  # noqa: F401
 from chimney.host import hand_over
 from chimney.host.chimney_path import ChimneyPath

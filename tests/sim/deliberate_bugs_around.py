@@ -1,4 +1,4 @@
-"""Deliberate bugs of the host that follows the network: what the kernel says of it reaches the target wrongly, or not."""
+"""Deliberate bugs of the host that follows the network: what the kernel says of it reaches the target wrongly."""
 
 from __future__ import annotations
 

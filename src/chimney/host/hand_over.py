@@ -333,6 +333,8 @@ class HandOver:
             self._lost(error)
             return
         self._enter_target()
+        # What has been heard of its way meanwhile was about nobody.
+        self.adapter.edge.upkeep.changed()
         self._services.flush_soon(self.adapter)
 
     def _lost(self, error: UploadFailed) -> None:

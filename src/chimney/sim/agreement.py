@@ -92,11 +92,13 @@ class Agreement:
         if connection.owner is not Owner.TARGET or target is None or world.busy_since(side) < NEVER:
             return ""
         tcp = next(iter(target.connections.values()), None)
-        if tcp is None or tcp.upload_reason or tcp.engine_done or machine.state == "CLOSED":
+        if tcp is None or tcp.engine_done or machine.state == "CLOSED":
             return ""
         path = tcp.path
         neighbor = path.neighbor
         invalid = tcp.silent or path.invalid or neighbor.invalid
+        if tcp.upload_reason and not invalid:
+            return ""
         if not kernel.routed:
             return "" if invalid else "sends, and the kernel has no route"
         if not kernel.neighbor_mac:

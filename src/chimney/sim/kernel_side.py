@@ -8,8 +8,8 @@ What is modelled, and where it was seen on Linux:
 - Repair mode stops no timer: until the socket is recycled, it may still send.
 - A dump tells no TS.Recent, no out-of-order data, no scoreboard; its SND.NXT may be wrong either way.
 - The placeholder answers nothing.
-- A socket can be restored without a route. Without its address, too, but what is injected then reaches nobody: it
-  cannot be in another state than ESTABLISHED.
+- A socket can be restored without a route, and without its address (on Linux in state ESTABLISHED alone); what is
+  injected then reaches nobody.
 - A socket is restored as ESTABLISHED. FINs, and acknowledgements of our FIN, are replayed, some of them silently.
 - Leaving repair mode sends a window probe.
 - What arrives from the filter's removal on is heard by the socket, and lies in the tap, too.
@@ -258,8 +258,6 @@ class SimKernelSide:
         kernel = machine.kernel
         machine.gap()
         tcp = self._build(state)
-        if not machine.surroundings.addressed and state.state is not TcpState.ESTABLISHED and not state.error:
-            raise UploadFailed(f"the kernel restored {sock!r} as ESTABLISHED instead of {state.state.name}")
         # It lives from here on, in repair mode or not, and hears nothing but what is injected.
         sock.tcp, machine.owner = tcp, "kernel"
         self._note("the socket is restored")
@@ -396,6 +394,7 @@ class SimKernelSide:
     def abort(self) -> None:
         if self._socket.tcp is None:
             self._machine.kernel.remove(self._socket)
+            self._socket.hears, self._socket.repair = True, False
             return
         self._socket.tcp.abort(self._machine.clock())
         self._machine.kernel.output(self._socket)

@@ -140,6 +140,8 @@ class Promptness:
                 return
             if start <= door.in_order:
                 watched.stamp = stamp
+        if unsettled and not self._forwards[side]:
+            return
         if ack < watched.una - watched.offered:
             # So late that it might be forged (RFC 5961, 5.2).
             return
@@ -156,8 +158,6 @@ class Promptness:
                 watched.acked.append((now, ack))
         # Nobody takes what is beyond the window.
         end = min(end, limit) if limit >= 0 else end
-        if unsettled and not self._forwards[side]:
-            return
         if start > watched.nxt:
             if end > start and not unsettled:
                 watched.islands.append((start, end))

@@ -304,6 +304,7 @@ class HandedOverOnTheWire(Checks):
             for connection in () if item is None else connections_of(item):
                 if connection.stream is not None:
                     connection.stream.facts["initiate_send_data: patience"] = 0
+                    connection.stream.facts["initiate_send_data: resent"] = True
 
     @segment_out
     def sent(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
