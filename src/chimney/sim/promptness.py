@@ -51,8 +51,8 @@ class _Watched:
     stamp     the latest timestamp that may count as TS.Recent, -1: none.
     arrived   when ``nxt`` became what, the latest last; so ``acked`` of ``una``.
     there     an acknowledgement that leaves must cover this; ``known``: what the peer is known to have.
-    holder    the engine that has the connection; ``settled`` is when a hand-over was under way last; ``moving``: one was
-              when this was looked at last.
+    holder    the engine that has the connection; ``settled`` is when a hand-over was under way last.
+    moving    one was when this was looked at last.
     owes_at   since when an acknowledgement is owed, NEVER if none is; so ``could_at`` for data that could leave,
               ``shut_at`` for a window that could open, and ``stuck_at`` for data that waits for the peer's window:
               nobody has ``asked`` for that since then, or somebody has.
