@@ -346,10 +346,28 @@ class Stack:
         """The adapter of a network interface, made if there is none yet: that takes some ten milliseconds, which a
         server can spend before its first connection. Raises NotOffloadable.
         """
+        known = self._adapters.get(device)
+        if known is not None and known.link.is_gone():
+            self._discard(known)
         found = self._adapters.get(device) or self._make_adapter(device)
         if found.paused:
             raise NotOffloadable(f"the target on {device} takes no connections at present; try again when it resumes")
         return found
+
+    def _discard(self, adapter: InterfaceAdapter) -> None:
+        """The interface is another one of the same name. Raises NotOffloadable while connections depend on the old one.
+        """
+        assembly = next(made for made in self._assemblies if adapter in made.adapters.values())
+        old = list(assembly.adapters.values())
+        if any(connection.adapter in old for connection in self.offloaded.values()):
+            raise NotOffloadable(
+                f"the interface {adapter.device} is a new one, and connections have not left the old one yet; try again"
+            )
+        for each in old:
+            self._platform.interest(each.link.fileno(), False, False)
+            del self._adapters[each.device]
+        self._assemblies.remove(assembly)
+        assembly.close()
 
     def _make_adapter(self, device: str) -> InterfaceAdapter:
         """The adapter of ``device``, and with it those of its team. Raises NotOffloadable."""

@@ -10,6 +10,7 @@ import chimney
 from chimney.host import reachability, steering, withdrawal
 from chimney.host.connection import Owner
 from chimney.host.network import NetworkWatch
+from chimney.lab.wire import veth_pair
 from tests.live.traffic import Traffic
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -315,3 +316,44 @@ def test_what_the_kernel_has_learnt_of_a_path_expires(routed, flowing, helpers, 
     flow.until(lambda: flow.path.cached.path_mtu == 1500)
     assert flow.stayed()
     flow.finish()
+
+
+@FAMILIES
+def test_the_interface_may_carry_larger_packets_now(make_lab, helpers, stack, family):
+    lab = make_lab(mtu=1500)
+    ours, theirs = lab.connect(family)
+    connection = stack.connection(ours)
+    connection.offload()
+    for namespace, name in ((lab.host, lab.device), (lab.peer, lab.peer_end.name)):
+        namespace.run(["ip", "link", "set", name, "mtu", "9000"])
+    path = connection.chimney.record.path
+    helpers.wait_until(lambda: stack.poll(0.01) or path.cached.path_mtu == 9000, "the path's MTU")
+    receiving = helpers.Receiving(theirs, 100_000)
+    connection.sendall(helpers.pattern(100_000))
+    assert receiving.join() == helpers.pattern(100_000)
+    assert connection.offloaded and connection.info().uploads == 0
+    connection.detach()
+
+
+@FAMILIES
+def test_the_interface_is_taken_away_and_made_anew(make_lab, helpers, stack, family, monkeypatch):
+    """The kernel gets the connection without any interface; it goes down again over another one of the same name."""
+    monkeypatch.setattr(steering, "GRACE_US", 100_000)
+    lab = make_lab()
+    ours, theirs = lab.connect(family)
+    connection = stack.connection(ours)
+    connection.offload()
+    connection.sendall(b"before")
+    assert helpers.receive(theirs, 6) == b"before"
+    names = (lab.device, lab.peer_end.name)
+    lab.host.run(["ip", "link", "del", lab.device])
+    helpers.wait_until(lambda: stack.poll(0.01) or connection.owner is Owner.KERNEL, "the way up")
+    waiting = connection.post_send(b"meanwhile")
+    veth_pair(lab.host, lab.peer, names=names)
+    helpers.wait_until(lambda: stack.poll(0.01) or connection.owner is Owner.TARGET, "the way down")
+    connection.sendall(b"after")
+    assert helpers.receive(theirs, 14) == b"meanwhileafter"
+    theirs.sendall(b"answer")
+    assert connection.recv(6) == b"answer"
+    assert waiting.done
+    connection.detach()

@@ -108,6 +108,14 @@ class Link:
         """How many frames wait to be received now; a link that cannot tell says 0."""
         return 0
 
+    def current_mtu(self) -> int:
+        """`mtu` as it is now: an administrator may have changed it."""
+        return self.mtu
+
+    def is_gone(self) -> bool:
+        """Whether the interface is no more, for good: another one of that name is another link's."""
+        return False
+
     def receive(self, limit: int) -> list[Frame]:
         """What has arrived, at most `limit` frames, oldest first. The frames of the call before are released.
 

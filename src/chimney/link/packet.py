@@ -132,6 +132,18 @@ class PacketLink(Link):
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def current_mtu(self) -> int:
+        try:
+            (self.mtu,) = struct.unpack("16xi12x", self._ioctl(_SIOCGIFMTU))
+        except OSError:
+            # There is no such interface now.
+            pass
+        return self.mtu
+
+    def is_gone(self) -> bool:
+        # The kernel has unbound the socket.
+        return self._closed or not self._socket.getsockname()[0]
+
     def pending(self) -> int:
         """How many frames wait to be received now."""
         words, offsets = self._words, self._offsets

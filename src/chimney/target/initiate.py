@@ -195,7 +195,7 @@ def _path(target: SoftTarget, block: MiniportOffloadBlockList, neighbor: Neighbo
 
 def largest_path_mtu(target: SoftTarget) -> int:
     """The largest path MTU, in bytes, that the target takes, in an initiate or an update."""
-    return target.config.max_path_mtu or target.link.mtu
+    return target.config.max_path_mtu or target.link.current_mtu()
 
 
 def _available(target: SoftTarget, what: str) -> bool:

@@ -31,6 +31,13 @@ class WatchedLink(Link):
     def pending(self) -> int:
         return self.inner.pending()
 
+    def current_mtu(self) -> int:
+        self.mtu = self.inner.current_mtu()
+        return self.mtu
+
+    def is_gone(self) -> bool:
+        return self.inner.is_gone()
+
     def receive(self, limit: int) -> list[Frame]:
         self.polled(self.name)
         # Until it has been read.

@@ -233,7 +233,9 @@ class Placeholder:
             raise ChimneyError(f"the connection {self.state.local} -> {self.state.remote} has been given back already")
         local, remote = self.state.local, self.state.remote
         try:
-            with _Cover(self._own, self._device, self._others, local, remote) as cover:
+            # A device that is no more brings no packets; those of others meet the guards.
+            needed = _is_present(self._device)
+            with _Cover(self._own, self._device, self._others, local, remote, needed) as cover:
                 try:
                     cover.stand(0)
                 except BaseException:
@@ -279,10 +281,17 @@ class _Cover:
     """A silent socket that can take a four-tuple over at once, made ready beforehand, and guards on other devices."""
 
     def __init__(
-        self, own: socket.socket, device: str, others: Sequence[int], local: Endpoint, remote: Endpoint
+        self,
+        own: socket.socket,
+        device: str,
+        others: Sequence[int],
+        local: Endpoint,
+        remote: Endpoint,
+        needed: bool = True,
     ) -> None:
         self._own = own
         self._device = device.encode() + b"\0"
+        self._needed = needed
         self._remote = remote
         with ExitStack() as made:
             self._sock = made.enter_context(_silent_socket(local))
@@ -291,7 +300,7 @@ class _Cover:
                 self._sock.setsockopt(so.SOL_SOCKET, so.SO_MARK, mark)
             # On very many devices, one for all of them: it is a little more in the way of new connections.
             guarded = others if len(others) <= _MOST_GUARDS else (0,)
-            self._guards = [made.enter_context(_silent_socket(local, index)) for index in guarded]
+            self._guards = [made.enter_context(_silent_socket(local, index)) for index in guarded if _exists(index)]
             self._made = made.pop_all()
 
     def __enter__(self) -> _Cover:
@@ -303,6 +312,8 @@ class _Cover:
 
     def stand(self, bound: int) -> None:
         """Take the packets away from `own`, which is bound to the device index `bound`. Raises OSError."""
+        if not self._needed:
+            return
         if bound:
             nowhere.connect(self._sock.fileno(), self._remote.sockaddr(self._sock.family))
             return
@@ -319,7 +330,8 @@ class _Cover:
     def give_way(self, descriptor: int, address: bytes) -> None:
         """connect() of the socket that takes the packets from now on. Raises OSError."""
         with self._guarded():
-            self._sock.setsockopt(so.SOL_SOCKET, so.SO_BINDTODEVICE, self._device)
+            if self._needed:
+                self._sock.setsockopt(so.SOL_SOCKET, so.SO_BINDTODEVICE, self._device)
             nowhere.connect(descriptor, address)
 
     @contextmanager
@@ -334,6 +346,21 @@ class _Cover:
         finally:
             for guard in self._guards:
                 so.stop_listening(guard.fileno())
+
+
+def _is_present(device: str) -> bool:
+    try:
+        return socket.if_nametoindex(device) > 0
+    except OSError:
+        return False
+
+
+def _exists(index: int) -> bool:
+    """Whether there is (still) a device of this number; 0 stands for all of them."""
+    try:
+        return not index or bool(socket.if_indextoname(index))
+    except OSError:
+        return False
 
 
 def _silent_socket(local: Endpoint, device: int = 0) -> socket.socket:
