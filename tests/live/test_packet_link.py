@@ -183,7 +183,7 @@ def test_the_filter_begins_empty_and_is_exact(stack, frames):
     for addresses in (V4, V6):
         for ports in ((1001, 2000), (1000, 2001), (2000, 1000)):
             wire.send(b"others", ports=ports, **addresses)
-    wire.send(b"others", fragment=0x2000)
+    wire.send(b"fragment", fragment=0x2000)
     wire.send(b"v4", **V4)
     wire.send(b"v4 options", ip_options=b"\1" * 4)
     wire.send(b"v4 tagged", vlan=7)
@@ -192,7 +192,7 @@ def test_the_filter_begins_empty_and_is_exact(stack, frames):
     stranger = frames.build(b"stranger", macs=(b"\x02" * 6, wire.end_a.mac), **V4, offload=True)
     transmit(wire.left, stranger)
     wire.send(b"end")
-    wanted = [b"v4", b"v4 options", b"v4 tagged", b"v6", b"v6 tagged", b"end"]
+    wanted = [b"fragment", b"v4", b"v4 options", b"v4 tagged", b"v6", b"v6 tagged", b"end"]
     seen = collect(link, ends_with(b"end"))
     assert len(seen) == len(wanted)
     assert all(f.data.endswith(payload) for f, payload in zip(seen, wanted, strict=True))
