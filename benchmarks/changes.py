@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import select
 import socket
 import statistics
@@ -267,7 +268,10 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=40, help="Mbit/s, each way, of each connection")
     parser.add_argument("--ipv6", action="store_true")
     parser.add_argument("--json", help="write the results into this file, too")
+    parser.add_argument("--real-time", action="store_true", help="take precedence over all else on this machine (root)")
     options = parser.parse_args()
+    if options.real_time:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     if not can_make_namespaces():
         enter_user_namespace()
     console = Console(width=140)
