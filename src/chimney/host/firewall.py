@@ -40,6 +40,9 @@ OUTPUT_PAUSE_US = 30_000_000
 RULES_PAUSE_US = 1_000_000
 """Between two looks at rules that tell no news, if that does not take long."""
 _RULES_SHARE = 100
+_UNPLANNED = -1
+# Of the time, that alarms may take.
+_ALARM_SHARE = 10
 # These the kernel can take without hearing the peer's last segments once more.
 _NEEDS_NO_REPLAY = (TcpConnectionState.ESTABLISHED, TcpConnectionState.FIN_WAIT_1)
 # The peer is there as long as not both sides have closed.
@@ -119,8 +122,8 @@ class _Look:
     """What was seen of one connection during one stay out of the kernel, which ``chimney`` stands for.
 
     ``passed`` is what the firewall had let in when the target had heard ``heard`` (None: not known yet),
-    ``heard_since`` what it has heard since, if that is to be compared soon. ``alert``: the rules have changed since the
-    last look; ``kept_out``: the target hears nothing.
+    ``heard_since`` what it has heard since, if that is to be compared, at ``judged_at``. ``alert``: the
+    rules have changed since the last look; ``kept_out``: the target hears nothing.
     """
 
     flow: Flow
@@ -130,6 +133,7 @@ class _Look:
     passed: int | None = None
     heard: int = 0
     heard_since: int = 0
+    judged_at: int = 0
     pause: int = FIRST_PAUSE_US
     sent: int = 0
     output_at: int = 0
@@ -156,6 +160,8 @@ class FirewallWatch:
         self._visits: list[_Visit] = []
         self._number = 0
         self._counted: list[_Look] = []
+        self._alarmed: list[_Look] = []
+        self._alarm_at = 0
         self._changed = False
         self._rules_at = 0
         self._tracked_for = 0
@@ -169,20 +175,25 @@ class FirewallWatch:
             self._changed = True
 
     def poll_at(self) -> int:
-        if self._changed or self._has_come():
+        if self._has_come() or (self._changed and not self._alarmed):
             return 0
         if not self._looks:
             return NEVER
-        return min(self._rules_at, self._visits[0].at) if self._visits else self._rules_at
+        due = min(self._rules_at, self._visits[0].at) if self._visits else self._rules_at
+        return min(due, self._alarm_at) if self._alarmed else due
 
     def run(self, now: int) -> None:
         self._note_mistrusted()
         self._welcome(now)
         if self._looks and now >= self._rules_at:
             self._look_at_rules(now)
-        if self._changed:
+        if self._changed and not self._alarmed:
             self._changed = False
-            self._begin_anew(now)
+            self._services.withdrawals.try_all(now)
+            self._alarmed = list(self._looks.values())
+            self._alarm_at = now
+        if self._alarmed and now >= self._alarm_at:
+            self._alarm(now)
         for _ in range(_VISITS_PER_TURN):
             if not self._visits or self._visits[0].at > now:
                 break
@@ -232,15 +243,16 @@ class FirewallWatch:
             self._tracked_for = self._firewall.tracked_for()
         return self._tracked_for // 3
 
-    def _begin_anew(self, now: int) -> None:
-        """The rules have changed: everybody is looked at soon, and often for a while."""
-        self._services.withdrawals.try_all(now)
-        for look in self._looks.values():
+    def _alarm(self, now: int) -> None:
+        """The rules have changed: everybody is looked at, a few at a time, and often for a while."""
+        for _ in range(min(_VISITS_PER_TURN, len(self._alarmed))):
+            look = self._alarmed.pop()
             look.pause = ALERT_PAUSE_US
             look.output_at = now
             look.sent = -1
             look.alert = True
-            self._plan(look, now)
+            self._visit(look, now)
+        self._alarm_at = now + _ALARM_SHARE * (self._services.clock() - now)
 
     def _note_mistrusted(self) -> None:
         waiting = []
@@ -254,6 +266,8 @@ class FirewallWatch:
     # One look
 
     def _visit(self, look: _Look, now: int) -> None:
+        # Any other visit that is planned is one too many.
+        look.at = _UNPLANNED
         connection = look.connection
         if self._looks.get(connection) is not look:
             return
@@ -320,6 +334,8 @@ class FirewallWatch:
         if look.passed is None or (alert and passage.let_in() != look.passed):
             # What passed under the old rules must not hide what the new ones drop.
             self._take_stock(look, passage, now)
+        elif look.heard_since and now < look.judged_at:
+            self._plan(look, look.judged_at)
         elif look.heard_since:
             if passage.let_in() == look.passed:
                 return False
@@ -328,7 +344,8 @@ class FirewallWatch:
         elif progress.segments_in != look.heard:
             # Those that were heard last may be in the firewall still.
             look.heard_since = progress.segments_in - look.heard
-            self._plan(look, now + ON_THE_WAY_US)
+            look.judged_at = now + ON_THE_WAY_US
+            self._plan(look, look.judged_at)
         else:
             look.pause = min(2 * look.pause, self._longest_pause())
             self._plan(look, now + look.pause)
