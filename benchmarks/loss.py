@@ -69,13 +69,18 @@ class Result:
         }
 
 
-def points(peer_cpu: int, seconds: float) -> Iterator[Point]:
-    """All of them. Where nothing is in the way of the processor, a second or two tell as much as ten."""
+def points(peer_cpu: int, seconds: float, steer: bool = False) -> Iterator[Point]:
+    """All of them. Where nothing is in the way of the processor, a second or two tell as much as ten.
+
+    steer: what the host sends is the peer's core's work from the router on (`RoutedPath`).
+    """
     for kind, settings in ROUTED.items():
         for loss in LOSSES:
             yield Point(
                 f"{kind}, loss {loss:g} %",
-                lambda run, loss=loss, settings=settings: RoutedPath(loss, **settings),
+                lambda run, loss=loss, settings=settings: RoutedPath(
+                    loss, **settings, steer_to=peer_cpu if steer else None
+                ),
                 seconds / 2 if loss < 1 else seconds,
                 1 if loss < 1 else 4 if loss < 5 else 8,
             )
@@ -152,6 +157,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="points whose name has this in it")
     parser.add_argument("--directions", nargs="+", choices=("send", "receive"), default=("send", "receive"))
     parser.add_argument("--json", help="write the results into this file, too")
+    parser.add_argument("--steer", action="store_true", help="router and peer work on the peer's core alone (root)")
     parser.add_argument("--real-time", action="store_true", help="take precedence over all else on this machine (root)")
     options = parser.parse_args()
     if options.real_time:
@@ -162,7 +168,7 @@ def main() -> None:
     cpus = (cores[0], cores[-1])
     console = Console(width=110)
     results: list[Result] = []
-    for point in points(cpus[1], options.seconds):
+    for point in points(cpus[1], options.seconds, options.steer):
         if options.only and not any(part in point.name for part in options.only):
             continue
         for direction in options.directions:

@@ -149,3 +149,23 @@ def test_a_batch_is_delivered_and_acknowledged_at_once(seed, ipv6):
     b.receive(10_000)
     world.run()
     assert b.received == data
+
+
+def test_an_upcall_that_raises_leaves_no_train_behind(seed):
+    """Its frames are the link's again, and hold something else by the next poll."""
+    world = World(seed=seed)
+    a, b = world.connect()
+    b.receive(3_000, push=False)
+
+    def fail(nbl):
+        b.host.on.clear()
+        raise RuntimeError("the host's own")
+
+    b.host.on["receive"] = fail
+    data = bytes(range(250)) * 40
+    a.send(data)
+    with pytest.raises(RuntimeError, match="the host's own"):
+        world.run()
+    b.receive(7_000)
+    world.run()
+    assert b.received == data

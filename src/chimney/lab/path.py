@@ -52,6 +52,8 @@ class RoutedPath(Path):
                     Otherwise every packet on the path is a segment of the wire.
     merging         then host and peer merge what arrives (GRO), as most machines do, and the router does not.
     rate            bits a second that the router forwards towards the peer (tbf, `queue` bytes deep); 0: as it can.
+    steer_to        the core on which the router, and with it the peer, works on what the host sends; None: on that of
+                    the process that sends, as far as nothing else is in the way. Only the machine's root may say so.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class RoutedPath(Path):
         merging: bool = False,
         rate: int = 0,
         queue: int = 0,
+        steer_to: int | None = None,
     ) -> None:
         super().__init__()
         router = self.router = self._namespace()
@@ -83,6 +86,8 @@ class RoutedPath(Path):
             _lose(router, loss)
         if rate:
             _shape(router, router_far, rate, queue)
+        if steer_to is not None:
+            _steer(router, router_near, steer_to)
         self.address = near.address(socket.AF_INET)
 
 
@@ -101,6 +106,13 @@ class RelayedPath(Path):
         relay = Relay(middle, middle_near.name, middle_far.name, behaviour, cpu)
         self._opened.callback(relay.stop)
         self.address = near.address(socket.AF_INET)
+
+
+def _steer(router: Namespace, end: End, core: int) -> None:
+    """Receive packet steering (Linux, Documentation/networking/scaling.rst)."""
+    queue = f"/sys/class/net/{end.name}/queues/rx-0/rps_cpus"
+    # The namespace's own view of its devices, for this command alone.
+    router.run(["unshare", "-m", "sh", "-c", f"mount -t sysfs sysfs /sys && echo {1 << core:x} > {queue}"])
 
 
 def _lose(router: Namespace, percent: float) -> None:

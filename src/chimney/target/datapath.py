@@ -228,9 +228,11 @@ class Datapath(Transmission):
         if tcp is None or segment is None:
             return
         train.close(tcp.engine.rcv_wnd)
-        self._segment(tcp, segment)
         tcp.counters.arrived(segment.segments, train.headers * segment.segments + segment.payload_length)
-        train.clear()
+        try:
+            self._segment(tcp, segment)
+        finally:
+            train.clear()
         if self.operations:
             self.run_operations()
 
