@@ -307,6 +307,7 @@ class Stack:
     def _snapshot(self) -> dict[str, Any]:
         return {
             "interfaces": [asdict(one) for one in self.statistics()],
+            "icmp": asdict(self.icmp),
             "connections": [connection_data(connection) for connection in self._connections.values()],
         }
 

@@ -40,7 +40,13 @@ def file(tmp_path):
     # One whose connection the application has, or that is on its way: nothing is known of its TCP.
     moving = {**connection, "owner": "offloading", "withdrawn": "", "tcp": {}}
     path = tmp_path / "statistics"
-    told = {"pid": 99, "time": time.time(), "interfaces": [asdict(interface)], "connections": [connection, moving]}
+    told = {
+        "pid": 99,
+        "time": time.time(),
+        "interfaces": [asdict(interface)],
+        "icmp": {"received": 3456, "too_big": 78},
+        "connections": [connection, moving],
+    }
     path.write_text(json.dumps(told))
     return path
 
@@ -48,7 +54,7 @@ def file(tmp_path):
 def test_people_see_counters_and_connections(file):
     done = run(file)
     assert done.exit_code == 0
-    for words in ("process 99", "eth7: 3 offloaded", "123,456", "987,654,321", "frames dropped 55", "out_resets"):
+    for words in ("process 99", "eth7: 3 offloaded", "123,456", "987,654,321", "frames dropped 55", "received 3,456"):
         assert words in done.output
     for words in ("[fd09::2]:4711", "kernel (the firewall drops it)", "4/4", "250/350", "1.234", "1448", "offloading"):
         assert words in done.output

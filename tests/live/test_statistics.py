@@ -161,6 +161,7 @@ def test_a_file_holds_them(lab, helpers, monkeypatch, tmp_path):
         stack.poll()
         found = json.loads(file.read_text())
         assert found["interfaces"][0]["tcp4"]["currently_established"] == 1
+        assert found["icmp"]["received"] == stack.icmp.received == 0
         (one,) = found["connections"]
         assert one["owner"] == "target" and one["bytes_sent_target"] == SIZE and one["offload_us"] > 0
         assert one["local"] == f"{lab.host_end.address(V4)}:{ours.getsockname()[1]}" and one["tcp"]["tcpi_pmtu"] == 1500

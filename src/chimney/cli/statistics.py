@@ -45,7 +45,7 @@ def statistics(
 def _read(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text())
-        if isinstance(found, dict) and {"interfaces", "connections", "pid", "time"} <= found.keys():
+        if isinstance(found, dict) and {"interfaces", "icmp", "connections", "pid", "time"} <= found.keys():
             return found
         why = f"{file} holds no statistics"
     except OSError as error:
@@ -67,7 +67,8 @@ def render(found: Mapping[str, Any]) -> Group:
     """Everything, for the terminal."""
     age = max(time.time() - found["time"], 0.0)
     head = f"process {found['pid']}, {age:.0f} s ago"
-    return Group(head, *map(_interface, found["interfaces"]), _connections(found["connections"]))
+    icmp = "ICMP: " + ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in found["icmp"].items())
+    return Group(head, *map(_interface, found["interfaces"]), icmp, _connections(found["connections"]))
 
 
 def _interface(told: Mapping[str, Any]) -> Table:
