@@ -166,6 +166,7 @@ def test_an_upcall_that_raises_leaves_no_train_behind(seed):
     a.send(data)
     with pytest.raises(RuntimeError, match="the host's own"):
         world.run()
-    b.receive(7_000)
+    b.receive(7_000, 4)
+    a.send(b"more")
     world.run()
-    assert b.received == data and b.offloaded.engine.stats.duplicates == 0
+    assert b.received == data + b"more" and b.offloaded.engine.stats.duplicates == 0
