@@ -254,3 +254,24 @@ def test_who_cannot_ask_goes_on(lab, stack, helpers):
         rules_.close()
     connection.sendall(b"on we go")
     assert helpers.receive(theirs, 8) == b"on we go"
+
+
+@FAMILIES
+def test_who_asks_takes_no_window_back(lab, stack, helpers, monkeypatch, family):
+    """The acknowledgements that try the firewall tell the peer nothing new."""
+    monkeypatch.setattr(watch, "OUTPUT_PAUSE_US", 1000)
+    monkeypatch.setattr(watch, "LONGEST_PAUSE_US", 1000)
+    ours, theirs = lab.connect(family)
+    connection = stack.connection(ours)
+    for number in range(10):
+        theirs.sendall(bytes(1001))
+        helpers.wait_until(lambda: len(ours.recv(1 << 16, socket.MSG_PEEK)) >= 1001, "unread bytes")
+        connection.offload()
+        theirs.sendall(bytes(777))
+        run_for(stack, 0.02)
+        connection.sendall(b"%d" % number)
+        run_for(stack, 0.02)
+        connection.upload()
+    said, _ = lab.heard(ours)
+    assert said.right_edge_retreat == 0
+    assert lab.resets() == 0

@@ -232,7 +232,8 @@ class Examiner:
     def check(self, state: KernelState) -> None:
         """Whether the firewall lets out what a connection sends that is being taken. Raises NotOffloadable."""
         edge = (state.rcv_wup + state.rcv_wnd - state.rcv_nxt) & 0xFFFFFFFF
-        window = min(edge >> state.rcv_wscale, 0xFFFF)
+        # Rounded up, as Linux does: the right edge must not move back.
+        window = min((edge + (1 << state.rcv_wscale) - 1) >> state.rcv_wscale, 0xFFFF)
         if state.state in _OPEN and not self.lets_out(state.snd_nxt, state.rcv_nxt, window):
             raise NotOffloadable(
                 f"{self._local} -> {self._remote} cannot be offloaded: the firewall drops what is to be sent (its"
