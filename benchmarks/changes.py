@@ -155,8 +155,9 @@ def observe(tap: Tap, stop: int) -> Report:
 
 
 def _longest(gaps: list[list[float]], window: tuple[float, float]) -> float:
+    """Of those that ended in a window: what the next change makes silent may have begun before it."""
     begin, end = window
-    return max((until - since for since, until in gaps if until > begin and since < end), default=0.0)
+    return max((until - since for since, until in gaps if begin < until <= end), default=0.0)
 
 
 def measure(family: int, times: int, only: list[str], rate: int, console: Console) -> tuple[list[Result], Report]:
