@@ -360,7 +360,8 @@ class Stack:
         """
         assembly = next(made for made in self._assemblies if adapter in made.adapters.values())
         old = list(assembly.adapters.values())
-        if any(connection.adapter in old for connection in self.offloaded.values()):
+        busy = [each for each in old if each.edge.upkeep.take_back_unused()]
+        if busy or any(connection.adapter in old for connection in self.offloaded.values()):
             raise NotOffloadable(
                 f"the interface {adapter.device} is a new one, and connections have not left the old one yet; try again"
             )

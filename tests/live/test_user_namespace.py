@@ -12,6 +12,7 @@ CHOICE = (
     " or everything_at_once or put_on_a_list or what_is_sent and v4 or learnt_again and ipv4 or is_redirected and ipv4"
     " or a_change_is_noticed or of_a_hand_over and server or different_interfaces and client or fragments_by"
     " or every_state and IPv6-server or a_reset_shows and below or hardware_fails or a_user_timeout"
+    " or to_another_gateway and v6 or gone_for_long or for_a_moment and interface"
 )
 
 
@@ -32,6 +33,7 @@ def test_in_a_user_namespace():
         "test_states.py",
         "test_options.py",
         "test_upload_reasons.py",
+        "test_network.py",
     ]
     command = [sys.executable, "-m", "chimney.lab.namespace", sys.executable, "-m", "pytest", "-q", "-k", CHOICE]
     done = subprocess.run(
