@@ -14,7 +14,7 @@ from chimney.ndis.state import NeighborCached, PathCached
 from tests.sim.bug_hunt import bug
 
 
-@bug("host, network")
+@bug("host, network", near=1169)
 def forgets_the_path_mtu(patch):
     """The host notes another path MTU, and does not tell the target."""
 
@@ -34,7 +34,7 @@ def path_mtus_only_shrink(patch):
             original(self, path, mtu, done)
 
 
-@bug("host, network")
+@bug("host, network", near=25)
 def forgets_the_next_hops_address(patch):
     """The host notes another hardware address of the next hop, and does not tell the target."""
 
@@ -44,7 +44,7 @@ def forgets_the_next_hops_address(patch):
         done(True)
 
 
-@bug("host, network")
+@bug("host, network", near=105)
 def relinks_to_the_wrong_neighbor(patch):
     """The new next hop is offloaded with the hardware address of the old one."""
 
@@ -58,7 +58,7 @@ def relinks_to_the_wrong_neighbor(patch):
         neighbor.cached = NeighborCached(mac)
 
 
-@bug("host, network")
+@bug("host, network", near=104)
 def takes_another_gateway_for_another_address(patch):
     """A route that moves is taken for a next hop with another hardware address, as what depends on it is not looked at
     (the two are different things: 9.5).
@@ -69,7 +69,7 @@ def takes_another_gateway_for_another_address(patch):
         return plan.device_index, b"", plan.device_mac, plan.neighbor.vlan_id
 
 
-@bug("host, network")
+@bug("host, network", near=1025)
 def sends_on_without_a_route(patch):
     """A neighbor is not invalidated when the way is gone: nobody hears what is sent."""
 
@@ -78,7 +78,7 @@ def sends_on_without_a_route(patch):
         pass
 
 
-@bug("host, network")
+@bug("host, network", near=357)
 def stays_silent(patch):
     """Paths of an invalid neighbor are not relinked when the way is back."""
 
@@ -89,7 +89,7 @@ def stays_silent(patch):
             original(self, edge, valid, *others)
 
 
-@bug("host, network")
+@bug("host, network", near=157)
 def forgets_what_was_posted_in_silence(patch):
     """Requests that were posted while the neighbor was invalid stay with the host after the relink."""
 
@@ -98,13 +98,13 @@ def forgets_what_was_posted_in_silence(patch):
         pass
 
 
-@bug("host, network")
+@bug("host, network", near=1)
 def terminates_while_an_update_is_open(patch):
     """A terminate does not wait until what is under way on its objects has completed (9.6)."""
     patch.set(ChimneyPath, "must_wait", property(lambda self: False))
 
 
-@bug("host, network")
+@bug("host, network", near=104)
 def never_probes(patch):
     """Next hops over which nothing gets through are not asked whether they are there: one that has moved is lost."""
 
@@ -117,7 +117,7 @@ def never_probes(patch):
         pass
 
 
-@bug("host, network")
+@bug("host, network", near=38)
 def never_comes_back(patch):
     """What was withdrawn stays in the kernel for good."""
 
@@ -130,7 +130,7 @@ def never_comes_back(patch):
         return 1 << 62
 
 
-@bug("host, network")
+@bug("host, network", near=89)
 def comes_back_uninvited(patch):
     """What was withdrawn goes down again although the application has taken it up meanwhile."""
 
@@ -139,7 +139,7 @@ def comes_back_uninvited(patch):
         pass
 
 
-@bug("host, network")
+@bug("host, network", near=104)
 def hears_the_first_news_only(patch):
     """News are read once: later ones wait for the next regular look."""
 
@@ -157,5 +157,5 @@ def old_neighbors_stay(patch):
     """Next hops that nothing depends on any more are not given back."""
 
     @patch(Upkeep, "take_back_unused")
-    def take_back_unused(original, self):
+    def take_back_unused(original, self, *others):
         return False

@@ -110,7 +110,8 @@ class Agreement:
                 f"sends to {neighbor.destination_mac.hex(':')}, and the kernel would to {kernel.neighbor_mac.hex(':')}"
             )
         mtu = min(kernel.path_mtu, target.link.mtu)
-        if path.path_mtu == mtu or (path.path_mtu < mtu and world.clock.now - kernel.changed_at < _FORGETS_US):
+        untold = not kernel.told and path.path_mtu < mtu and world.clock.now - kernel.changed_at < _FORGETS_US
+        if path.path_mtu == mtu or untold:
             return ""
         return f"sends packets of {path.path_mtu} bytes, and the path takes {mtu}"
 

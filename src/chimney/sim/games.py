@@ -41,6 +41,7 @@ _BY_EVENT = 0.5  # where the case has hand-overs at numbers of events
 _FIRST_SIDE = 0.75  # that it happens to a, where b has a chimney, too
 _PEER = 0.1  # that it happens to a b that is its kernel alone
 _KNOWN, _OLD_WORKS = 0.7, 0.5
+_WANTED_UP = 0.3  # that the application wants up what the host has taken up
 _GROWS = 0.5  # that a path which has shrunk takes everything again
 _SENDS_ON = 0.7  # that somebody sends after the change, who has not ended
 
@@ -126,7 +127,11 @@ def _unplug(chance: Random, case: Case, when: Moment) -> list[Step]:
 
 def _withdraw(chance: Random, case: Case, when: Moment) -> list[Step]:
     side = _side(chance, case)
-    return [Withdraw(side=side if case.host(side).chimney else "a", **when)]
+    side = side if case.host(side).chimney else "a"
+    steps: list[Step] = [Withdraw(side=side, **when)]
+    if chance.random() < _WANTED_UP:
+        steps.append(Upload(side=side, **_later(chance, when)))
+    return steps
 
 
 _KINDS: tuple[tuple[int, Callable[[Random, Case, Moment], list[Step]]], ...] = (

@@ -57,7 +57,7 @@ class Surroundings:
     gateway      the next hop that the kernel's route goes by.
     plugged      whether the network interface has a link; ``addressed``: whether it has the connection's address.
     learnt       the path MTU that the kernel has learnt, 0: none; ``learnt_until``: when it forgets that.
-    changed_at   when the kernel's mind has changed last.
+    changed_at   when the kernel's mind has changed last; ``told``: there was news of that.
     heard        called when there is news; ``too_big_heard`` with what a router says of an offloaded connection.
     """
 
@@ -70,6 +70,7 @@ class Surroundings:
         self.learnt = 0
         self.learnt_until = NEVER
         self.changed_at = machine.clock()
+        self.told = True
         self.heard: Callable[[], None] | None = None
         self._hops = [_Hop(peer_address, peer_mac)]
         for number in range(1, GATEWAYS):
@@ -140,6 +141,7 @@ class Surroundings:
         machine = self._machine
         machine.world.note(machine.side, "net", f"the kernel learns: {what}")
         self.changed_at = machine.clock()
+        self.told = news
         machine.kernel.mtu_changed(self.path_mtu)
         if news and self.heard is not None:
             self.heard()

@@ -357,6 +357,10 @@ class World:
 
     def upload(self, side: Side) -> None:
         """Up, if it is down."""
+        if self._owner(side) is Owner.KERNEL and self.stacks[side].withdrawals.find(self.connections[side]) is not None:
+            # It is up already, and stays there from now on.
+            self.agreement.decided(side, up=True)
+            self.connections[side].upload()
         if self._owner(side) is not Owner.TARGET:
             return
         self.visit(side, "upload")
