@@ -1,5 +1,6 @@
 """Segments that follow each other in a batch of frames are processed as one; what is not alike stays alone."""
 
+import random
 import struct
 
 import pytest
@@ -170,3 +171,58 @@ def test_an_upcall_that_raises_leaves_no_train_behind(seed):
     a.send(b"more")
     world.run()
     assert b.received == data + b"more" and b.offloaded.engine.stats.duplicates == 0
+
+
+def some_frames(rng, ip):
+    """What a peer sends over a network that loses, repeats and reorders; its window and clock move on sometimes."""
+    sender, receiver = World().ends(ipv6=ip is ipv6)
+    recent = receiver.delegated.ts_recent or 1
+    stream = bytes(rng.randrange(256) for _ in range(8_000))
+    made, at, window, stamp = [], 0, 500, recent
+    while at < len(stream) - 400:
+        size = rng.choice((400, 400, 400, 400, 1, 199))
+        window += rng.random() < 0.05
+        stamp += rng.random() < 0.05
+        flags = ACK | (PSH if rng.random() < 0.1 else 0)
+        options = b"\x01\x01\x08\x0a" + struct.pack("!II", stamp, 0)
+        header = tcp(sender.iss + at, receiver.iss, flags, window, options=options, data=stream[at : at + size])
+        made.append(ip(header))
+        at += size
+    for _ in range(rng.randrange(4)):
+        made.insert(rng.randrange(len(made)), rng.choice(made))
+    for _ in range(rng.randrange(4)):
+        made.insert(rng.randrange(len(made)), made.pop(rng.randrange(len(made))))
+    for _ in range(rng.randrange(3)):
+        made.pop(rng.randrange(len(made)))
+    return made
+
+
+def outcome(frames, batch, ip):
+    """What of them has arrived, and what the connection knows, if so many at a time are read."""
+    world = World()
+    a, b = world.ends(ipv6=ip is ipv6)
+    b.initiate()
+    b.receive(*[350] * 30, push=False)
+    for start in range(0, len(frames), batch):
+        for data in frames[start : start + batch]:
+            world.network.carry(a.side.link, bytearray(data), -1, True)
+        world.run(duration=0)
+    target = b.offloaded
+    engine = target.engine
+    stats = engine.stats
+    return (
+        bytes(b.received),
+        target.delivery.delivered,
+        engine.rcv_nxt,
+        engine.receiver.reassembly.ranges(9),
+        (stats.segments_in, stats.data_segments_in, stats.bytes_in, stats.duplicates, stats.out_of_order),
+        (target.counters.in_segments, target.counters.in_receives, target.counters.in_octets),
+    )
+
+
+@pytest.mark.parametrize("ip", [ipv4, ipv6])
+def test_whatever_arrives_together_comes_to_the_same_as_one_by_one(ip):
+    rng = random.Random(7)
+    for _ in range(40):
+        frames = some_frames(rng, ip)
+        assert outcome(frames, 64, ip) == outcome(frames, 1, ip)
