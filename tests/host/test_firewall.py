@@ -6,9 +6,10 @@ import pytest
 
 from chimney.host import firewall
 from chimney.host.errors import NotOffloadable
-from chimney.host.firewall import FirewallWatch, Mistrust
+from chimney.host.firewall import FirewallWatch
 from chimney.host.hand_over import Owner
 from chimney.host.kernel import Flow
+from chimney.host.passage import Mistrust
 from chimney.host.services import Progress
 from chimney.host.withdrawal import Withdrawals
 from chimney.ndis.status import TcpConnectionState as State
@@ -316,6 +317,29 @@ def test_what_the_kernel_could_not_take_hears_nothing_until_something_comes_thro
     way.passed += 1
     world.run(SECOND)
     assert way.log[-1] == "let in" and way.log.count("kept out") == 1
+
+
+def test_what_the_kernel_does_not_take_is_kept_from_sending_more(world):
+    """By hearing nothing, until something may leave."""
+    way = world.offload()
+    way.state = State.CLOSE_WAIT
+    world.run(SECOND)
+    way.out = False
+    world.rules.news = True
+    world.watch.ready()
+    world.rules.news = False
+    world.run(SECOND)
+    said = [entry for entry in way.log if entry != "ack"]
+    assert "output" in said[0] and said[1:] == ["kept out"]
+    way.passed += 1
+    world.run(3 * SECOND)
+    assert "let in" not in way.log
+    way.out = True
+    world.run(SECOND)
+    assert "let in" in way.log
+    acks = way.log.count("ack")
+    world.run(SECOND)
+    assert way.log.count("ack") <= acks + 1
 
 
 def test_a_mistrusted_connection_stays_until_the_kernel_has_heard_of_the_peer(world):

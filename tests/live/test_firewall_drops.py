@@ -177,6 +177,29 @@ def test_a_connection_that_the_peer_has_half_closed(lab, stack, helpers, family)
     assert lab.resets() == 0
 
 
+def test_a_half_closed_connection_that_the_kernel_does_not_take(lab, stack, helpers):
+    """Nothing may leave, not even on the loopback device, and the reverse-path filter there is strict."""
+    lab.host.sysctl("net.ipv4.conf.all.rp_filter", 1)
+    ours, theirs = lab.connect()
+    connection = stack.connection(ours)
+    connection.offload()
+    theirs.shutdown(socket.SHUT_WR)
+    assert connection.recv(1) == b""
+    rules(lab, "output", "counter", policy="drop")
+    run_until(stack, lambda: connection.hand_over_error or connection.info().withdrawn, "the attempt to withdraw it")
+    run_until(stack, lambda: not connection.info().withdrawn, "the end of the attempts")
+    assert connection.offloaded
+    heard = connection.info().tcp["tcpi_segs_in"]
+    send = connection.post_send(helpers.pattern(3_000_000))
+    receiving = helpers.Receiving(theirs, 3_000_000)
+    run_for(stack, 0.3)
+    assert connection.info().tcp["tcpi_segs_in"] == heard and not send.done
+    firewall.clear(lab.host)
+    run_until(stack, lambda: send.done, "the rest")
+    assert receiving.join() == helpers.pattern(3_000_000)
+    assert lab.resets() == 0
+
+
 def test_within_the_host(lab, stack, helpers):
     ours, theirs = lab.connect(loopback=True)
     connection = stack.connection(ours)

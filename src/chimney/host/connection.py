@@ -23,7 +23,7 @@ from chimney.host.services import Adapter, Services
 from chimney.ndis.status import DisconnectFlags
 
 if TYPE_CHECKING:
-    from chimney.host.firewall import Mistrust
+    from chimney.host.passage import Mistrust
 
 __all__ = ["Connection", "ConnectionInfo", "Owner"]
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from chimney.host.errors import NotOffloadable
 from chimney.host.hand_over import Owner
 from chimney.host.listener import NEVER
+from chimney.host.passage import KernelFirewall, Mistrust, Passage
 from chimney.host.services import Progress, Services
 from chimney.ndis.status import TcpConnectionState
 
@@ -51,79 +51,14 @@ _VISITS_PER_TURN = 32
 _MASK = 0xFFFFFFFF
 
 
-class Passage(Protocol):
-    """The way through the firewall of one connection that is out of the kernel."""
-
-    def let_in(self) -> int:
-        """How many of the connection's segments the firewall has let in so far: it judges them all, although the
-        target has them from the wire. Counts modulo 2**32, from any number.
-        """
-
-    def lets_out(self, seq: int, ack: int, window: int) -> bool:
-        """Send an acknowledgement of these numbers through the firewall (``window`` as it stands in a segment); False
-        if it may not leave.
-        """
-
-    def keep_tracked(self) -> bool:
-        """Connection tracking, which does not see what the target sends, shall keep the established connection in mind;
-        False if it does not know it.
-        """
-
-
-class KernelFirewall(Protocol):
-    """The firewall's rules; none of the calls waits. Times are microseconds."""
-
-    def fileno(self) -> int:
-        """The descriptor that is readable when there is news."""
-
-    def read(self) -> bool:
-        """Take in news; whether the rules have changed."""
-
-    def look(self) -> bool:
-        """Whether those rules have changed that tell no news."""
-
-    def tracked_for(self) -> int:
-        """How long connection tracking keeps a connection in mind that it sees only one side of."""
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-
-
-@dataclass(slots=True)
-class Mistrust:
-    """The firewall has dropped what arrived for a connection, which is the kernel's since.
-
-    ``heard``: the segments that the kernel had heard of it then; None until it has it.
-    """
-
-    heard: int | None = None
-
-    def begin(self, connection: Connection) -> None:
-        """The kernel has the connection."""
-        if self.heard is None:
-            self.heard = _heard(connection)
-
-    def check(self, connection: Connection) -> None:
-        """Raises NotOffloadable unless the kernel has heard of the peer since."""
-        self.begin(connection)
-        if _heard(connection) == self.heard:
-            raise NotOffloadable(
-                f"{connection!r} cannot be offloaded: the firewall drops what arrives for it (its input or prerouting"
-                " rules), and nothing has come through since; let it in, and try again when the peer has sent something"
-            )
-
-
-def _heard(connection: Connection) -> int:
-    return connection.kernel.tcp_info().get("tcpi_segs_in", 0)
-
-
 @dataclass(slots=True)
 class _Look:
     """What was seen of one connection during one stay out of the kernel, which ``chimney`` stands for.
 
     ``passed`` is what the firewall had let in when the target had heard ``heard`` (None: not known yet),
     ``heard_since`` what it has heard since, if that is to be compared, at ``judged_at``. ``alert``: the
-    rules have changed since the last look; ``kept_out``: the target hears nothing.
+    rules have changed since the last look; ``kept_out``: the target hears nothing; ``tried``: it was to be withdrawn
+    for what it sends; ``muted``: it is kept from hearing for that.
     """
 
     flow: Flow
@@ -141,6 +76,8 @@ class _Look:
     tracked: bool = True
     alert: bool = False
     kept_out: bool = False
+    tried: bool = False
+    muted: bool = False
 
 
 @dataclass(order=True, slots=True)
@@ -222,8 +159,12 @@ class FirewallWatch:
         for flow, connection in reversed(self._services.offloaded.items()):
             if self._is_known(connection):
                 break
+            before = self._looks.get(connection)
             look = self._looks[connection] = _Look(flow, connection, connection.chimney)
-            look.output_at = now + OUTPUT_PAUSE_US
+            # The kernel may not have taken what it was to carry, which is down again.
+            look.tried = before is not None and before.tried and self._is_withdrawn(connection)
+            look.output_at = now if look.tried else now + OUTPUT_PAUSE_US
+            look.sent = -1 if look.tried else 0
             look.tracked_at = now + self._tracking_pause()
             self._plan(look, now)
 
@@ -285,7 +226,7 @@ class FirewallWatch:
             return
         passage = connection.kernel.passage()
         if look.kept_out:
-            self._listen_again(look, passage, now)
+            self._listen_again(look, passage, progress, now)
             self._keep_tracked(look, passage, progress, now)
         elif not self._is_let_in(look, passage, progress, now):
             if progress.state in _NEEDS_NO_REPLAY:
@@ -295,7 +236,15 @@ class FirewallWatch:
             else:
                 self._keep_out(look, now)
         elif not self._is_let_out(look, passage, progress, now):
-            self._withdraw(look, "the firewall drops what is to be sent (its output or postrouting rules)", now)
+            look.output_at, look.sent = now, -1
+            if look.tried and progress.state not in _NEEDS_NO_REPLAY:
+                # The kernel did not take it. What is not acknowledged keeps the target from sending more.
+                self._services.withdrawals.forget(connection)
+                look.muted = True
+                self._keep_out(look, now)
+            else:
+                look.tried = True
+                self._withdraw(look, "the firewall drops what is to be sent (its output or postrouting rules)", now)
         else:
             self._keep_tracked(look, passage, progress, now)
 
@@ -304,7 +253,11 @@ class FirewallWatch:
         # It goes up at the end of this turn; where that fails, there is time.
         look.pause = LONGEST_PAUSE_US
         self._plan(look, now + FIRST_PAUSE_US)
-        look.connection.withdraw(reason)
+        if not self._is_withdrawn(look.connection):
+            look.connection.withdraw(reason)
+
+    def _is_withdrawn(self, connection: Connection) -> bool:
+        return self._services.withdrawals.find(connection) is not None
 
     def _keep_out(self, look: _Look, now: int) -> None:
         """The target shall hear no more than the kernel would."""
@@ -315,16 +268,20 @@ class FirewallWatch:
         look.pause = FIRST_PAUSE_US
         self._plan(look, now + look.pause)
 
-    def _listen_again(self, look: _Look, passage: Passage, now: int) -> None:
+    def _listen_again(self, look: _Look, passage: Passage, progress: Progress, now: int) -> None:
         """If something has come through meanwhile."""
         adapter = look.connection.adapter
         assert adapter is not None
-        if passage.let_in() == look.passed:
+        if look.muted:
+            through = passage.lets_out(progress.seq, progress.ack, progress.window)
+        else:
+            through = passage.let_in() != look.passed
+        if not through:
             look.pause = min(2 * look.pause, LONGEST_DEAF_PAUSE_US)
             self._plan(look, now + look.pause)
             return
         adapter.keep_out(look.flow, False)
-        look.kept_out = False
+        look.kept_out = look.muted = False
         look.pause = FIRST_PAUSE_US
         self._take_stock(look, passage, now)
 
@@ -372,7 +329,8 @@ class FirewallWatch:
             adapter = look.connection.adapter
             progress = None if adapter is None else adapter.progress(look.flow)
             look.heard = 0 if progress is None else progress.segments_in
-            self._plan(look, now + look.pause)
+            if look.at == _UNPLANNED:
+                self._plan(look, now + look.pause)
 
     def _longest_pause(self) -> int:
         """So that many connections do not cost more than a hundredth of the time."""

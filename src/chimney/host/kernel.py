@@ -13,8 +13,8 @@ from chimney.host.listener import NEVER
 from chimney.ndis.state import NeighborConst, PathConst, TcpCached, TcpConst, TcpDelegated
 
 if TYPE_CHECKING:
-    from chimney.host.firewall import Passage
     from chimney.host.icmp import IcmpMessage
+    from chimney.host.passage import Passage
 
 
 @dataclass(slots=True, frozen=True)

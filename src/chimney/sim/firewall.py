@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class OpenPassage:
-    """Implements `host.firewall.Passage`: something has come through whenever it is asked."""
+    """Implements `host.passage.Passage`: something has come through whenever it is asked."""
 
     def __init__(self) -> None:
         self._let_in = 0

@@ -51,7 +51,7 @@ _ENTRY: dict[int, tuple[int, int]] = {socket.AF_INET: (112, 90), socket.AF_INET6
 
 
 class LinuxFirewall:
-    """Implements `host.firewall.KernelFirewall`: news of nftables, and of the legacy iptables, which has none to tell.
+    """Implements `host.passage.KernelFirewall`: news of nftables, and of the legacy iptables, which has none to tell.
 
     Raises OSError.
     """
@@ -158,7 +158,7 @@ def _ask(sock: socket.socket, level: int, option: int, request: bytes) -> bytes:
 
 
 class LinuxPassage:
-    """Implements `host.firewall.Passage` for the placeholder ``sock``; ``device`` is the index of the device to which
+    """Implements `host.passage.Passage` for the placeholder ``sock``; ``device`` is the index of the device to which
     the application has bound it (0: none). ``acknowledged``: a segment has left.
     """
 
