@@ -24,7 +24,7 @@ def forgets_the_path_mtu(patch):
         done(True)
 
 
-@bug("host, network")
+@bug("host, network", near=567)
 def path_mtus_only_shrink(patch):
     """The target is never told that the path takes larger packets again."""
 
@@ -152,7 +152,7 @@ def hears_the_first_news_only(patch):
             self._network.read(())
 
 
-@bug("host, network")
+@bug("host, network", near=29)
 def old_neighbors_stay(patch):
     """Next hops that nothing depends on any more are not given back."""
 

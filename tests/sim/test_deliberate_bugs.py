@@ -42,6 +42,7 @@ QUICK = (
     "no_timer_after_the_initiate",
     "old_neighbors_stay",
     "owes_the_delayed_acknowledgement",
+    "path_mtus_only_shrink",
     "placeholder_answers",
     "reads_the_state_too_early",
     "relinks_to_the_wrong_neighbor",
