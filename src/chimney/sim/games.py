@@ -54,6 +54,7 @@ _FORGETS_US = (0, 0, 5_000, 300_000)
 _UNPLUGGED_US = (100, 2_000, 20_000, 500_000, 2_000_000)
 _LATER_US = (0, 100, 1_000, 10_000, 300_000, 2_000_000)
 _GRACES_US = (20_000, 300_000, 3_000_000, 15_000_000)
+_LONG_QUIET_US = 400_000_000
 _SIZES = (1, 500, 1460, 4000, 9000)
 _MOST_BYTES = 12_000
 
@@ -69,7 +70,12 @@ def with_games(case: Case, chance: Random) -> Case:
     # What happens at the same moment stays in order.
     ordered = sorted((*case.steps, *steps), key=lambda step: (step.event, step.at))
     grace_us = max(case.grace_us, chance.choice(_GRACES_US))
-    return msgspec.structs.replace(case, steps=tuple(ordered), grace_us=grace_us, follows=True)
+    played = msgspec.structs.replace(case, steps=tuple(ordered), grace_us=grace_us, follows=True)
+    if any(isinstance(step, Neighbor) and step.told_us < 0 for step in steps):
+        # Who does nothing but acknowledge has no reason to doubt a next hop until it is stale, which takes half a
+        # minute, and the peer's time-out may have become as long as two.
+        played = msgspec.structs.replace(played, quiet_us=_LONG_QUIET_US)
+    return played
 
 
 Moment = dict[str, int]
