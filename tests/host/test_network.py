@@ -168,7 +168,7 @@ def test_paths_move_together_and_the_connections_stay():
     two.change(next_hop=OTHER_GATEWAY, neighbor_mac=OTHER_MAC)
     two.perform("update", "terminate")
     assert other.chimney.record.path is two.path
-    assert two.path.users == 2
+    assert len(two.path.users) == 2
 
 
 def test_one_of_two_connections_goes_another_way():
@@ -403,3 +403,17 @@ def test_retransmissions_without_progress_make_the_kernel_probe_at_once(one):
     one.wait(SECOND)
     one.perform()
     assert one.network.probed == [KEY]
+
+
+def test_what_is_posted_between_the_relink_and_the_resumption_keeps_its_place(one):
+    connection = one.connection
+    one.lose()
+    one.perform("invalidate")
+    first = connection.post_receive(bytearray(8))
+    one.change()
+    one.settle()
+    assert one.target.complete()[0] == "update"
+    second = connection.post_receive(bytearray(16))
+    one.perform()
+    assert [len(nbl.first_net_buffer.views()[0]) for nbl in one.target.receives] == [8, 16]
+    assert not first.done and not second.done

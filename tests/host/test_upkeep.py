@@ -117,4 +117,4 @@ def test_the_last_connection_takes_path_and_neighbor_along(one):
         OffloadStateType.IP4_DELEGATED,
         OffloadStateType.TCP_DELEGATED,
     ]
-    assert ObjectTable().path(one.connection.kernel.plan).users == 0
+    assert ObjectTable().path(one.connection.kernel.plan).users == {}

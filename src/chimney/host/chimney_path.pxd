@@ -18,6 +18,7 @@ cdef class ChimneyPath:
     cdef public long long outstanding
     cdef public bint peer_closed
     cdef public bint reset
+    cdef public bint held
     cdef public long upload_reason
     cdef public bint lost
     cdef tuple _last_event

@@ -42,7 +42,8 @@ class ChimneyPath:
     terminate is under way, ``terminated`` is the last block of the one that succeeded. ``unread_below`` counts
     handed-over receive bytes that the application has not taken yet. ``outstanding`` send bytes are with the target,
     which prefers ``backlog`` (0: it has not said). ``upload_reason`` is the last mandatory one (0: none); ``lost``: the
-    target has failed, and the connection's state with it.
+    target has failed, and the connection's state with it. ``held``: the next hop has been invalidated, so that the
+    target would refuse what is posted.
     """
 
     def __init__(self, connection: Any, edge: HostEdge, path: PathRecord) -> None:
@@ -61,6 +62,7 @@ class ChimneyPath:
         self.outstanding = 0
         self.peer_closed = False
         self.reset = False
+        self.held = False
         self.upload_reason = 0
         self.lost = False
         self._last_event = (0, 0)
@@ -69,11 +71,6 @@ class ChimneyPath:
     def has_enough(self) -> bool:
         """Whether the target has as many send bytes as it prefers (send.backlog.hint), or takes none at present."""
         return 0 < self.backlog <= self.outstanding or self.held
-
-    @property
-    def held(self) -> bool:
-        """Whether the target is to send nothing, and would refuse what is posted: the next hop has been invalidated."""
-        return bool(self.record.path.neighbor.invalid)
 
     @property
     def must_wait(self) -> bool:

@@ -371,6 +371,8 @@ class Connection:
         """The target, which has refused everything for a while, takes requests again: it gets what has been posted
         meanwhile.
         """
+        if self.chimney is not None:
+            self.chimney.held = False
         if self.owner is Owner.TARGET and self.adapter is not None:
             self.forget_later()
             self.post_everything()

@@ -45,7 +45,7 @@ class NeighborRecord:
 class PathRecord:
     """One pair of addresses, over a neighbor.
 
-    offloaded  a target has it; ``users``: offloaded connections that depend on it.
+    offloaded  a target has it; ``users``: offloaded connections that depend on it (keys, in their order).
     refused    the target could not take a new value: its connections are taken back, and it gets no new ones.
     running, changing, pinned  as a `NeighborRecord` has them.
     """
@@ -56,7 +56,7 @@ class PathRecord:
         self.const = const
         self.cached = cached
         self.offloaded = False
-        self.users = 0
+        self.users: dict[TcpRecord, None] = {}
         self.refused = False
         self.running = 0
         self.changing = 0
@@ -148,6 +148,9 @@ class ObjectTable:
     def invalidated(self, neighbor: NeighborRecord) -> None:
         """The neighbor is not used any more; the next plan that goes by it has a new record."""
         neighbor.invalid = True
+        for path in neighbor.paths:
+            for connection in path.users:
+                connection.owner.held = True
         if self._neighbors.get(neighbor.key) is neighbor:
             del self._neighbors[neighbor.key]
 

@@ -241,12 +241,13 @@ class Steering:
 
     def _relinked(self, paths: list[PathRecord], neighbor: NeighborRecord) -> None:
         self._refuse([path for path in paths if path.neighbor is not neighbor], False)
-        moved = {path for path in paths if path.neighbor is neighbor}
+        users = [user for path in paths if path.neighbor is neighbor for user in path.users]
 
         def resume() -> bool:
-            for connection in list(self._services.offloaded.values()):
-                if connection.chimney is not None and connection.chimney.record.path in moved:
-                    connection.resume()
+            for user in users:
+                # It may have left meanwhile.
+                if user.owner.held and user.owner is user.owner.connection.chimney:
+                    user.owner.connection.resume()
             return False
 
         # Not from within the completion.

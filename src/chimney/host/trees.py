@@ -86,7 +86,7 @@ def note_initiated(record: TcpRecord, tree: ProtocolOffloadBlockList) -> None:
         path.offloaded = True
         path.neighbor.paths[path] = None
     if tcp_block_of(tree).status == Status.SUCCESS:
-        path.users += 1
+        path.users[record] = None
 
 
 # Terminate
@@ -97,7 +97,7 @@ def note_terminated(record: TcpRecord, tree: ProtocolOffloadBlockList) -> None:
     path = record.path
     for block in walk(tree):
         if block.offload_handle is record.handle:
-            path.users -= 1
+            path.users.pop(record, None)
         elif block.offload_handle is path.handle:
             path.offloaded = False
             path.neighbor.paths.pop(path, None)
@@ -124,7 +124,7 @@ def terminate_tree(record: TcpRecord, delegated: TcpDelegated) -> ProtocolOffloa
     tree = ProtocolOffloadBlockList(
         type=OffloadStateType.TCP_DELEGATED, delegated=delegated, offload_handle=record.handle
     )
-    if path.users > 1:
+    if len(path.users) > 1:
         return tree
     tree = _path_back(path, tree)
     return tree if len(path.neighbor.paths) > 1 else neighbor_back(path.neighbor, tree)
