@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 CHOICE = (
     "flooded and 1500 or both_queues or survive or injection or unknown_neighbor or lets_an_uploaded or ended_by"
@@ -17,6 +19,7 @@ CHOICE = (
 )
 
 
+@pytest.mark.timeout(300)
 def test_in_a_user_namespace():
     """The tests themselves, some of them, in a process of their own; root inside is nobody special outside."""
     files = [
@@ -42,7 +45,7 @@ def test_in_a_user_namespace():
         [*command, *(str(HERE / name) for name in files), "-p", "no:cacheprovider"],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         env={**os.environ, "CI": "1"},
         cwd=HERE.parents[1],
     )
