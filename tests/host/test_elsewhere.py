@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from struct import pack
-from types import SimpleNamespace
 
 import pytest
 
@@ -74,7 +73,6 @@ class World:
 
     def __init__(self):
         self.now = 1000
-        self.offloaded = {}
         self.devices = [2, 3, 5]
         self.sockets = Sockets()
         self.elsewhere = Elsewhere(self, self.sockets, lambda: list(self.devices))
@@ -82,11 +80,10 @@ class World:
     def clock(self):
         return self.now
 
-    def connection(self, flow=FLOW):
-        """One that is out of the kernel; what its hand-over is told."""
+    def watch(self, **fields):
+        """A connection that goes down; the devices on which it is heard, and what its hand-over is told."""
         told = []
-        self.offloaded[flow] = SimpleNamespace(hand_over=SimpleNamespace(arrived=told.append))
-        return told
+        return self.elsewhere.watch(plan(**fields), told.append), told
 
     def run(self):
         """The stack's next turns, as far as something is due by itself."""
@@ -101,22 +98,21 @@ def world():
 
 
 def test_a_connection_is_heard_on_all_devices_but_its_own(world):
-    assert world.elsewhere.watch(plan()) == [3, 5]
+    assert world.watch()[0] == [3, 5]
     assert world.sockets.wanted == {3: {FOUR}, 5: {FOUR}}
-    assert world.elsewhere.watch(plan(OTHER, device=3)) == [2, 5]
+    assert world.watch(flow=OTHER, device=3)[0] == [2, 5]
     assert world.sockets.wanted == {2: {OTHER_FOUR}, 3: {FOUR}, 5: {FOUR, OTHER_FOUR}}
 
 
 def test_one_that_changes_its_device(world):
-    world.elsewhere.watch(plan())
-    assert world.elsewhere.watch(plan(device=3)) == [2, 5]
+    world.watch()
+    assert world.watch(device=3)[0] == [2, 5]
     assert world.sockets.wanted == {2: {FOUR}, 5: {FOUR}}
 
 
 def test_one_that_is_bound_to_its_device_or_within_the_host_is_not_heard_elsewhere(world):
-    world.elsewhere.watch(plan())
-    assert world.elsewhere.watch(plan(elsewhere=False)) == []
-    world.connection()
+    world.watch()
+    assert world.watch(elsewhere=False)[0] == []
     world.sockets.waiting.append(packet())
     world.elsewhere.ready()
     world.elsewhere.unwatch(FLOW)
@@ -125,10 +121,10 @@ def test_one_that_is_bound_to_its_device_or_within_the_host_is_not_heard_elsewhe
 
 
 def test_the_sockets_stay_for_a_while(world):
-    world.elsewhere.watch(plan())
+    world.watch()
     world.elsewhere.unwatch(FLOW)
     assert world.sockets.wanted and world.elsewhere.poll_at() > world.now
-    world.elsewhere.watch(plan())
+    world.watch()
     world.run()
     assert world.sockets.wanted == {3: {FOUR}, 5: {FOUR}}
     world.elsewhere.unwatch(FLOW)
@@ -138,7 +134,7 @@ def test_the_sockets_stay_for_a_while(world):
 
 def test_devices_come_and_go(world):
     world.devices = [2]
-    assert world.elsewhere.watch(plan()) == []
+    assert world.watch()[0] == []
     world.devices = [2, 9]
     world.elsewhere.look_again()
     world.run()
@@ -150,9 +146,7 @@ def test_devices_come_and_go(world):
 
 
 def test_segments_go_to_their_connections_in_order(world):
-    world.elsewhere.watch(plan())
-    world.elsewhere.watch(plan(OTHER))
-    one, two = world.connection(), world.connection(OTHER)
+    one, two = world.watch()[1], world.watch(flow=OTHER)[1]
     first, second, third = packet(seq=1), packet(OTHER), packet(seq=5, options=b"\1\1\1\0")
     world.sockets.waiting += [first, second, third]
     world.elsewhere.ready()
@@ -166,8 +160,7 @@ def test_segments_go_to_their_connections_in_order(world):
 
 @pytest.mark.parametrize("wrong", [packet(damage=1), packet(replace(FLOW, local_port=81)), packet(payload=b"")])
 def test_what_is_corrupt_or_nobodys(world, wrong):
-    world.elsewhere.watch(plan())
-    told = world.connection()
+    _, told = world.watch()
     data, header = wrong
     world.sockets.waiting += [(data[:-1] if len(data) == 40 else data, header)]
     world.elsewhere.ready()
@@ -176,18 +169,16 @@ def test_what_is_corrupt_or_nobodys(world, wrong):
 
 def test_what_the_kernel_has_heard_is_not_the_targets(world):
     """It came while the connection was in the kernel, between two offloads."""
-    world.elsewhere.watch(plan())
+    world.watch()
     world.elsewhere.unwatch(FLOW)
     world.sockets.waiting.append(packet())
-    world.elsewhere.watch(plan())
-    told = world.connection()
+    _, told = world.watch()
     world.elsewhere.drain()
     assert not told and not world.sockets.waiting
 
 
 def test_a_drain_takes_everything_that_is_there_but_comes_to_an_end(world):
-    world.elsewhere.watch(plan())
-    told = world.connection()
+    _, told = world.watch()
     world.sockets.waiting += [packet(seq=number) for number in range(200)]
     world.elsewhere.drain()
     assert sum(map(len, told)) == 200
@@ -199,9 +190,9 @@ def test_a_drain_takes_everything_that_is_there_but_comes_to_an_end(world):
 def test_sockets_that_cannot_be_made_refuse_the_offload(world):
     world.sockets.failure = OSError(24, "too many open files")
     with pytest.raises(NotOffloadable, match="too many open files"):
-        world.elsewhere.watch(plan())
+        world.watch()
     world.sockets.failure = None
-    assert world.elsewhere.watch(plan(OTHER)) == [3, 5]
+    assert world.watch(flow=OTHER)[0] == [3, 5]
     assert world.sockets.wanted == {3: {OTHER_FOUR}, 5: {OTHER_FOUR}}
     world.sockets.failure = OSError(24, "too many open files")
     world.elsewhere.look_again()
@@ -213,7 +204,7 @@ def test_sockets_that_cannot_be_made_refuse_the_offload(world):
 
 def test_a_host_that_hears_nothing_else(world):
     deaf = Nowhere()
-    assert deaf.watch(plan()) == []
+    assert deaf.watch(plan(), print) == []
     deaf.drain()
     deaf.look_again()
     deaf.unwatch(FLOW)

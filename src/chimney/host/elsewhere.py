@@ -22,6 +22,7 @@ _MOST = 4096
 # The sockets stay for a while when nothing is offloaded any more: most connections come back.
 _LINGER_US = 2_000_000
 
+Taker = Callable[[list[KeptSegment]], None]
 FourTuple = tuple[bytes, int, bytes, int]
 
 
@@ -44,7 +45,7 @@ class DeviceSockets(Protocol):
 class Nowhere:
     """A host that has one interface, or none yet: what a stack has before its first connection is offloaded."""
 
-    def watch(self, plan: Plan) -> list[int]:
+    def watch(self, plan: Plan, take: Taker) -> list[int]:
         """There is no other device."""
         return []
 
@@ -70,16 +71,17 @@ class Elsewhere(Nowhere):
         self._sockets = sockets
         self._list_devices = devices
         self._devices: list[int] | None = None
-        # Each flow's own device.
-        self._flows: dict[Flow, int] = {}
+        # Each flow's own device, and who takes what is heard.
+        self._flows: dict[Flow, tuple[int, Taker]] = {}
         self._listening = False
         self._listen_at = NEVER
         self.observer: Callable[[FourTuple, memoryview], None] | None = None
 
     # For the hand-over
 
-    def watch(self, plan: Plan) -> list[int]:
-        """Hear a connection on all devices but its own, even before it is offloaded; returns these devices.
+    def watch(self, plan: Plan, take: Taker) -> list[int]:
+        """Hear a connection on all devices but its own, even before it is offloaded; returns these devices. ``take`` is
+        called with what has been heard, in order.
 
         Raises NotOffloadable.
         """
@@ -91,7 +93,7 @@ class Elsewhere(Nowhere):
             others = [index for index in self._devices_now() if index != plan.device_index]
             # What came while the kernel had the connection is the kernel's.
             self.drain()
-            self._flows[flow] = plan.device_index
+            self._flows[flow] = plan.device_index, take
             self._listen()
         except OSError as error:
             self._flows.pop(flow, None)
@@ -147,7 +149,7 @@ class Elsewhere(Nowhere):
     def _listen(self) -> None:
         self._listen_at = NEVER
         wanted: dict[int, list[FourTuple]] = {}
-        for flow, own in self._flows.items():
+        for flow, (own, _) in self._flows.items():
             four = _four_tuple(flow)
             for index in self._devices or ():
                 if index != own:
@@ -165,13 +167,10 @@ class Elsewhere(Nowhere):
             if segment is not None and segment.flow in self._flows:
                 by_flow.setdefault(segment.flow, []).append(segment)
         for flow, segments in by_flow.items():
-            connection = self._services.offloaded.get(flow)
-            if connection is None:
-                continue
             if self.observer is not None:
                 for segment in segments:
                     self.observer(_four_tuple(flow), segment.tcp())
-            connection.hand_over.arrived(segments)
+            self._flows[flow][1](segments)
         return len(packets)
 
 

@@ -115,7 +115,7 @@ class HandOver:
             connection.mistrust.check(connection)
         plan = self._kernel.prepare(patient)
         adapter = self._services.adapter(plan.device)
-        others = self._services.elsewhere.watch(plan)
+        others = self._services.elsewhere.watch(plan, self.arrived)
         adapter.watch(plan.flow)
         withdrawal = self._services.withdrawals.find(connection)
         started = self._services.clock()

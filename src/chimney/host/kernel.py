@@ -104,8 +104,8 @@ class KernelSide(Protocol):
     ) -> TakenState:
         """Cut the connection out; raises NotOffloadable with the connection working as before.
 
-        ``others`` are the numbers of devices where its packets may arrive as well. ``just_before`` is called at the last
-        moment when the kernel still processes what arrives.
+        ``others`` are the numbers of devices where its packets may arrive as well. ``just_before`` is called at the
+        last moment when the kernel still processes what arrives.
         """
 
     def passage(self) -> Passage:
