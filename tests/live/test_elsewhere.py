@@ -14,10 +14,12 @@ import pytest
 import chimney
 from chimney.host.linux import handover, inject
 from chimney.host.linux import sockopts as so
-from chimney.host.linux.dump import endpoint_of
+from chimney.host.linux.dump import Endpoint, endpoint_of
 from chimney.host.linux.tcp_info import tcp_info
 from chimney.lab import firewall
 from chimney.lab.tap import Tap
+from chimney.lab.wire import veth_pair
+from chimney.link.raw import RawSockets
 from tests.live.traffic import Traffic, cycle
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -244,8 +246,6 @@ def test_an_interface_that_comes_later(lab, helpers, stack):
     ours, theirs = lab.connect(V4)
     connection = stack.connection(ours)
     connection.offload()
-    from chimney.lab.wire import veth_pair
-
     names = ("later0", "later1")
     later, _ = veth_pair(lab.host, lab.peer, names=names, addresses_a=["10.77.0.1/24"], addresses_b=["10.77.0.2/24"])
     for device in ("all", "later0"):
@@ -255,6 +255,38 @@ def test_an_interface_that_comes_later(lab, helpers, stack):
     theirs.sendall(b"by the new one")
     settle(stack, lambda: stack.elsewhere._devices and later.index in stack.elsewhere._devices, "the news", helpers)
     assert receive(stack, connection, 14, helpers) == b"by the new one"
+
+
+@BOTH
+def test_very_many_connections_are_heard_by_their_local_ports(lab, helpers, family):
+    """And few of them exactly."""
+    here, there = lab.host_end.address(family), lab.peer_end.address(family)
+    addresses = socket.inet_pton(family, here), socket.inet_pton(family, there)
+    raw = lab.keep(lab.peer.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP))
+    flows = [(addresses[0], 80, addresses[1], port) for port in range(1000, 1100)]
+
+    def heard():
+        """Which of some segments, by their numbers: the last one always is."""
+        ports = ((1000, 80), (5000, 80), (1000, 81), (1001, 80), (1000, 80))
+        for seq, pair in enumerate(ports):
+            source, destination = (Endpoint(at, port) for at, port in zip(addresses[::-1], pair, strict=True))
+            raw.sendto(inject.segment(source, destination, seq, 2, inject.ACK), (here, 0))
+        found = []
+
+        def last_one():
+            found.extend(struct.unpack_from("!I", packet, at + 4)[0] for packet, at in sockets.receive(8))
+            return found[-1:] == [len(ports) - 1]
+
+        helpers.wait_until(last_one, "the last segment")
+        return found
+
+    with contextlib.closing(RawSockets()) as sockets:
+        sockets.listen({lab.host_end.index: flows, 4711: flows})
+        assert heard() == [0, 1, 3, 4]
+        sockets.listen({lab.host_end.index: flows[:1]})
+        assert heard() == [0, 4]
+        sockets.listen({})
+        assert not sockets.receive(8)
 
 
 # IP options, extension headers and fragments
