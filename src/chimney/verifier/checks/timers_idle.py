@@ -182,7 +182,9 @@ class IdleTimers(Checks):
         timeout, interval = times
         send = stream.send
         before = not packet.flags & (FIN | RST | SYN) and send.position(packet.seq) == send.acked - 1
-        if not before or packet.payload_length > 1 or idle.zero_window:
+        # An acknowledgement in a segment beside the window may have passed it by: then this is no probe.
+        unsure = send.acked_surely < send.acked
+        if not before or packet.payload_length > 1 or idle.zero_window or unsure:
             if timeout and idle.probe.due < NEVER:
                 self._owe(idle, idle.probe, max(idle.probe.due, packet.at + timeout))
             return
