@@ -96,18 +96,25 @@ def test_many_segments_out_of_order(seed):
     assert reasons(a) == [UploadReason.HIGH_OUT_OF_ORDER_PACKETS]
 
 
-def test_many_fragments(seed):
+@pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
+def test_many_fragments(seed, ipv6):
     world = world_with(seed, fragments=2)
-    a, b = world.connect()
-    late = world.connect(2000, ipv6=True)[1]
+    a, b = world.connect(ipv6=ipv6)
+    late = world.connect(2000, ipv6=not ipv6)[1]
     b.side.link.set_filter(None)
     look(world)
+    addresses = b.flow.remote_address + b.flow.local_address
     for offset in (0x2000, 0x0010):
-        ip = struct.pack("!BBHHHBBH", 0x45, 0, 40, 1, offset, 64, 6, 0) + b.flow.remote_address + b.flow.local_address
-        a.side.link.send(MACS[1] + MACS[0] + b"\x08\0" + ip + bytes(20), [], 0, 0, 0, False, -1)
+        if ipv6:
+            ip = struct.pack("!IHBB", 6 << 28, 28, 44, 64) + addresses + struct.pack("!BBHI", 6, 0, offset, 1)
+        else:
+            ip = struct.pack("!BBHHHBBH", 0x45, 0, 40, 1, offset, 64, 6, 0) + addresses
+        kind = b"\x86\xdd" if ipv6 else b"\x08\0"
+        a.side.link.send(MACS[1] + MACS[0] + kind + ip + bytes(20), [], 0, 0, 0, False, -1)
     look(world)
     assert [handle for handle, *_ in b.host.took("INDICATE_RETRIEVE")] == [b.handle] != [late.handle]
     assert reasons(b) == [UploadReason.HIGH_FRAGMENTATION] and len(b.host.ordinary) == 2
+
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["FIN_WAIT_2", "CLOSE_WAIT"])

@@ -94,6 +94,12 @@ def test_fragments_are_the_hosts_to_put_together(fragment):
     assert not reader.read(memoryview(ipv4(fragment=0x4000)[:30])) and not reader.fragment
 
 
+def test_fragments_of_ipv6_are_the_hosts_as_well():
+    reader = FrameReader()
+    assert not reader.read(memoryview(ipv6(next_header=44))) and reader.fragment and reader.ipv6
+    assert not reader.read(memoryview(ipv6(next_header=60))) and not reader.fragment
+
+
 @pytest.mark.parametrize("flags", [0x0000, 0x4000, 0x8000, 0xC000])
 def test_the_reserved_bit_makes_no_fragment(flags):
     assert reads(ipv4(fragment=flags)) == SEGMENT

@@ -177,7 +177,7 @@ class Datapath(Transmission):
         reader = self._reader
         if not reader.read(frame.octets):
             if reader.fragment and self._counts_fragments:
-                self.count_fragment(bytes(frame.data[26:34]))
+                self.count_fragment(bytes(frame.data[22:54] if reader.ipv6 else frame.data[26:34]))
             self.indicate_frame(frame.data)
             return
         if not frame.checksum_ok and not reader.checksums_hold(frame.data):

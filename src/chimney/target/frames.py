@@ -16,6 +16,7 @@ _FIRST_ID = 0x8000
 _LAST_ID = 0xFFFF
 _DONT_FRAGMENT = 0x4000
 _FRAGMENT = 0x3FFF  # "more fragments" and the offset
+_FRAGMENT_HEADER = 44  # a next header of IPv6
 _VERSION_4_NO_OPTIONS = 0x45
 _VERSION_6 = 6
 _ETHER_IPV4 = 0x0800
@@ -108,8 +109,8 @@ class HeaderTemplate:
 class FrameReader:
     """Reads one received frame after the other; the attributes tell about the last one.
 
-    ``start``, ``end``: where the TCP segment lies in the frame. ``fragment``: it is an IPv4 fragment. ``ecn``: the
-    codepoint in the IP header.
+    ``start``, ``end``: where the TCP segment lies in the frame. ``fragment``: it is a fragment, of IPv6 if
+    ``ipv6``. ``ecn``: the codepoint in the IP header.
     """
 
     def __init__(self) -> None:
@@ -132,12 +133,12 @@ class FrameReader:
         ether_type = data[12] << 8 | data[13]
         if ether_type == _ETHER_IPV4:
             total = data[16] << 8 | data[17]
+            self.ipv6 = False
             self.fragment = ((data[20] << 8 | data[21]) & _FRAGMENT) != 0
             if data[14] != _VERSION_4_NO_OPTIONS or data[23] != _TCP or self.fragment:
                 return False
             if ETHERNET_HEADER + total > size or total < _IPV4_HEADER + _TCP_HEADER:
                 return False
-            self.ipv6 = False
             self.ecn = data[15] & _ECN
             self.start = ETHERNET_HEADER + _IPV4_HEADER
             self.end = ETHERNET_HEADER + total
@@ -146,9 +147,10 @@ class FrameReader:
             return False
         length = data[18] << 8 | data[19]
         end = ETHERNET_HEADER + _IPV6_HEADER + length
+        self.ipv6 = True
+        self.fragment = data[20] == _FRAGMENT_HEADER
         if data[14] >> 4 != _VERSION_6 or data[20] != _TCP or end > size or length < _TCP_HEADER:
             return False
-        self.ipv6 = True
         self.ecn = data[15] >> 4 & _ECN
         self.start = ETHERNET_HEADER + _IPV6_HEADER
         self.end = end
