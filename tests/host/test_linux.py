@@ -1,5 +1,6 @@
 """The kernel's side of a hand-over, as far as it is arithmetic; the kernel itself is met in tests/live."""
 
+import errno
 import socket
 import struct
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chimney.host.errors import UploadFailed
-from chimney.host.linux import inject, netlink, restore
+from chimney.host.linux import inject, monitor, netlink, restore
 from chimney.host.linux import sockopts as so
 from chimney.host.linux.dump import FINS, Endpoint, KernelState, TcpInfo, TcpState, endpoint_of
 
@@ -161,3 +162,21 @@ def test_netlink_attributes_cut_short(data):
 @pytest.mark.parametrize(("value", "expected"), [(0, 0), (0x7FFFFFFF, 0x7FFFFFFF), (0x80000000, -(2**31)), (-1, -1)])
 def test_values_for_setsockopt(value, expected):
     assert so.signed32(value) == expected
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENODEV, None], ids=str)
+def test_a_neighbor_that_the_kernel_lets_nobody_ask_about(number):
+    class Refusing:
+        def request(self, *arguments, **settings):
+            raise OSError(number, "no") if number else TimeoutError("no answer")
+
+        def close(self):
+            channel.close()
+
+    network = monitor.LinuxNetwork()
+    try:
+        channel, network._channel = network._channel, Refusing()
+        network.probe((1, LOCAL.address))
+        network.confirm((1, LOCAL.address))
+    finally:
+        network.close()

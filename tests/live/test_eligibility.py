@@ -136,6 +136,19 @@ def test_sockets_that_are_no_established_connections(lab):
     refused(opening, "still being opened")
 
 
+@FAMILIES
+def test_the_way_of_a_connection_that_has_ended(lab, helpers, family):
+    ours, theirs = lab.connect(family)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    with pytest.raises(ConnectionResetError):
+        helpers.receive(ours, 1)
+    for _ in range(2):
+        with pytest.raises(NotOffloadable, match="does not tell about it"):
+            eligibility.where(ours)
+        ours.close()
+
+
 def test_multipath_tcp(lab):
     try:
         multipath = lab.keep(lab.host.socket(protocol=so.IPPROTO_MPTCP))

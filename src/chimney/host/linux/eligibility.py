@@ -34,9 +34,12 @@ def plan(sock: socket.socket, patient: bool = True) -> Plan:
 
     If ``patient``, it waits for an unknown next hop to tell its hardware address.
     """
-    check(sock)
+    try:
+        check(sock)
+        bound = sock.getsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX)
+    except OSError as error:
+        raise _untold(sock, error) from error
     local, remote, mark = _routed_by(sock)
-    bound = sock.getsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX)
     try:
         tracked = conntrack.lookup(local, remote)
         _check_tracking(local, remote, tracked)
@@ -53,9 +56,9 @@ def where(sock: socket.socket, bound: int | None = None) -> Plan:
     (0: none), if the socket itself does not tell. Never waits; ``neighbor_mac`` is empty where the kernel does not know
     it. Raises NotOffloadable.
     """
+    local, remote, mark = _routed_by(sock)
     if bound is None:
         bound = sock.getsockopt(so.SOL_SOCKET, so.SO_BINDTOIFINDEX)
-    local, remote, mark = _routed_by(sock)
     try:
         path = route.look(local, remote, mark, bound)
     except OSError as error:
@@ -64,9 +67,16 @@ def where(sock: socket.socket, bound: int | None = None) -> Plan:
 
 
 def _routed_by(sock: socket.socket) -> tuple[Endpoint, Endpoint, int]:
-    """Both ends of a connection, and its mark."""
-    mark = sock.getsockopt(so.SOL_SOCKET, so.SO_MARK) & 0xFFFFFFFF
-    return endpoint_of(sock.getsockname()), endpoint_of(sock.getpeername()), mark
+    """Both ends of a connection, and its mark. Raises NotOffloadable if it has ended."""
+    try:
+        mark = sock.getsockopt(so.SOL_SOCKET, so.SO_MARK) & 0xFFFFFFFF
+        return endpoint_of(sock.getsockname()), endpoint_of(sock.getpeername()), mark
+    except OSError as error:
+        raise _untold(sock, error) from error
+
+
+def _untold(sock: socket.socket, error: OSError) -> NotOffloadable:
+    return NotOffloadable(f"{sock!r} cannot be offloaded: the kernel does not tell about it (any more): {error}")
 
 
 def _plan(local: Endpoint, remote: Endpoint, path: route.Path, bound: int) -> Plan:

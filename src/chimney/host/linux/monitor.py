@@ -104,10 +104,9 @@ class LinuxNetwork:
         body = _header(key, state, 0 if known else _NTF_USE) + netlink.attribute(_NDA_DST, key[1])
         try:
             self._channel.request(_NEWNEIGH, body, flags=flags)
-        except OSError as error:
-            if error.errno == errno.EPERM:
-                raise
-            # The device or the entry has just gone: there are news about it.
+        except OSError:
+            # The device or the entry has just gone: there are news about it. Or it is not ours to do any more.
+            pass
 
     def close(self) -> None:
         self._news.close()
