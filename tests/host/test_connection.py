@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+import struct
 from dataclasses import replace
 
 import pytest
@@ -217,6 +219,32 @@ def test_up_everything_comes_along(stack, connection):
     assert info.offload_seconds == info.upload_seconds == [1e-5], "by the services' clock"
     assert (info.bytes_sent_target, info.bytes_received_target) == (9, 11)
     assert info.retransmits == 3
+
+
+def test_last_segments_that_the_kernel_has_no_memory_for(stack, connection):
+    """The peer sends them again; the connection is the kernel's in any case."""
+    connection.offload()
+    receive = connection.post_receive(bytearray(8))
+    stack.target.final = {"snd_una": ISS, "snd_nxt": ISS, "snd_max": ISS}
+
+    def inject(packets):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    stack.kernel.inject = inject
+    tcp = struct.pack("!HHIIBBHHH", 4000, 80, 1, 1, 0x50, 0x10, 1, 0, 0)
+    take, segment = connection.hand_over.arrived, KeptSegment(FLOW, bytes(20) + tcp, 20)
+    give_back = stack.kernel.give_back
+
+    def busy(state, meanwhile):
+        give_back(state, meanwhile)
+        take([segment])
+
+    stack.kernel.give_back = busy
+    connection.upload()
+    assert connection.owner is Owner.KERNEL and not stack.offloaded
+    stack.kernel.incoming += b"go on"
+    stack.poll()
+    assert receive.bytes_transferred == 5
 
 
 def test_what_the_kernel_does_not_take_goes_on_in_the_target(stack, connection):

@@ -302,12 +302,19 @@ class HandOver:
         last = self._arrived()
         self._leave_adapter()
         if last:
-            self._kernel.inject(last)
+            self._inject(last)
         connection.stream_ended = given.delegated.state in _FIN_RECEIVED
         connection.resume_kernel_path()
         if given.error:
             aborted = connection.abort_request is not None
             connection.kernel_path.end(connection.target_error() if aborted else error_of(given.error))
+
+    def _inject(self, packets: list[bytes]) -> None:
+        try:
+            self._kernel.inject(packets)
+        except OSError:
+            # No memory, no descriptors: nobody has acknowledged them, so that the peer sends them again.
+            pass
 
     def _leave_adapter(self) -> None:
         assert self.adapter is not None and self.plan is not None
