@@ -1,7 +1,9 @@
 """What a stack stands on: waiting for descriptors and for a time."""
 
+import errno
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,3 +84,26 @@ def test_there_is_room(platform):
 def test_a_link_needs_its_interface(platform):
     with pytest.raises(OSError):
         platform.open_link("nowhere0")
+
+
+def test_what_cannot_be_heard_as_a_whole_is_not_listened_to(platform, monkeypatch):
+    opened = []
+
+    class Source:
+        def __init__(self):
+            opened.append(self)
+
+        def close(self):
+            opened.remove(self)
+
+    def full():
+        assert len(opened) == 3
+        raise OSError(errno.EMFILE, "too many open files")
+
+    for name in ("LinuxNetwork", "IcmpSockets", "LinuxFirewall"):
+        monkeypatch.setattr(f"chimney.platform.{name}", Source)
+    monkeypatch.setattr("chimney.platform.RawSockets", full)
+    services = SimpleNamespace(on_adapter=[], clock=lambda: 0)
+    with pytest.raises(OSError, match="too many"):
+        platform.listeners(services)
+    assert opened == services.on_adapter == []

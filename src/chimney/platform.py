@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import select
+from contextlib import ExitStack, closing
 from typing import Any, Protocol
 
 from chimney.host.elsewhere import Elsewhere
@@ -52,7 +53,9 @@ class Platform(Protocol):
         """
 
     def listeners(self, services: Services) -> list[Listener]:
-        """What the host hears beside connections and links, closed by the caller. Raises OSError."""
+        """What the host hears beside connections and links, closed by the caller. Raises OSError; nothing is
+        left open then.
+        """
 
     def fileno(self) -> int:
         """A descriptor that is readable when `wait` would return at once."""
@@ -95,10 +98,20 @@ class LinuxPlatform:
         return LinuxKernelSide(sock, receive_window, wait_for)
 
     def listeners(self, services: Services) -> list[Listener]:
-        network = NetworkWatch(services, LinuxNetwork())
-        icmp = IcmpWatch(services, IcmpSockets(), network)
-        elsewhere = Elsewhere(services, RawSockets(), devices.arrivals)
-        return [network, icmp, FirewallWatch(services, LinuxFirewall()), elsewhere]
+        with ExitStack() as opened:
+            # A watch is made when all of them are open: the stack would keep it.
+            network = opened.enter_context(closing(LinuxNetwork()))
+            icmp = opened.enter_context(closing(IcmpSockets()))
+            firewall = opened.enter_context(closing(LinuxFirewall()))
+            elsewhere = opened.enter_context(closing(RawSockets()))
+            opened.pop_all()
+        routes = NetworkWatch(services, network)
+        return [
+            routes,
+            IcmpWatch(services, icmp, routes),
+            FirewallWatch(services, firewall),
+            Elsewhere(services, elsewhere, devices.arrivals),
+        ]
 
     def fileno(self) -> int:
         return self._epoll.fileno()

@@ -67,7 +67,11 @@ class LinuxFirewall:
             self._news = socket.socket(socket.AF_NETLINK, kind, netlink.NETLINK_ROUTE)
         else:
             self._subscribe()
-        self._legacy = _legacy_rules()
+        try:
+            self._legacy = _legacy_rules()
+        except BaseException:
+            self._news.close()
+            raise
 
     def _subscribe(self) -> None:
         try:
