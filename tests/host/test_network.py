@@ -360,6 +360,25 @@ def test_a_round_is_bounded_in_every_turn():
     assert most <= 16
 
 
+def test_a_round_that_has_to_wait_keeps_nobody_busy(one):
+    where = one.connection.kernel.where
+
+    def slow():
+        one.stack.now += SECOND
+        return where()
+
+    one.connection.kernel.where = slow
+    for _ in range(3):
+        # It takes its time, and has pauses after it.
+        one.network.news = True
+        one.turn()
+    one.network.news = True
+    one.watch.ready()
+    one.watch._steering.look_at = one.watch._regular_at = one.stack.now
+    one.watch._reachability._look_at = one.stack.now + 100 * SECOND
+    assert one.watch.poll_at() == one.watch._not_before > one.stack.now
+
+
 # Reachability
 
 
@@ -403,6 +422,27 @@ def test_retransmissions_without_progress_make_the_kernel_probe_at_once(one):
     one.wait(SECOND)
     one.perform()
     assert one.network.probed == [KEY]
+
+
+def test_many_connections_retransmit(monkeypatch):
+    monkeypatch.setattr(reachability, "_LOOKS", 2)
+    many = Watched(4)
+    count = [0]
+    many.stack.retransmitted = lambda flow: count[0]
+    many.target.nic_reachability_delta = 5000
+    for _ in range(4):
+        many.wait(SECOND)
+        many.perform()
+        count[0] += 2
+    assert many.network.probed == [KEY]
+
+
+def test_who_has_left_has_no_path_that_has_shrunk(one):
+    connection = one.connection
+    connection.release()
+    connection.kernel.where = None
+    one.watch.may_have_shrunk(connection)
+    one.settle()
 
 
 def test_what_is_posted_between_the_relink_and_the_resumption_keeps_its_place(one):

@@ -109,6 +109,22 @@ def test_a_neighbor_that_nothing_depends_on_is_taken_back(one, upkeep):
     assert not alone.offloaded
 
 
+def test_a_neighbor_is_not_taken_back_before_a_query_has_completed(one, upkeep):
+    """terminate.host.control-drained."""
+    objects, plan = one.stack.edge.objects, one.connection.kernel.plan
+    alone = objects.neighbor(
+        type(plan)(**{**{n: getattr(plan, n) for n in plan.__slots__}, "next_hop": OTHER_GATEWAY})
+    )
+    upkeep.offload_neighbor(alone, done([]))
+    changes = []
+    upkeep.changed = lambda: changes.append(alone.running)
+    upkeep.query_reachability(alone, done([]))
+    assert upkeep.take_back_unused() and not one.target.operations
+    one.target.complete_queries()
+    assert changes == [0]
+    assert upkeep.take_back_unused() and [name for name, _ in one.target.operations] == ["terminate"]
+
+
 def test_the_last_connection_takes_path_and_neighbor_along(one):
     one.connection.upload()
     types = [block.type for block in walk(one.target.terminated[0])]

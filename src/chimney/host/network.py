@@ -83,8 +83,9 @@ class NetworkWatch:
 
     def may_have_shrunk(self, connection: Connection) -> None:
         """A connection's path may take smaller packets only, now: what was lost for that shall not wait for a round."""
-        plan, _ = _where(connection)
-        if plan is not None and connection.owner is Owner.TARGET:
+        # It may have left since somebody doubted it, and its socket may be closed.
+        plan = _where(connection)[0] if connection.owner is Owner.TARGET else None
+        if plan is not None:
             self._steering.shrink(connection, plan)
         self.recheck_soon()
 
@@ -94,8 +95,11 @@ class NetworkWatch:
         services, steering = self._services, self._steering
         at = services.withdrawals.poll_at()
         if services.offloaded:
-            at = min(at, steering.look_at, steering.act_at, self._regular_at, self._reachability.poll_at())
-        return min(at, self._not_before) if self._dirty else at
+            at = min(at, steering.act_at, self._reachability.poll_at())
+        if self._dirty:
+            # Whatever else is a reason for a round, it has to wait as long.
+            return min(at, self._not_before)
+        return min(at, steering.look_at, self._regular_at) if services.offloaded else at
 
     def run(self, now: int) -> None:
         if self._services.offloaded:

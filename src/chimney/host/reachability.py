@@ -101,17 +101,19 @@ class Reachability:
         confirming = now >= self._confirm_at
         if confirming:
             self._confirm_at = now + _CONFIRM_US
-        self._first = self._first if self._first < count else 0
-        before, self._retransmitted = self._retransmitted, {}
+        if self._first >= count:
+            self._first = 0
+            self._retransmitted = {c: n for c, n in self._retransmitted.items() if c.owner is Owner.TARGET}
         neighbors: dict[NeighborRecord, tuple[HostEdge, bool]] = {}
         for connection in islice(offloaded.values(), self._first, self._first + _LOOKS):
             chimney = connection.chimney
             if connection.owner is not Owner.TARGET or chimney is None:
                 continue
             total = connection.hand_over.retransmitted
+            before = self._retransmitted.get(connection, total)
             self._retransmitted[connection] = total
             neighbor = chimney.record.path.neighbor
-            doubtful = total > before.get(connection, total) or neighbors.get(neighbor, (None, False))[1]
+            doubtful = total > before or neighbors.get(neighbor, (None, False))[1]
             if doubtful or confirming:
                 neighbors[neighbor] = chimney.edge, doubtful
         self._first += _LOOKS

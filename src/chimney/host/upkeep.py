@@ -158,7 +158,7 @@ class Upkeep:
         for neighbor in list(self._alone):
             if neighbor.paths or not neighbor.offloaded:
                 del self._alone[neighbor]
-            elif not is_busy(neighbor) and neighbor not in wanted:
+            elif neighbor not in wanted and not (neighbor.running or neighbor.pinned):
                 self._take_back(neighbor)
         return bool(self._alone)
 
@@ -182,6 +182,9 @@ class Upkeep:
         def completed(tree: ProtocolOffloadBlockList) -> None:
             if tree.status == Status.SUCCESS and isinstance(tree.delegated, NeighborDelegated):
                 told(tree.delegated.nic_reachability_delta)
+            if neighbor in self._alone:
+                # It may have kept the neighbor from being taken back.
+                self.changed()
 
         block = query_block(neighbor)
         block.protocol_reserved = _Operation([neighbor], completed, changes=0)
