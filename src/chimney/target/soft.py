@@ -22,6 +22,7 @@ from chimney.target.frames import flow_key
 from chimney.target.initiate import initiate
 from chimney.target.maintenance import invalidate, query, update
 from chimney.target.objects import PathObject, TcpObject
+from chimney.target.sending import SendEntry
 from chimney.target.terminate import announce_terminate, terminate
 
 _PENDING = int(Status.PENDING)
@@ -171,7 +172,13 @@ class SoftTarget(Adapter):
                 "disconnect.single-nbl",
             )
         # One abort is enough; what has failed takes requests until the host terminates it.
-        if flags == _GRACEFUL or tcp.abort_request is not None or (tcp.sending.refusal and not tcp.failed):
+        refused = tcp.sending.refusal and not tcp.failed
+        if flags == _ABORTIVE and refused and tcp.abort_request is None:
+            # Behind everything: it comes back with the refusal, whatever the peer has acknowledged.
+            end = tcp.sending.end
+            tcp.sending.disconnects.append(SendEntry(net_buffer_list, end, end + 1))
+            tcp.sending.bounce = True
+        elif flags == _GRACEFUL or tcp.abort_request is not None:
             tcp.sending.disconnect(net_buffer_list)
         else:
             self._abort(tcp, net_buffer_list)

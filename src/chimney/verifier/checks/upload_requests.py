@@ -82,10 +82,8 @@ class Refusals(Checks):
     def requested(self, crossing: Crossing) -> None:
         found = self.connection(crossing)
         if found is not None and crossing.value == TcpOffloadEvent.INDICATE_RETRIEVE and has_to_go(found[1]):
-            stopped = found[1].facts.get("upload_requests: stopped at")
-            if stopped is None or found[1].mandatory is crossing:
-                # What had been read from the link by now may have been processed by now.
-                found[1].facts["upload_requests: stopped at"] = found[1].receive.next
+            # What had been read from the link by now may have been processed by now. Who is silent goes on receiving.
+            found[1].facts["upload_requests: stopped at"] = found[1].receive.next
 
     @packet
     def seen(self, packet: Packet) -> None:
