@@ -14,6 +14,7 @@ transfer went on.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import select
@@ -162,29 +163,39 @@ def _longest(gaps: list[list[float]], window: tuple[float, float]) -> float:
 
 def measure(family: int, times: int, only: list[str], rate: int, console: Console) -> tuple[list[Result], Report]:
     """Every kind of change `times` times, in turns; and what became of the streams."""
+    workers: list[Worker] = []
     with RoutedNetwork() as network:
         network.quick_neighbors()
         progress = Progress(len(FLOWS))
-        hosts, peers = _transfers(network, family, rate, progress)
-        tap = Tap(network.peer, network.peer_end.name)
-        observer = Worker(lambda stop: observe(tap, stop))
-        tap.close()
-        wanted = {
-            name: change
-            for name, change in changes(network, progress).items()
-            if not only or any(part in name for part in only)
-        }
-        results = {name: Result(name) for name in wanted}
-        _wait(lambda: min(progress.received()) > _GOES_ON and min(progress.mtus()) > 0)
-        with console.status("") as status:
-            for turn in range(times):
-                for name, change in wanted.items():
-                    status.update(f"{turn + 1} of {times}: {name}")
-                    carry_out(change, results[name], progress)
-        for worker in (*hosts, *peers, observer):
-            worker.finish()
-        ends = [worker.report() for worker in hosts], [worker.report() for worker in peers]
-        seen = observer.report()
+        try:
+            hosts, peers = _transfers(network, family, rate, progress, workers)
+            tap = Tap(network.peer, network.peer_end.name)
+            observer = Worker(lambda stop: observe(tap, stop))
+            workers.append(observer)
+            tap.close()
+            wanted = {
+                name: change
+                for name, change in changes(network, progress).items()
+                if not only or any(part in name for part in only)
+            }
+            results = {name: Result(name) for name in wanted}
+            _wait(lambda: min(progress.received()) > _GOES_ON and min(progress.mtus()) > 0)
+            with console.status("") as status:
+                for turn in range(times):
+                    for name, change in wanted.items():
+                        if any(worker.has_ended() for worker in workers):
+                            raise SystemExit(f"a transfer has ended before its time; the next would be: {name}")
+                        status.update(f"{turn + 1} of {times}: {name}")
+                        carry_out(change, results[name], progress)
+            for worker in workers:
+                worker.finish()
+            ends = [worker.report() for worker in hosts], [worker.report() for worker in peers]
+            seen = observer.report()
+            workers.clear()
+        finally:
+            for worker in workers:
+                with contextlib.suppress(OSError):
+                    worker.kill()
     for result in results.values():
         for flow, name in enumerate(FLOWS):
             for window in result.windows:
@@ -194,9 +205,9 @@ def measure(family: int, times: int, only: list[str], rate: int, console: Consol
 
 
 def _transfers(
-    network: RoutedNetwork, family: int, rate: int, progress: Progress
+    network: RoutedNetwork, family: int, rate: int, progress: Progress, workers: list[Worker]
 ) -> tuple[list[Worker], list[Worker]]:
-    """The processes of the host's ends, and of the peer's, by flow."""
+    """The processes of the host's ends, and of the peer's, by flow; ``workers`` gets all of them."""
     hosts, peers = [], []
     for flow, name in enumerate(FLOWS):
         with network.host:
@@ -220,6 +231,7 @@ def _transfers(
         peers.append(Worker(lambda stop, run=peer, other=ours: (other.close(), run(stop))[1]))
         theirs.close()
         hosts.append(Worker(host))
+        workers += (peers[-1], hosts[-1])
         ours.close()
         listener.close()
     return hosts, peers

@@ -70,6 +70,11 @@ class Worker:
             os.close(self._stop)
             self._stop = -1
 
+    def has_ended(self) -> bool:
+        """Whether it has said all that it will."""
+        status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return status is not None
+
     def kill(self) -> None:
         """End it at once; there is no report."""
         os.kill(self.pid, signal.SIGKILL)
