@@ -157,10 +157,11 @@ def test_a_refused_offload_leaves_the_connection_in_the_kernel(stack, connection
     assert connection.offloaded
 
 
-def test_what_the_kernel_refuses_changes_nothing(stack, connection):
-    stack.kernel.refusal = NotOffloadable("it listens")
+@pytest.mark.parametrize("kind", [NotOffloadable, UploadFailed])
+def test_what_the_kernel_refuses_changes_nothing(stack, connection, kind):
+    stack.kernel.refusal = kind("it listens")
     receive = connection.post_receive(bytearray(4))
-    with pytest.raises(NotOffloadable, match="it listens"):
+    with pytest.raises(kind, match="it listens"):
         connection.offload()
     stack.kernel.incoming += b"data"
     stack.poll()

@@ -4,11 +4,13 @@ import pytest
 
 from chimney.host import reachability, steering, withdrawal
 from chimney.host.connection import Owner
+from chimney.host.errors import NotOffloadable
 from chimney.host.kernel_network import NeighborState
 from chimney.ndis import Status
 from chimney.ndis.state import walk
 from chimney.ndis.status import OffloadStateType, TcpOffloadEvent, UploadReason
 from tests.host.network_fakes import GATEWAY, MAC, OTHER_GATEWAY, OTHER_MAC, SECOND, Watched
+from tests.host.scripted import ScriptedStack
 
 KEY = (2, GATEWAY)
 
@@ -335,6 +337,40 @@ def test_a_withdrawal_that_the_kernel_refuses_is_tried_again(one):
     assert connection.hand_over_error is None
     one.wait(2 * SECOND)
     assert connection.info().uploads == 1
+
+
+def test_news_all_the_time_do_not_make_attempts_all_the_time(one):
+    connection, attempts = one.connection, []
+    connection.withdraw("a firewall")
+    one.settle()
+
+    def refuse(*arguments):
+        attempts.append(one.stack.now)
+        raise NotOffloadable("the firewall drops everything")
+
+    connection.kernel.prepare = refuse
+    start = one.stack.now
+    while one.stack.now < start + SECOND:
+        one.stack.now += 5000
+        one.network.news = True
+        one.turn()
+    assert 2 <= len(attempts) <= SECOND / withdrawal.LEAST_PAUSE_US + 1
+    del connection.kernel.prepare
+    one.settle()
+    one.stack.now += withdrawal.LEAST_PAUSE_US
+    one.network.news = True
+    one.settle()
+    assert connection.owner is Owner.TARGET
+
+
+def test_an_adapter_that_is_closed_is_forgotten(one):
+    edges = one.watch._steering.edges
+    assert edges == [one.stack.edge]
+    binding, one.stack.edge.binding = one.stack.edge.binding, None
+    other = ScriptedStack()
+    one.stack.on_adapter[0](other)
+    one.stack.edge.binding = binding
+    assert one.watch._steering.edges == [other.edge]
 
 
 # Many

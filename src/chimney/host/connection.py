@@ -344,14 +344,14 @@ class Connection:
                 else:
                     self.hand_over.offload(patient=False)
             except (NotOffloadable, UploadFailed) as refusal:
-                withdrawals.failed(self, str(refusal), self.services.clock())
+                withdrawals.failed(self, str(refusal), self.services.clock(), interrupted=True)
 
     def _go_up(self) -> None:
         """The upload of a withdrawn connection: nobody has asked for it who wants to know how it went."""
         try:
             self.hand_over.upload()
         except UploadFailed as failure:
-            self.services.withdrawals.failed(self, str(failure), self.services.clock())
+            self.services.withdrawals.failed(self, str(failure), self.services.clock(), interrupted=True)
 
     def post_everything(self) -> None:
         """The target has the connection: what the kernel has not done is its to do."""

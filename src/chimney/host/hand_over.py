@@ -125,7 +125,8 @@ class HandOver:
         try:
             # The tap has been open for a while: what has come until then is the kernel's.
             taken = self._kernel.take(plan, others, self._drain)
-        except NotOffloadable:
+        except (NotOffloadable, UploadFailed):
+            # The kernel's in any case, even if it has made a mess of it.
             del adapter.edge.takers[plan.flow]
             self._kept.clear()
             adapter.unwatch(plan.flow)

@@ -57,8 +57,9 @@ class NetworkWatch:
         services.on_adapter.append(self._meet)
 
     def _meet(self, adapter: Adapter) -> None:
-        """There is another adapter."""
-        self._steering.edges.append(adapter.edge)
+        """There is another adapter, maybe in place of one whose interface has gone, and whose binding is closed."""
+        open_ones = [edge for edge in self._steering.edges if edge.binding is not None]
+        self._steering.edges = [*open_ones, adapter.edge]
         adapter.edge.upkeep.changed = self._act_again
         adapter.edge.reachability = lambda neighbor, nrd: self._reachability.answer(adapter.edge, neighbor, nrd)
         self.recheck_soon()

@@ -14,11 +14,14 @@ FIRST_PAUSE_US = 1_000_000
 """How long a withdrawn connection stays in the kernel at least, if there is no news from the network."""
 LONGEST_PAUSE_US = 60_000_000
 """How long it waits at most between two attempts to go down again."""
+LEAST_PAUSE_US = 100_000
+"""How long it waits after a hand-over in vain, whatever the news: each one interrupts it."""
 
 
 @dataclass(slots=True)
 class Withdrawal:
     """Why a connection was taken up, how long it waits between attempts to go down again, and when the next one is due.
+    Before ``not_before`` there is none, whatever the news.
 
     Times are microseconds of the stack's clock.
     """
@@ -26,6 +29,7 @@ class Withdrawal:
     reason: str
     pause: int
     at: int
+    not_before: int = 0
 
 
 class Withdrawals:
@@ -66,18 +70,22 @@ class Withdrawals:
         if self._waiting.get(connection) is withdrawal:
             del self._waiting[connection]
 
-    def failed(self, connection: Connection, why: str, now: int) -> None:
-        """An attempt was in vain: the next one waits longer."""
+    def failed(self, connection: Connection, why: str, now: int, interrupted: bool = False) -> None:
+        """An attempt was in vain: the next one waits longer; after one that has ``interrupted`` it even if there is
+        news.
+        """
         waiting = self._waiting.get(connection)
         if waiting is not None:
             waiting.reason = why
             waiting.pause = min(2 * waiting.pause, LONGEST_PAUSE_US)
             waiting.at = now + waiting.pause
+            if interrupted:
+                waiting.not_before = now + LEAST_PAUSE_US
 
     def try_all(self, now: int) -> None:
-        """There is news: every connection is tried in the next turns."""
+        """There is news: every connection is tried in the next turns, unless it has just been."""
         for waiting in self._waiting.values():
-            waiting.at = min(waiting.at, now)
+            waiting.at = min(waiting.at, max(now, waiting.not_before))
 
     def poll_at(self) -> int:
         """When the next attempt is due; NEVER if none is."""
