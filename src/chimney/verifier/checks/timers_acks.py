@@ -5,6 +5,7 @@ A live target may be kept from its work for long: lateness counts only after a s
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from chimney.ndis.crossing import Crossing, Kind, Stage
@@ -100,6 +101,7 @@ class _Flight:
     ``dups`` counts the duplicate acknowledgements that certainly are, ``hints`` all that may be taken for one;
     ``recover`` is how far all had been sent when something was sent again, ``told`` when enough duplicates had come for
     that; ``probed`` how far when a tail loss probe may have been sent, whose fate tells of losses, too (RFC 8985, 7.4).
+    ``ends`` are the ends of the segments that are unacknowledged.
     """
 
     debt: Debt
@@ -118,6 +120,7 @@ class _Flight:
     path: CachedState | None = None
     ts: int | None = None
     blocks: frozenset[tuple[int, int]] = field(default_factory=frozenset)
+    ends: deque[int] = field(default_factory=deque)
 
     def doubt(self) -> None:
         """What is in flight now may be sent again for other reasons than duplicates."""
@@ -171,6 +174,8 @@ class FastRetransmissions(Checks):
         blocks = frozenset(packet.sack_blocks)
         if stream.send.acked > flight.una:
             flight.una = stream.send.acked
+            while flight.ends and flight.ends[0] <= flight.una:
+                flight.ends.popleft()
             flight.dups = flight.hints = 0
             flight.blocks = frozenset()
             flight.progress_at = packet.at
@@ -200,6 +205,9 @@ class FastRetransmissions(Checks):
         parameters = parameters_of(self.books, stream)
         if parameters is None or flight.dups != parameters.tcp_duplicate_ack_threshold or packet.window == 0:
             return
+        if flight.dups >= len(flight.ends):
+            # Each is the answer to a segment beyond the lost one: some of these are duplicates made by the network.
+            return
         # After a recovery, a target may have seen that the network reorders, and wait for more.
         if not flight.recover and not flight.recoveries and is_at_work(stream):
             flight.debt.what = f"{flight.dups} duplicate acknowledgements have come, and nothing has been sent again"
@@ -219,7 +227,11 @@ class FastRetransmissions(Checks):
             probes = True
         if flight.una >= flight.high:
             flight.progress_at = packet.at
-        flight.high = max(flight.high, end)
+        if end > flight.high:
+            if packet.gso_size:
+                flight.ends.extend(range(max(start, flight.high) + packet.gso_size, end, packet.gso_size))
+            flight.ends.append(end)
+            flight.high = end
         if probes:
             flight.doubt()
 
