@@ -420,6 +420,20 @@ def test_who_goes_up_and_comes_down_again_is_looked_at_anew(world):
     assert "input" in way.log[0] and "input" in other.log[0]
 
 
+def test_what_the_kernel_has_not_taken_is_counted_anew(world):
+    """It stands where it stood among the offloaded: others have come since."""
+    way, _ = world.offload(1), world.offload(2)
+    way.heard = way.passed = 7
+    world.run(SECOND)
+    way.chimney, way.heard = SimpleNamespace(held=False), 0
+    world.run(10 * SECOND)
+    assert not way.log
+    # And what is dropped from then on is noticed.
+    way.heard = 1
+    world.run(2 * SECOND)
+    assert len(way.log) == 1
+
+
 def test_its_descriptor_is_the_rules(world):
     assert world.watch.fileno() == 7
     world.watch.close()

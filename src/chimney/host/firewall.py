@@ -216,6 +216,9 @@ class FirewallWatch:
             del self._looks[connection]
             return
         adapter, chimney = connection.adapter, connection.chimney
+        if look.chimney is not chimney:
+            # The kernel did not take it up, and the target, which has it anew, counts from the beginning.
+            look.chimney, look.passed, look.kept_out, look.muted = chimney, None, False, False
         progress = None
         if connection.offloaded and adapter is not None and chimney is not None and not chimney.held:
             progress = adapter.progress(look.flow)
