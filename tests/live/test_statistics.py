@@ -7,6 +7,8 @@ import pytest
 
 import chimney
 from chimney.intermediate import Layers, PassThrough
+from chimney.lab.wire import veth_pair
+from chimney.ndis.capabilities import IpOffloadStats, TcpOffloadStats
 from chimney.ndis.status import Status
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -117,6 +119,20 @@ def test_the_kernel_counts_what_comes_and_not_what_goes(lab, helpers, family):
         assert snmp(family, "InReceives") - came >= 20
         # The host's own probes of its neighbor, at most.
         assert snmp(family, "OutRequests") - left <= 3
+
+
+def test_each_interface_of_a_team_has_its_own(make_lab, helpers):
+    """Not the sum of all, as many times as there are interfaces."""
+    lab = make_lab()
+    ours, theirs = lab.connect()
+    veth_pair(lab.host, lab.peer, addresses_a=["10.9.7.1/24"], addresses_b=["10.9.7.2/24"], names=("idle0", "idle1"))
+    with chimney.Stack(intermediate_drivers=chimney.Team("idle0", lab.device, layers=Layers(PassThrough))) as stack:
+        transfer(stack, helpers, ours, theirs)
+        told = {one.device: one for one in stack.statistics()}
+        assert told[lab.device].tcp4.currently_established == 1 and told[lab.device].tcp4.out_segments > 10
+        assert told["idle0"].tcp4 == TcpOffloadStats() and told["idle0"].ip4 == IpOffloadStats()
+        stack.reset_statistics()
+        assert stack.statistics()[1].tcp4.out_segments == 0
 
 
 def test_a_driver_may_take_its_time_to_answer(lab, helpers, monkeypatch):

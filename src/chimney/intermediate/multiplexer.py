@@ -16,12 +16,13 @@ from functools import reduce
 from chimney.intermediate.base import IntermediateDriver
 from chimney.intermediate.edges import LowerEdge, UpperEdge
 from chimney.intermediate.trees import ascend, descend, refuse
-from chimney.ndis.capabilities import Encapsulation, TcpConnectionOffload
+from chimney.ndis.capabilities import Encapsulation, Oid, OidRequest, TcpConnectionOffload
 from chimney.ndis.state import MiniportOffloadBlockList, ProtocolOffloadBlockList
 from chimney.ndis.status import Status, StatusIndication
 
 Choice = Callable[["Multiplexer", UpperEdge, MiniportOffloadBlockList], LowerEdge]
 
+_STATISTICS = (Oid.TCP4_OFFLOAD_STATS, Oid.TCP6_OFFLOAD_STATS, Oid.IP4_OFFLOAD_STATS, Oid.IP6_OFFLOAD_STATS)
 _NO_CHIMNEY = TcpConnectionOffload(encapsulation=Encapsulation.NOT_SUPPORTED)
 
 
@@ -71,6 +72,12 @@ class Multiplexer(IntermediateDriver):
     def in_use(self) -> list[LowerEdge]:
         """The adapters that new objects may go to, whether they take them at present or not."""
         return [self.active] if self.choice is active_adapter else self.lowers
+
+    def oid_lowers(self, upper: UpperEdge, request: OidRequest) -> list[LowerEdge]:
+        """All, but for the statistics of a virtual miniport that has its own adapter: they are that one's."""
+        if self.choice is own_adapter and request.oid in _STATISTICS:
+            return [self.lowers[upper.index]]
+        return self.lowers
 
     # Capabilities: what holds whichever adapter a connection meets
 
