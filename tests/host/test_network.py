@@ -363,6 +363,28 @@ def test_news_all_the_time_do_not_make_attempts_all_the_time(one):
     assert connection.owner is Owner.TARGET
 
 
+def test_news_during_an_initiate_are_not_overlooked():
+    made = Watched(0)
+    made.target.answer = None
+
+    def meanwhile():
+        if not made.target.initiated:
+            made.stack.during_poll.append(meanwhile)
+            return
+        [connection] = made.stack.offloaded.values()
+        assert connection.owner is Owner.OFFLOADING
+        made.change(connection, path_mtu=1280)
+        made.watch.ready()
+        made.watch.run(made.stack.now)
+        made.stack.during_poll.append(lambda: made.target.complete_initiate(Status.SUCCESS))
+
+    made.stack.during_poll.append(meanwhile)
+    made.add()
+    made.stack.now = made.watch._not_before
+    made.perform("update")
+    assert made.path.cached.path_mtu == 1280
+
+
 def test_an_adapter_that_is_closed_is_forgotten(one):
     edges = one.watch._steering.edges
     assert edges == [one.stack.edge]

@@ -168,6 +168,8 @@ class HandOver:
         self.adapter.flush()
         while chimney.initiated is None:
             self._services.turn(None)
+            # News that came meanwhile were about nobody.
+            edge.upkeep.changed()
         if chimney.left_over:
             # It stays below if this fails, too, and the next connection that needs it finds it there.
             self._terminate()
