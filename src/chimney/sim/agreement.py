@@ -134,7 +134,10 @@ class Agreement:
             watched.good_at = NEVER
             return
         watched.good_at = min(watched.good_at, now)
-        pause = max(2 * FIRST_PAUSE_US, 2 * (watched.good_at - watched.withdrawn_at))
+        waiting = world.stacks[side].withdrawals.find(connection)
+        # Who has come down just now waits longer.
+        pause = FIRST_PAUSE_US if waiting is None else max(FIRST_PAUSE_US, waiting.pause)
+        pause = 2 * max(pause, watched.good_at - watched.withdrawn_at)
         if now - watched.good_at > pause + watched.slack:
             self._broken(side, f"does not go down again by itself, after {(now - watched.withdrawn_at) / 1e6:.1f} s")
             watched.withdrawn_at = NEVER

@@ -27,6 +27,7 @@ from chimney.sim.case import (
     Step,
     Unplug,
     Upload,
+    Window,
     Withdraw,
 )
 from chimney.sim.scripts import pick
@@ -70,6 +71,9 @@ def with_games(case: Case, chance: Random) -> Case:
     # What happens at the same moment stays in order.
     ordered = sorted((*case.steps, *steps), key=lambda step: (step.event, step.at))
     grace_us = max(case.grace_us, chance.choice(_GRACES_US))
+    if any(isinstance(step, Window) for step in case.steps):
+        # Through a window of a byte much goes in that time.
+        grace_us = case.grace_us
     played = msgspec.structs.replace(case, steps=tuple(ordered), grace_us=grace_us, follows=True)
     if any(isinstance(step, Neighbor) and step.told_us < 0 for step in steps):
         # Who does nothing but acknowledge has no reason to doubt a next hop until it is stale, which takes half a
