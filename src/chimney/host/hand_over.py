@@ -168,8 +168,8 @@ class HandOver:
         self.adapter.flush()
         while chimney.initiated is None:
             self._services.turn(None)
-            # News that came meanwhile were about nobody.
-            edge.upkeep.changed()
+        # News that came meanwhile were about nobody. (In each turn, this would keep the turns from waiting.)
+        edge.upkeep.changed()
         if chimney.left_over:
             # It stays below if this fails, too, and the next connection that needs it finds it there.
             self._terminate()
