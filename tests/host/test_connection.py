@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from chimney.host.connection import Connection, Owner
+from chimney.host.elsewhere import Nowhere
 from chimney.host.errors import ChimneyError, NotOffloadable, UploadFailed
 from chimney.host.segments import KeptSegment
 from chimney.ndis import DisconnectFlags, Status, TcpOffloadEvent, UploadReason
@@ -166,6 +167,30 @@ def test_what_the_kernel_refuses_changes_nothing(stack, connection, kind):
     stack.kernel.incoming += b"data"
     stack.poll()
     assert receive.bytes_transferred == 4 and stack.watched == []
+
+
+def test_a_tap_that_does_not_let_the_connection_in_changes_nothing(stack, connection, monkeypatch):
+    class Heard(Nowhere):
+        flows = []
+
+        def watch(self, plan, take):
+            self.flows.append(plan.flow)
+            return []
+
+        def unwatch(self, flow):
+            self.flows.remove(flow)
+
+    def refuse(flow):
+        raise OSError(errno.ENOMEM, "no memory for the filter")
+
+    stack.elsewhere = Heard()
+    monkeypatch.setattr(stack, "watch", refuse)
+    with pytest.raises(NotOffloadable, match=r"eth0.*no memory"):
+        connection.offload()
+    stack.kernel.incoming += b"data"
+    receive = connection.post_receive(bytearray(4))
+    stack.poll()
+    assert receive.bytes_transferred == 4 and Heard.flows == []
 
 
 def test_segments_that_come_during_the_initiate_are_forwarded(stack, connection):

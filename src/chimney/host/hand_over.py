@@ -116,7 +116,11 @@ class HandOver:
         plan = self._kernel.prepare(patient)
         adapter = self._services.adapter(plan.device)
         others = self._services.elsewhere.watch(plan, self.arrived)
-        adapter.watch(plan.flow)
+        try:
+            adapter.watch(plan.flow)
+        except OSError as error:
+            self._services.elsewhere.unwatch(plan.flow)
+            raise NotOffloadable(f"the tap on {plan.device} does not let {connection!r} in: {error}") from error
         withdrawal = self._services.withdrawals.find(connection)
         started = self._services.clock()
         connection.kernel_path.stop()
@@ -166,10 +170,11 @@ class HandOver:
         chimney = self._connection.chimney = ChimneyPath(self._connection, edge, path)
         chimney.initiate(taken, chained)
         self.adapter.flush()
-        while chimney.initiated is None:
-            self._services.turn(None)
-        # News that came meanwhile were about nobody. (In each turn, this would keep the turns from waiting.)
-        edge.upkeep.changed()
+        if chimney.initiated is None:
+            while chimney.initiated is None:
+                self._services.turn(None)
+            # News that came meanwhile were about nobody. (In each turn, this would keep the turns from waiting.)
+            edge.upkeep.changed()
         if chimney.left_over:
             # It stays below if this fails, too, and the next connection that needs it finds it there.
             self._terminate()

@@ -34,7 +34,7 @@ class Adapter(Protocol):
     edge: HostEdge
 
     def watch(self, flow: Flow) -> None:
-        """Let the flow's frames in from now on, even before it is offloaded."""
+        """Let the flow's frames in from now on, even before it is offloaded. Raises OSError, with nothing changed."""
 
     def unwatch(self, flow: Flow) -> None:
         """Let the flow's frames in no longer."""

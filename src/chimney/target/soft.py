@@ -52,10 +52,14 @@ class SoftTarget(Adapter):
 
     def watch(self, flow: Flow) -> None:
         """Let the flow's frames in, offloaded or not, until `unwatch`: those of no offloaded connection go up the
-        ordinary path.
+        ordinary path. Raises LinkError, with nothing changed.
         """
         self._watched[flow_key(flow)] = flow
-        self.update_filter()
+        try:
+            self.update_filter()
+        except OSError:
+            del self._watched[flow_key(flow)]
+            raise
 
     def unwatch(self, flow: Flow) -> None:
         """Let the flow's frames in only while it is offloaded."""
