@@ -60,6 +60,13 @@ def test_after_a_time_out_everything_is_sent_again_in_slow_start():
     assert spans(peer.take())[0][0] == 12
 
 
+def test_a_time_out_after_a_round_trip_of_days_is_one_for_everything_too():
+    peer = sender(10, sack=False)
+    peer.conn.sender.recovery.rack.rtt = 10**12
+    peer.wait(peer.config.max_rto_us)
+    assert peer.conn.sender.flight.lost == 10 * FULL
+
+
 def test_the_limit_of_retransmissions_is_reported_and_nothing_more_is_sent():
     peer = sender(2, max_retransmissions=2, sack=False)
     peer.wait()

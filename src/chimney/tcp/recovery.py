@@ -216,7 +216,8 @@ class Recovery:
             self.undo.clear_stamp()
         self.dup_acks = 0
         flight.told.begin(self.high, flight.highest)
-        flight.lose_all(now - self.rack.rtt)
+        # Once, a round trip may have been longer than any timer waits.
+        flight.lose_all(now - min(self.rack.rtt, self.rack.estimator.max_rto))
         self.congestion.on_timeout(outstanding, now, first)
         self.congestion.cwnd = max(self.congestion.cwnd, flight.in_flight() + self.mss)
         if first:
