@@ -275,6 +275,8 @@ class AnyApplication(ChimneyApplication):
             allowed = (OSError,)
         if not isinstance(error, allowed):
             self.world.broken("completion", f"a {posted.kind} has failed, and should not, or not so: {error!r}")
+        if posted.kind == "send" and attachment.let_go:
+            self.world.breaks_off("a", "has given back its connection with a send that is not done")
 
     @property
     def aborted(self) -> bool:
