@@ -310,14 +310,6 @@ class Flight:
             record = self._records[-1]
         return record
 
-    def segments_lost(self) -> int:
-        """Wire segments that are taken as lost, sent again or not; looks at every record."""
-        return sum(r.count for r in self._records if r is not None and r.is_lost)
-
-    def segments_repeated(self) -> int:
-        """Wire segments sent again that may still arrive; looks at every record."""
-        return sum(r.count for r in self._records if r is not None and r.is_repeated)
-
     # Beneath.
 
     def _deliver(self, record: Record, end: int, now: int) -> None:
