@@ -3,7 +3,6 @@
 import dataclasses
 import socket
 import struct
-import time
 
 import pytest
 
@@ -11,6 +10,7 @@ import chimney
 from chimney.host.linux import conntrack, handover, netlink
 from chimney.host.linux.dump import TcpState, endpoint_of
 from chimney.lab.firewall import StatefulFirewall
+from tests.live.traffic import run_for, run_until
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 _FAMILIES = pytest.mark.parametrize("family", [V4, V6], ids=["ipv4", "ipv6"])
@@ -21,20 +21,6 @@ _TWO_GIGABYTES = (1 << 31) + 1
 def stack():
     with chimney.Stack() as made:
         yield made
-
-
-def run_until(stack, condition, what, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {seconds} s"
-        stack.poll(0.05)
-
-
-def run_for(stack, seconds):
-    """Let the kernel's timers run."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        stack.poll(0.05)
 
 
 def ends(sock):

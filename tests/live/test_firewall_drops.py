@@ -2,7 +2,6 @@
 
 import resource
 import socket
-import time
 
 import pytest
 
@@ -13,6 +12,7 @@ from chimney.host.errors import NotOffloadable
 from chimney.host.linux.netfilter import LinuxFirewall
 from chimney.lab import firewall
 from chimney.lab.firewall import StatefulFirewall
+from tests.live.traffic import run_for, run_until
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 FAMILIES = pytest.mark.parametrize("family", [V4, V6], ids=["ipv4", "ipv6"])
@@ -28,20 +28,6 @@ def rules(lab, hook, rule, policy="accept"):
     """A firewall with one rule at a hook, until `firewall.clear`."""
     chain = f"chain c {{ type filter hook {hook} priority 0; policy {policy}; {rule}; }};"
     firewall.load(lab.host, f"table inet t_{hook} {{ {chain} }}")
-
-
-def run_until(stack, condition, what, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {seconds} s"
-        stack.poll(0.05)
-
-
-def run_for(stack, seconds):
-    """Give whatever must not happen the time to happen."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        stack.poll(0.02)
 
 
 def port_of(sock):

@@ -1,6 +1,23 @@
-"""An application of the stack's for tests: bytes both ways, with posts outstanding when a hand-over comes."""
+"""An application of the stack's for tests: its turns, and bytes both ways, with posts outstanding when a hand-over
+comes.
+"""
 
 import time
+
+
+def run_until(stack, condition, what, seconds=10.0):
+    """Poll the stack until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        stack.poll(0.05)
+
+
+def run_for(stack, seconds):
+    """Give the kernel's timers, or whatever must not happen, the time to happen."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        stack.poll(0.02)
 
 
 class Traffic:
