@@ -1,7 +1,8 @@
 """Raw frames at a target's link: its reader against a slow and simple one, and a connection that has to live on.
 
 The input is a list of frames, each after a byte that says how it comes and two of its length. Most are made to look
-like frames of the connection, and then spoilt: otherwise hardly anything would come further than the addresses.
+like frames of the connection, and then spoilt: otherwise hardly anything would come further than the addresses. Frames
+that come together, and may be processed as one, must come to the same as one by one.
 """
 
 from __future__ import annotations
@@ -23,35 +24,92 @@ ETHERNET = 14
 _TCP = 6
 _AS_IT_IS, _ADDRESSED, _LENGTHS, _IN_SEQUENCE = 1, 2, 4, 8
 _BAD_CHECKSUM, _TAGGED, _MERGED, _PAUSE = 16, 32, 64, 128
+_TOGETHER, _CONTINUES = 0x8000, 0x4000
+"""Beside the length: the target does not look yet; the frame goes on where the one before ends, and differs in what the
+bytes say."""
+_LONGEST = 2048
+
+
+class Ends:
+    """A sender and, at the target under test, a receiver of one connection; frames reach it that nobody has sent."""
+
+    def __init__(self, ipv6: bool) -> None:
+        link: list[ScriptedLink] = []
+
+        def scripted(side: object, inner: Link) -> Link:
+            link.append(ScriptedLink(inner))
+            return link[-1]
+
+        self.world = World(obedient=False, link=scripted)
+        self.mine, self.theirs = self.world.connect(PORT, ipv6)
+        self.theirs.receive(4096)
+        self.engine = self.theirs.offloaded.engine
+        self.link = link[1]
+
+    def look(self, how: int) -> None:
+        """The target reads what has arrived, and goes on for a while."""
+        self.world.poll()
+        if how & _PAUSE:
+            self.world.clock.advance(50_000)
+            self.world.poll()
+
+    def outcome(self) -> tuple[object, ...]:
+        """What must not depend on how many frames the target has found at a time."""
+        engine, host = self.engine, self.theirs.host
+        return (
+            State(engine.state), engine.stopped, engine.rcv_nxt, engine.snd_una, engine.receiver.fin_at,
+            bytes(self.theirs.received), len(host.took("indicate")),
+        )  # fmt: skip
 
 
 def run(data: bytes) -> None:
     """Raises whatever is wrong."""
     script = Script(data)
     ipv6 = bool(script.byte() & 1)
-    link: list[ScriptedLink] = []
-
-    def scripted(side: object, inner: Link) -> Link:
-        link.append(ScriptedLink(inner))
-        return link[-1]
-
-    world = World(obedient=False, link=scripted)
-    mine, theirs = world.connect(PORT, ipv6)
-    theirs.receive(4096)
-    engine = theirs.offloaded.engine
+    ends = Ends(ipv6)
+    arrived: list[tuple[bytes, int]] = []
+    together = False
     for _ in range(MOST_FRAMES):
         if not script.more():
             break
         how = script.byte()
-        frame = bytearray(script.take(script.number(2) % 2048))
-        prepare(frame, how, ipv6, engine.rcv_nxt, engine.snd_una)
+        length = script.number(2)
+        frame = bytearray(script.take(length % _LONGEST))
+        if length & _CONTINUES and arrived:
+            frame = continuation(arrived[-1][0], frame)
+        else:
+            prepare(frame, how, ipv6, ends.engine.rcv_nxt, ends.engine.snd_una)
         check_reader(bytes(frame))
-        link[1].arrive(bytes(frame), how)
-        world.poll()
-        if how & _PAUSE:
-            world.clock.advance(50_000)
-            world.poll()
-    lives_on(world, mine, theirs, engine)
+        if length & _TOGETHER:
+            together = True
+            how &= ~_PAUSE
+        arrived.append((bytes(frame), how))
+        ends.link.arrive(bytes(frame), how)
+        if not length & _TOGETHER:
+            ends.look(how)
+    ends.look(0)
+    if together:
+        alone = Ends(ipv6)
+        for each, how in arrived:
+            alone.link.arrive(each, how)
+            alone.look(how)
+        assert ends.outcome() == alone.outcome()
+    lives_on(ends.world, ends.mine, ends.theirs, ends.engine)
+
+
+def continuation(before: bytes, changes: bytes) -> bytearray:
+    """The frame after ``before`` in a stream, with the same header; ``changes``: places, and what is exclusive-ored."""
+    frame = bytearray(before)
+    place = segment_in(before)
+    if place is not None:
+        _, start, end, _ = place
+        payload = max(end - start - (before[start + 12] >> 4) * 4, 0)
+        seq = int.from_bytes(before[start + 4 : start + 8], "big") + payload
+        put(frame, start + 4, struct.pack("!I", seq & 0xFFFFFFFF))
+    for at, change in zip(changes[::2], changes[1::2], strict=False):
+        if at < len(frame):
+            frame[at] ^= change
+    return frame
 
 
 def prepare(frame: bytearray, how: int, ipv6: bool, seq: int, ack: int) -> None:
