@@ -64,6 +64,22 @@ def test_plusplus_grows_by_a_quarter_once_the_delay_grows_and_ends_after_five_ro
     assert not path.control.in_slow_start() and path.control.ssthresh <= path.control.cwnd
 
 
+def test_plusplus_ends_at_once_where_the_delay_grows_once_more():
+    """Another eighth (15 ms here), in the smallest of eight samples: that is a queue, and no jitter."""
+    for later, ends in ((135 * MS - 1, False), (135 * MS, True)):
+        path = Path(HystartPlusPlus(), 20)
+        path.round(100 * MS)
+        path.round(120 * MS)
+        assert in_css(path)
+        path.round(*[later] * 7)
+        assert path.control.in_slow_start() is not ends
+    path = Path(HystartPlusPlus(), 20)
+    path.round(100 * MS)
+    path.round(120 * MS)
+    path.round(121 * MS, *[300 * MS] * 7, 121 * MS)
+    assert path.control.in_slow_start()
+
+
 def test_plusplus_takes_slow_start_up_again_when_the_delay_was_jitter():
     path = Path(HystartPlusPlus(), 20)
     path.round(100 * MS)

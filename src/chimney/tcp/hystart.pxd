@@ -1,5 +1,3 @@
-cimport cython
-
 cdef long long _MIN_RTT_THRESH
 cdef long long _MAX_RTT_THRESH
 cdef long long _MIN_RTT_DIVISOR
@@ -26,9 +24,11 @@ cdef class HystartPlusPlus(SlowStartExit):
     cpdef bint on_ack(self, long long rtt, long long min_rtt, long long cwnd, long long mss, long long una, long long nxt, long long now) except -1
     cpdef reset(self)
     cdef bint _round_ends(self, long long nxt) except -1
-    @cython.locals(threshold="long long")
     cdef bint _delay_grows(self) except -1
+    cdef bint _queue_is_certain(self) except -1
     cdef object _resume_if_spurious(self)
+
+cdef long long _tolerance(long long rtt) except -1
 
 cdef class Hystart(SlowStartExit):
     cdef bint _found

@@ -39,7 +39,8 @@ class SlowStartExit:
 
 
 class HystartPlusPlus(SlowStartExit):
-    """RFC 9406. Slow start and Conservative Slow Start (CSS) by turns, until CSS has lasted for five rounds.
+    """RFC 9406. Slow start and Conservative Slow Start (CSS) by turns, until CSS has lasted for five rounds, or a queue is
+    certain.
 
     L, the limit of growth for each acknowledgement, is infinite: acknowledgements of merged frames cover up to 64 KB.
     """
@@ -64,6 +65,8 @@ class HystartPlusPlus(SlowStartExit):
         self._samples += 1
         if self._samples >= _N_RTT_SAMPLE:
             if self.divisor > 1:
+                if self._queue_is_certain():
+                    return True
                 self._resume_if_spurious()
             elif self._delay_grows():
                 self._css_baseline = self._round_min
@@ -90,16 +93,26 @@ class HystartPlusPlus(SlowStartExit):
         return self._css_rounds >= _CSS_ROUNDS
 
     def _delay_grows(self) -> bool:
-        if self._last_round_min == _INFINITY:
-            return False
-        threshold = max(_MIN_RTT_THRESH, min(self._last_round_min // _MIN_RTT_DIVISOR, _MAX_RTT_THRESH))
-        return self._round_min >= self._last_round_min + threshold
+        return self._last_round_min < _INFINITY and self._round_min >= self._last_round_min + _tolerance(
+            self._last_round_min
+        )
+
+    def _queue_is_certain(self) -> bool:
+        """The rounds of CSS are there to tell a queue from jitter. Where the delay grows once more as much as it had to
+        for CSS to begin, it is a queue; the rounds that are left would multiply cwnd by up to 2.4, and overflow it.
+        """
+        return self._round_min >= self._css_baseline + _tolerance(self._css_baseline)
 
     def _resume_if_spurious(self) -> None:
         """The delay fell below that at which CSS began: it had been jitter."""
         if self._round_min < self._css_baseline:
             self._css_baseline = _INFINITY
             self.divisor = 1
+
+
+def _tolerance(rtt: int) -> int:
+    """An eighth of a round-trip time, but 4 ms at least and 16 ms at most (RFC 9406, 4.2 and 4.3)."""
+    return max(_MIN_RTT_THRESH, min(rtt // _MIN_RTT_DIVISOR, _MAX_RTT_THRESH))
 
 
 class Hystart(SlowStartExit):
@@ -132,7 +145,7 @@ class Hystart(SlowStartExit):
         self._round_min = min(self._round_min, rtt)
         if self._samples < _N_RTT_SAMPLE:
             self._samples += 1
-        elif self._round_min > min_rtt + max(_MIN_RTT_THRESH, min(min_rtt // _MIN_RTT_DIVISOR, _MAX_RTT_THRESH)):
+        elif self._round_min > min_rtt + _tolerance(min_rtt):
             self._found = True
         return self._found
 
