@@ -64,20 +64,20 @@ def test_plusplus_grows_by_a_quarter_once_the_delay_grows_and_ends_after_five_ro
     assert not path.control.in_slow_start() and path.control.ssthresh <= path.control.cwnd
 
 
-def test_plusplus_ends_at_once_where_the_delay_grows_once_more():
-    """Another eighth (15 ms here), in the smallest of eight samples: that is a queue, and no jitter."""
-    for later, ends in ((135 * MS - 1, False), (135 * MS, True)):
-        path = Path(HystartPlusPlus(), 20)
-        path.round(100 * MS)
-        path.round(120 * MS)
-        assert in_css(path)
-        path.round(*[later] * 7)
+def test_plusplus_ends_at_once_where_a_round_fills_the_path():
+    """It is acknowledged for longer than the smallest round trip, and eight samples are late by an eighth of that."""
+    for gap, late, ends in ((3 * MS, 115_500, True), (1 * MS, 115_500, False), (3 * MS, 115_499, False)):
+        path = Path(HystartPlusPlus(), 40, gap=gap)
+        path.round(120 * MS, 100 * MS)
+        assert path.control.in_slow_start()
+        path.round(*[103 * MS] * 34, late)
         assert path.control.in_slow_start() is not ends
-    path = Path(HystartPlusPlus(), 20)
-    path.round(100 * MS)
-    path.round(120 * MS)
-    path.round(121 * MS, *[300 * MS] * 7, 121 * MS)
-    assert path.control.in_slow_start()
+
+
+def test_plusplus_takes_a_single_late_sample_for_jitter():
+    path = Path(HystartPlusPlus(), 40, gap=3 * MS)
+    for _ in range(3):
+        assert path.round(*[100 * MS, *[400 * MS] * 7] * 100) == 2
 
 
 def test_plusplus_takes_slow_start_up_again_when_the_delay_was_jitter():

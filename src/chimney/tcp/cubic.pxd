@@ -1,7 +1,7 @@
 cimport cython
 
 from chimney.tcp.congestion cimport CongestionControl
-from chimney.tcp.hystart cimport SlowStartExit
+from chimney.tcp.hystart cimport SlowStartExit, tolerance
 
 cdef long long _UNSET
 cdef double _C
@@ -31,6 +31,7 @@ cdef class Cubic(CongestionControl):
     cdef long long _goal
     cdef long long _pace
     cdef long long _aimed_at
+    cdef bint _queued
     cdef long long _prior_epoch
     cdef double _prior_w_max
     cdef double _prior_k

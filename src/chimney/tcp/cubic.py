@@ -3,13 +3,13 @@
 Where the RFC leaves a choice, it is Linux's: ssthresh comes from cwnd, whose use is validated (usage.py); the window
 aimed at is that of one smallest round trip from now, rounded up to whole segments on the way back to where it was; it
 is looked up once in 4 ms, and the rate of growth is computed anew when cwnd has changed or after a while, not for every
-acknowledgement; cwnd grows by whole segments; and as long as no congestion is known, it grows by a twentieth per round
-trip at least.
+acknowledgement; cwnd grows by whole segments; and as long as no congestion is known, and no queue seen, it grows by a
+twentieth per round trip at least.
 """
 
 from chimney.tcp.config import UNSET_SSTHRESH
 from chimney.tcp.congestion import CongestionControl
-from chimney.tcp.hystart import SlowStartExit
+from chimney.tcp.hystart import SlowStartExit, tolerance
 
 _UNSET = UNSET_SSTHRESH
 _C = 0.4
@@ -47,6 +47,7 @@ class Cubic(CongestionControl):
         self._aimed_at = 0
         self._computed_at = 0
         self._computed_for = 0
+        self._queued = False
         self._prior_epoch = -1
         self._prior_w_max = 0.0
         self._prior_k = 0.0
@@ -100,6 +101,7 @@ class Cubic(CongestionControl):
 
     def _avoid(self, acked: int, srtt: int, now: int) -> None:
         self._acked += acked
+        self._queued = not self.leaving.early and srtt >= self.min_rtt + tolerance(self.min_rtt)
         if self._epoch < 0:
             self._begin(now)
         if self._computed_for != self.cwnd or not 0 <= now - self._computed_at <= _CADENCE:
@@ -154,6 +156,8 @@ class Cubic(CongestionControl):
 
         On the way back to where it has been, a part of a segment counts as a whole one. Within a tick the aim stays,
         even if there are many round trips in it: where they are short, the function alone would let cwnd wait for ever.
+
+        Where no congestion is known, slow start may have ended too early; but not where a queue stands.
         """
         self._aimed_at = now
         window = self._cubic((now - self._epoch + self.min_rtt) / 1e6)
@@ -161,7 +165,7 @@ class Cubic(CongestionControl):
             window = self._origin - int(self._origin - window)
         room = int(min(max(window - cwnd, 0.0), cwnd))
         self._pace = cwnd // room if room > 0 else cwnd * _SLOWEST
-        if self._w_max == 0.0 and self._pace > _UNKNOWN_MAX:
+        if self._w_max == 0.0 and not self._queued and self._pace > _UNKNOWN_MAX:
             self._pace = _UNKNOWN_MAX
             room = cwnd // _UNKNOWN_MAX
         self._goal = cwnd + room

@@ -8,27 +8,30 @@ cdef long long _INFINITY
 cdef long long _LOW_WINDOW
 cdef long long _ACK_DELTA
 
+cpdef long long tolerance(long long rtt) except -1
+
 cdef class SlowStartExit:
     cdef public long long divisor
     cdef public bint initial_only
+    cdef public bint early
     cpdef bint on_ack(self, long long rtt, long long min_rtt, long long cwnd, long long mss, long long una, long long nxt, long long now) except -1
     cpdef reset(self)
 
 cdef class HystartPlusPlus(SlowStartExit):
     cdef long long _window_end
+    cdef long long _round_start
     cdef long long _last_round_min
     cdef long long _round_min
+    cdef long long _recent_min
     cdef long long _samples
     cdef long long _css_baseline
     cdef long long _css_rounds
     cpdef bint on_ack(self, long long rtt, long long min_rtt, long long cwnd, long long mss, long long una, long long nxt, long long now) except -1
     cpdef reset(self)
-    cdef bint _round_ends(self, long long nxt) except -1
+    cdef bint _round_ends(self, long long nxt, long long now) except -1
     cdef bint _delay_grows(self) except -1
-    cdef bint _queue_is_certain(self) except -1
+    cdef bint _path_is_full(self, long long min_rtt, long long now) except -1
     cdef object _resume_if_spurious(self)
-
-cdef long long _tolerance(long long rtt) except -1
 
 cdef class Hystart(SlowStartExit):
     cdef bint _found

@@ -15,16 +15,23 @@ _LOW_WINDOW = 16
 _ACK_DELTA = 2_000
 
 
+def tolerance(rtt: int) -> int:
+    """An eighth of a round-trip time, but 4 ms at least and 16 ms at most (RFC 9406, 4.2 and 4.3)."""
+    return max(_MIN_RTT_THRESH, min(rtt // _MIN_RTT_DIVISOR, _MAX_RTT_THRESH))
+
+
 class SlowStartExit:
     """Never says that slow start should end; the base of those that do.
 
     divisor: by what the growth of slow start is divided now. initial_only: whether only a slow start whose end is
-    unknown is watched, that is, the first one.
+    unknown is watched, that is, the first one. early: whether slow start ends on a mere sign, so that the path may hold
+    more even where a queue can be seen.
     """
 
     def __init__(self) -> None:
         self.divisor = 1
         self.initial_only = True
+        self.early = False
 
     def on_ack(self, rtt: int, min_rtt: int, cwnd: int, mss: int, una: int, nxt: int, now: int) -> bool:
         """An acknowledgement in slow start: whether slow start is to end with this cwnd.
@@ -39,8 +46,8 @@ class SlowStartExit:
 
 
 class HystartPlusPlus(SlowStartExit):
-    """RFC 9406. Slow start and Conservative Slow Start (CSS) by turns, until CSS has lasted for five rounds, or a queue is
-    certain.
+    """RFC 9406. Slow start and Conservative Slow Start (CSS) by turns, until CSS has lasted for five rounds, or the
+    path is full.
 
     L, the limit of growth for each acknowledgement, is infinite: acknowledgements of merged frames cover up to 64 KB.
     """
@@ -48,44 +55,49 @@ class HystartPlusPlus(SlowStartExit):
     def __init__(self) -> None:
         SlowStartExit.__init__(self)
         self._window_end = -1
+        self._round_start = 0
         self._last_round_min = _INFINITY
         self._round_min = _INFINITY
+        self._recent_min = _INFINITY
         self._samples = 0
         self._css_baseline = _INFINITY
         self._css_rounds = 0
 
     def on_ack(self, rtt: int, min_rtt: int, cwnd: int, mss: int, una: int, nxt: int, now: int) -> bool:
-        """RFC 9406, 4.2."""
-        if una > self._window_end and self._round_ends(nxt):
+        """RFC 9406, 4.2, and `_path_is_full`."""
+        if una > self._window_end and self._round_ends(nxt, now):
             return True
         if rtt < 0:
             return False
-        if rtt < self._round_min:
-            self._round_min = rtt
+        self._round_min = min(self._round_min, rtt)
+        self._recent_min = min(self._recent_min, rtt)
         self._samples += 1
         if self._samples >= _N_RTT_SAMPLE:
             if self.divisor > 1:
-                if self._queue_is_certain():
-                    return True
                 self._resume_if_spurious()
             elif self._delay_grows():
                 self._css_baseline = self._round_min
                 self._css_rounds = 0
                 self.divisor = _CSS_GROWTH_DIVISOR
+        if self._samples % _N_RTT_SAMPLE == 0:
+            if self._path_is_full(min_rtt, now):
+                return True
+            self._recent_min = _INFINITY
         return False
 
     def reset(self) -> None:
         """A time-out: what was observed is void."""
         SlowStartExit.reset(self)
         self._window_end = -1
-        self._last_round_min = self._round_min = self._css_baseline = _INFINITY
+        self._last_round_min = self._round_min = self._recent_min = self._css_baseline = _INFINITY
         self._samples = 0
 
-    def _round_ends(self, nxt: int) -> bool:
+    def _round_ends(self, nxt: int, now: int) -> bool:
         """More than a round is acknowledged, and the next one begins; whether it was the last one of CSS."""
         self._window_end = nxt
+        self._round_start = now
         self._last_round_min = self._round_min
-        self._round_min = _INFINITY
+        self._round_min = self._recent_min = _INFINITY
         self._samples = 0
         if self.divisor == 1:
             return False
@@ -93,26 +105,24 @@ class HystartPlusPlus(SlowStartExit):
         return self._css_rounds >= _CSS_ROUNDS
 
     def _delay_grows(self) -> bool:
-        return self._last_round_min < _INFINITY and self._round_min >= self._last_round_min + _tolerance(
+        return self._last_round_min < _INFINITY and self._round_min >= self._last_round_min + tolerance(
             self._last_round_min
         )
 
-    def _queue_is_certain(self) -> bool:
-        """The rounds of CSS are there to tell a queue from jitter. Where the delay grows once more as much as it had to
-        for CSS to begin, it is a queue; the rounds that are left would multiply cwnd by up to 2.4, and overflow it.
+    def _path_is_full(self, min_rtt: int, now: int) -> bool:
+        """Whether a round has been acknowledged for longer than the smallest round trip, and the delay has grown within
+        it: its window is more than the path holds, and the rest of it stands in a queue.
+
+        The RFC finds the queue in the next round, which doubles the window, and leaves slow start after five more:
+        queues of less than several times what the path holds would overflow.
         """
-        return self._round_min >= self._css_baseline + _tolerance(self._css_baseline)
+        return now - self._round_start > min_rtt and self._recent_min >= self._round_min + tolerance(min_rtt)
 
     def _resume_if_spurious(self) -> None:
         """The delay fell below that at which CSS began: it had been jitter."""
         if self._round_min < self._css_baseline:
             self._css_baseline = _INFINITY
             self.divisor = 1
-
-
-def _tolerance(rtt: int) -> int:
-    """An eighth of a round-trip time, but 4 ms at least and 16 ms at most (RFC 9406, 4.2 and 4.3)."""
-    return max(_MIN_RTT_THRESH, min(rtt // _MIN_RTT_DIVISOR, _MAX_RTT_THRESH))
 
 
 class Hystart(SlowStartExit):
@@ -125,6 +135,7 @@ class Hystart(SlowStartExit):
     def __init__(self) -> None:
         SlowStartExit.__init__(self)
         self.initial_only = False
+        self.early = True
         self._found = False
         self._window_end = -1
         self._round_start = 0
@@ -145,7 +156,7 @@ class Hystart(SlowStartExit):
         self._round_min = min(self._round_min, rtt)
         if self._samples < _N_RTT_SAMPLE:
             self._samples += 1
-        elif self._round_min > min_rtt + _tolerance(min_rtt):
+        elif self._round_min > min_rtt + tolerance(min_rtt):
             self._found = True
         return self._found
 
