@@ -141,6 +141,7 @@ def _config(agreed: Agreed, settings: Settings, options: SocketOptions, ipv6: bo
         linux_window_probes=True,
         dupack_threshold=settings.reordering,
         tail_loss_probes=settings.early_retrans > 0,
+        pushed_tail_probes=False,
         min_rto_us=settings.min_rto_us,
         keepalive_us=idle,
         keepalive_interval_us=interval,

@@ -69,6 +69,8 @@ class Config:
     """Whether a congestion window that is not used shrinks (RFC 2861)."""
     pacing: bool = False
     tail_loss_probes: bool = True
+    pushed_tail_probes: bool = True
+    """Whether a probe of new data has PSH, which makes Linux acknowledge it alone."""
     linux_window_probes: bool = False
     """Whether a closed window is probed as Linux does it: without data, each interval twice as long as the one before,
     whatever the peer answers; and not by a byte, in rounds, as the interface documents have it."""

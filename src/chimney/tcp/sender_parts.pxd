@@ -64,6 +64,7 @@ cdef class SenderParts:
     cdef public long long min_train_segments
     cdef public long long small_end
     cdef public bint probes_tail
+    cdef public bint pushes_probes
     cdef public long long override_us
     cdef public long long override_at
     cdef public long long last_sent

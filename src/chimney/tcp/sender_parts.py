@@ -91,6 +91,7 @@ class SenderParts:
         # Whether what somebody else has sent ends with a small segment is not known.
         self.small_end = self.max
         self.probes_tail = config.tail_loss_probes
+        self.pushes_probes = config.pushed_tail_probes
         self.set_sws_prevention(config.sws_prevention_us)
         self.override_at = _NEVER
         self.last_sent = now

@@ -7,6 +7,7 @@ from chimney.tcp.segment cimport Segment
 from chimney.tcp.sender_parts cimport SenderParts, length_of
 
 cdef long long _NEVER
+cdef int _PSH
 cdef int _ACK
 cdef int _OPEN
 cdef int _CWR

@@ -8,6 +8,7 @@ from chimney.tcp.segment import Segment
 from chimney.tcp.sender_parts import SenderParts, length_of
 
 _NEVER = 2**62
+_PSH = 8
 _ACK = 16
 _OPEN = 0
 _CWR = 2
@@ -217,6 +218,10 @@ class Sending(SenderParts):
         if data > 0 and window > 0:
             start = self.nxt
             segment = self._send(start, start + min(data, window, self.mss), now)
+            if self.pushes_probes:
+                # What the receiver has merged has one acknowledgement. If that is lost, the receiver delays the next one
+                # until a second segment comes, which cwnd holds back; Linux does not where a single segment is pushed.
+                segment.flags |= _PSH
             self.tail.sent(start, self.nxt, False)
         else:
             record = self.flight.tail(self.mss)
