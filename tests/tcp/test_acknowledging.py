@@ -65,6 +65,39 @@ def test_an_application_that_stops_answering_does_not_delay_for_ever():
     assert [s.ack for s in peer.take()] == [21]
 
 
+def trained(config, trains=20):
+    """Trains of three segments have come, and each has been acknowledged; how much data that was."""
+    peer = Peer(config)
+    for number in range(trains):
+        peer.give(3000 * number, data=bytes(3000), segments=3)
+        assert len(peer.take()) == 1
+    return peer, 3000 * trains
+
+
+@pytest.mark.parametrize(("pause", "answers"), [(2_000, 1), (1_999, 0)])
+def test_a_lone_segment_after_a_pause_between_trains_may_be_a_probe(pause, answers):
+    """If the acknowledgement of the last train was lost, the peer waits for this one (RFC 8985, 7)."""
+    peer, at = trained(QUICK)
+    peer.now += pause
+    peer.give(at, data=bytes(1000))
+    assert len(peer.take()) == answers
+
+
+def test_a_second_lone_segment_is_none():
+    peer, at = trained(QUICK)
+    for number, answers in enumerate((1, 0)):
+        peer.now += 2_000
+        peer.give(at + 1000 * number, data=bytes(1000))
+        assert len(peer.take()) == answers
+
+
+def test_nothing_is_hurried_where_no_acknowledgement_is_quick():
+    peer, at = trained(SLOW)
+    peer.now += 2_000
+    peer.give(at, data=bytes(1000))
+    assert peer.take() == []
+
+
 def test_quick_acknowledgements_can_be_switched():
     peer = Peer(QUICK)
     peer.conn.set_quick_ack(False)

@@ -1,5 +1,8 @@
+cimport cython
+
 cdef long long _NEVER
 cdef long long _MANY
+cdef long long _PAUSE_US
 
 cdef class AckPolicy:
     cdef public long long frequency
@@ -11,8 +14,11 @@ cdef class AckPolicy:
     cdef public long long quick
     cdef public bint pingpong
     cdef public long long heard_at
+    cdef public bint in_trains
+    @cython.locals(may_be_probe=bint)
     cpdef received(self, long long segments, long long now, long long rto)
     cpdef heard(self, long long now, long long rto)
+    cdef bint _may_be_a_probe(self, long long now) except -1
     cpdef bint is_quick(self) except -1
     cpdef hurry(self)
     cpdef hurry_for(self, long long count)

@@ -8,6 +8,7 @@ filled are acknowledged at once in any case.
 
 _NEVER = 2**62
 _MANY = 64
+_PAUSE_US = 2_000  # Linux probes the tail of a flight after two round trips and so long, at the earliest
 
 
 class AckPolicy:
@@ -15,7 +16,8 @@ class AckPolicy:
 
     `owed` is the number of acknowledgements to be sent at once: more than one only where duplicates have to be
     counted by the peer. `deadline` is that of the delayed acknowledgement. `quick` more acknowledgements go without
-    delay, at most `most_quick`; `pingpong`: the application answers, and they may wait.
+    delay, at most `most_quick`; `pingpong`: the application answers, and they may wait. `in_trains`: the last one was
+    for more segments than may wait.
     """
 
     def __init__(self, frequency: int, delay: int, most_quick: int) -> None:
@@ -28,13 +30,15 @@ class AckPolicy:
         self.quick = 0
         self.pingpong = False
         self.heard_at = -1
+        self.in_trains = False
 
     def received(self, segments: int, now: int, rto: int) -> None:
         """New data came in order, in so many wire segments."""
+        may_be_probe = self._may_be_a_probe(now)
         self.heard(now, rto)
         self.advanced()
         self.pending += segments
-        if self.pending >= self.frequency or self.is_quick():
+        if self.pending >= self.frequency or self.is_quick() or may_be_probe:
             self.at_once()
         elif self.deadline == _NEVER:
             self.deadline = now + self.delay
@@ -44,6 +48,12 @@ class AckPolicy:
         if self.heard_at < 0 or now - self.heard_at > rto:
             self.quick = self.most_quick
         self.heard_at = now
+
+    def _may_be_a_probe(self, now: int) -> bool:
+        """Whether a peer that sent trains has paused. If the only acknowledgement of a train was lost, this is a probe
+        (RFC 8985, 7), and the peer sends nothing else before it is acknowledged.
+        """
+        return self.in_trains and not self.pingpong and self.most_quick > 0 and now - self.heard_at >= _PAUSE_US
 
     def is_quick(self) -> bool:
         """Whether nothing is delayed now."""
@@ -103,5 +113,7 @@ class AckPolicy:
             self.quick -= 1
         if self.owed > 0:
             self.owed -= 1
+        if self.pending > 0:
+            self.in_trains = self.pending > self.frequency
         self.pending = 0
         self.deadline = _NEVER

@@ -219,8 +219,8 @@ class Sending(SenderParts):
             start = self.nxt
             segment = self._send(start, start + min(data, window, self.mss), now)
             if self.pushes_probes:
-                # What the receiver has merged has one acknowledgement. If that is lost, the receiver delays the next one
-                # until a second segment comes, which cwnd holds back; Linux does not where a single segment is pushed.
+                # What the receiver has merged has one acknowledgement. If that is lost, the next one is delayed until a
+                # second segment comes, which cwnd holds back; but Linux does not delay it where the first was pushed.
                 segment.flags |= _PSH
             self.tail.sent(start, self.nxt, False)
         else:
