@@ -142,7 +142,15 @@ class Clock:
 
 
 def measure(
-    path: Path, offloaded: bool, sends: bool, *, seconds: float, most: int, flows: int, cpus: tuple[int, int]
+    path: Path,
+    offloaded: bool,
+    sends: bool,
+    *,
+    seconds: float,
+    most: int,
+    flows: int,
+    cpus: tuple[int, int],
+    busy_poll_us: int,
 ) -> float:
     """Bits a second that arrive at the receiving applications of `flows` connections, from their first byte on.
 
@@ -159,7 +167,7 @@ def measure(
                 clock = Clock(counters, seconds, most)
                 pump(sockets, sends, counters, clock.is_over)
                 return clock.rate()
-            return _measure_offloaded(sockets, sends, counters, seconds, most, peer)
+            return _measure_offloaded(sockets, sends, counters, seconds, most, busy_poll_us)
         finally:
             peer.kill()
             for sock in sockets:
@@ -167,9 +175,9 @@ def measure(
 
 
 def _measure_offloaded(
-    sockets: list[socket.socket], sends: bool, counters: Counters, seconds: float, most: int, peer: Peer
+    sockets: list[socket.socket], sends: bool, counters: Counters, seconds: float, most: int, busy_poll_us: int
 ) -> float:
-    with chimney.Stack() as stack:
+    with chimney.Stack(config=chimney.StackConfig(busy_poll_us=busy_poll_us)) as stack:
         connections = [stack.connection(sock) for sock in sockets]
         for connection in connections:
             connection.offload()

@@ -112,7 +112,7 @@ def _relayed() -> Iterator[tuple[str, int, Callable[[int], Behaviour]]]:
     yield "everything: 0 to 50 ms, 5 % twice, loss 1 %", 4, relay(delay=0.0, jitter=0.050, duplicate=0.05, loss=0.01)
 
 
-def run(point: Point, direction: str, runs: int, most: int, cpus: tuple[int, int]) -> Result:
+def run(point: Point, direction: str, runs: int, most: int, cpus: tuple[int, int], busy_poll_us: int) -> Result:
     result = Result(point.name, direction, [], [])
     for number in range(runs):
         # The one that is first in one run is second in the next.
@@ -126,6 +126,7 @@ def run(point: Point, direction: str, runs: int, most: int, cpus: tuple[int, int
                     most=most,
                     flows=point.flows,
                     cpus=cpus,
+                    busy_poll_us=busy_poll_us,
                 )
             (result.offloaded if offloaded else result.kernel).append(rate)
     return result
@@ -157,6 +158,9 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="points whose name has this in it")
     parser.add_argument("--directions", nargs="+", choices=("send", "receive"), default=("send", "receive"))
     parser.add_argument("--json", help="write the results into this file, too")
+    parser.add_argument(
+        "--busy-poll", type=int, default=100, metavar="US", help="StackConfig.busy_poll_us; 0: the stack sleeps at once"
+    )
     parser.add_argument("--steer", action="store_true", help="router and peer work on the peer's core alone (root)")
     parser.add_argument("--real-time", action="store_true", help="take precedence over all else on this machine (root)")
     options = parser.parse_args()
@@ -172,7 +176,7 @@ def main() -> None:
         if options.only and not any(part in point.name for part in options.only):
             continue
         for direction in options.directions:
-            results.append(run(point, direction, options.runs, options.most, cpus))
+            results.append(run(point, direction, options.runs, options.most, cpus, options.busy_poll))
             latest = results[-1].as_dict()
             console.print(f"[dim]{latest}", soft_wrap=True, highlight=False)
             if options.json:

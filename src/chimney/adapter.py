@@ -131,13 +131,19 @@ class InterfaceAdapter:
     def keep_out(self, flow: Flow, out: bool) -> None:
         self.target.keep_out(_link_flow(flow), out)
 
-    def run(self) -> None:
+    def run(self) -> int:
+        """Let the target do what is due, for a turn at most; how much that was."""
         left = _TURN
         while left > 0:
             done = self.target.poll(self._clock(), _BATCH)
             if not done:
                 break
             left -= done
+        return _TURN - left
+
+    def has_work(self, now: int) -> bool:
+        """Whether `run` would do anything."""
+        return self.link.pending() > 0 or self.target.poll_at() <= now
 
     def drain(self) -> None:
         left = self.link.pending()

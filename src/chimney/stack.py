@@ -50,6 +50,8 @@ __all__ = [
 
 # A driver that lacks memory, or keeps a completion back, has so many more turns when the stack is closed.
 _LAST_TURNS = 100
+# So much is done with busy polling before the kernel's sockets and the caller have their turn.
+_BUSY_TURN = 256
 _VERIFY = "CHIMNEY_VERIFY"
 _VERIFY_REPORT = "CHIMNEY_VERIFY_REPORT"
 _STATISTICS = "CHIMNEY_STATISTICS"
@@ -65,12 +67,17 @@ class StackConfig:
     kernel can take it back: both are lowered to what this process may put into a socket's buffers. ``push_ms`` is how
     long a push-mode receive waits for the peer to push. ``neighbor_stale_ms`` without proof that a next hop works, the
     kernel is asked (NceStaleTicks; 0: never).
+
+    ``busy_poll_us``: before `Stack.poll` goes to sleep after work, it looks for more frames for so long, as the kernel
+    does with net.core.busy_poll. 50 to 100 make transfers over short paths faster, where being woken takes as long as
+    the round trip, and cost the processor time that is spent looking. 0: it sleeps at once.
     """
 
     receive_window: int = 2 << 20
     send_flight: int = 2 << 20
     push_ms: int = 10
     neighbor_stale_ms: int = 30_000
+    busy_poll_us: int = 0
 
 
 class Stack:
@@ -236,8 +243,7 @@ class Stack:
                 elif fd in listeners:
                     listeners[fd].ready()
                     heard = True
-            for adapter in self._adapters.values():
-                adapter.run()
+            self._run_adapters(timeout)
             for assembly in self._assemblies:
                 assembly.poll()
             if listeners:
@@ -257,6 +263,31 @@ class Stack:
         for adapter in self._adapters.values():
             adapter.flush()
         self._arm()
+
+    def _run_adapters(self, timeout: float | None) -> None:
+        """With busy polling, as long as there is more to do soon after."""
+        busy_poll_us = self.config.busy_poll_us
+        if timeout is not None:
+            busy_poll_us = min(busy_poll_us, int(timeout * 1_000_000))
+        left = _BUSY_TURN if busy_poll_us else 0
+        while True:
+            done = 0
+            for adapter in self._adapters.values():
+                done += adapter.run()
+            left -= done
+            if not done or left <= 0 or not self._more_comes(busy_poll_us):
+                return
+
+    def _more_comes(self, within_us: int) -> bool:
+        """Whether there is something to do for an adapter, now or very soon."""
+        now = self.clock()
+        until = now + within_us
+        while now < until:
+            for adapter in self._adapters.values():
+                if adapter.has_work(now):
+                    return True
+            now = self.clock()
+        return False
 
     def close(self) -> None:
         """Upload every connection, detach it, and give all descriptors back. Harmless when repeated.

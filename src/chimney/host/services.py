@@ -42,7 +42,7 @@ class Adapter(Protocol):
     def keep_out(self, flow: Flow, out: bool) -> None:
         """Let the frames of an offloaded flow in no longer, although it stays offloaded; or let them in again."""
 
-    def run(self) -> None:
+    def run(self) -> object:
         """Process what has arrived, as much as one turn allows, and send what is due."""
 
     def drain(self) -> None:
