@@ -42,8 +42,8 @@ class Adapter(Protocol):
     def keep_out(self, flow: Flow, out: bool) -> None:
         """Let the frames of an offloaded flow in no longer, although it stays offloaded; or let them in again."""
 
-    def run(self) -> object:
-        """Process what has arrived, as much as one turn allows, and send what is due."""
+    def run(self) -> int:
+        """Process what has arrived, as much as one turn allows, and send what is due; returns how much that was."""
 
     def drain(self) -> None:
         """Process everything that has arrived up to now."""
