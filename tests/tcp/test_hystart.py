@@ -64,14 +64,34 @@ def test_plusplus_grows_by_a_quarter_once_the_delay_grows_and_ends_after_five_ro
     assert not path.control.in_slow_start() and path.control.ssthresh <= path.control.cwnd
 
 
-def test_plusplus_ends_at_once_where_a_round_fills_the_path():
-    """It is acknowledged for longer than the smallest round trip, and eight samples are late by an eighth of that."""
-    for gap, late, ends in ((3 * MS, 115_500, True), (1 * MS, 115_500, False), (3 * MS, 115_499, False)):
-        path = Path(HystartPlusPlus(), 40, gap=gap)
-        path.round(120 * MS, 100 * MS)
-        assert path.control.in_slow_start()
-        path.round(*[103 * MS] * 34, late)
-        assert path.control.in_slow_start() is not ends
+def filling(gap, late):
+    """A path whose second round is acknowledged for 79 `gap`s; the last 40 samples of it are `late`."""
+    path = Path(HystartPlusPlus(), 40, gap=gap)
+    path.round(120 * MS, 100 * MS)
+    assert path.control.in_slow_start() and not in_css(path)
+    path.round(*[103 * MS] * 40, late)
+    assert path.control.in_slow_start()
+    return path
+
+
+def test_plusplus_ends_where_a_round_fills_the_path():
+    """It is acknowledged for longer than the smallest round trip, eight samples are late by an eighth of that, and the
+    first eight of the next round are no better."""
+    for gap, late, looks_full in ((3 * MS, 115_500, True), (1 * MS, 115_500, False), (3 * MS, 115_499, False)):
+        path = filling(gap, late)
+        assert in_css(path) is looks_full
+        for _ in range(8):
+            assert path.control.in_slow_start()
+            path.ack(late)
+        assert path.control.in_slow_start() is not looks_full
+
+
+def test_plusplus_goes_on_where_the_next_round_begins_without_a_queue():
+    path = filling(3 * MS, 150 * MS)
+    assert in_css(path)
+    for rtt in (*[150 * MS] * 7, 149 * MS):
+        path.ack(rtt)
+    assert path.control.in_slow_start() and not in_css(path)
 
 
 def test_plusplus_takes_a_single_late_sample_for_jitter():

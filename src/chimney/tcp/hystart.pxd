@@ -26,11 +26,14 @@ cdef class HystartPlusPlus(SlowStartExit):
     cdef long long _samples
     cdef long long _css_baseline
     cdef long long _css_rounds
+    cdef long long _full
+    cdef long long _looked_full
     cpdef bint on_ack(self, long long rtt, long long min_rtt, long long cwnd, long long mss, long long una, long long nxt, long long now) except -1
     cpdef reset(self)
     cdef bint _round_ends(self, long long nxt, long long now) except -1
+    cdef object _begin_css(self, long long baseline)
     cdef bint _delay_grows(self) except -1
-    cdef bint _path_is_full(self, long long min_rtt, long long now) except -1
+    cdef bint _looks_full(self, long long min_rtt, long long now) except -1
     cdef object _resume_if_spurious(self)
 
 cdef class Hystart(SlowStartExit):

@@ -62,9 +62,11 @@ class HystartPlusPlus(SlowStartExit):
         self._samples = 0
         self._css_baseline = _INFINITY
         self._css_rounds = 0
+        self._full = _INFINITY
+        self._looked_full = _INFINITY
 
     def on_ack(self, rtt: int, min_rtt: int, cwnd: int, mss: int, una: int, nxt: int, now: int) -> bool:
-        """RFC 9406, 4.2, and `_path_is_full`."""
+        """RFC 9406, 4.2, and `_looks_full`."""
         if una > self._window_end and self._round_ends(nxt, now):
             return True
         if rtt < 0:
@@ -72,16 +74,17 @@ class HystartPlusPlus(SlowStartExit):
         self._round_min = min(self._round_min, rtt)
         self._recent_min = min(self._recent_min, rtt)
         self._samples += 1
-        if self._samples >= _N_RTT_SAMPLE:
+        if self._samples == _N_RTT_SAMPLE and self._round_min >= self._looked_full:
+            return True
+        if self._samples >= _N_RTT_SAMPLE and self._full == _INFINITY:
             if self.divisor > 1:
                 self._resume_if_spurious()
             elif self._delay_grows():
-                self._css_baseline = self._round_min
-                self._css_rounds = 0
-                self.divisor = _CSS_GROWTH_DIVISOR
+                self._begin_css(self._round_min)
         if self._samples % _N_RTT_SAMPLE == 0:
-            if self._path_is_full(min_rtt, now):
-                return True
+            if self._full == _INFINITY and self._looks_full(min_rtt, now):
+                self._full = self._recent_min
+                self._begin_css(self._recent_min)
             self._recent_min = _INFINITY
         return False
 
@@ -90,6 +93,7 @@ class HystartPlusPlus(SlowStartExit):
         SlowStartExit.reset(self)
         self._window_end = -1
         self._last_round_min = self._round_min = self._recent_min = self._css_baseline = _INFINITY
+        self._full = self._looked_full = _INFINITY
         self._samples = 0
 
     def _round_ends(self, nxt: int, now: int) -> bool:
@@ -99,22 +103,30 @@ class HystartPlusPlus(SlowStartExit):
         self._last_round_min = self._round_min
         self._round_min = self._recent_min = _INFINITY
         self._samples = 0
+        self._looked_full = self._full
+        self._full = _INFINITY
         if self.divisor == 1:
             return False
         self._css_rounds += 1
         return self._css_rounds >= _CSS_ROUNDS
+
+    def _begin_css(self, baseline: int) -> None:
+        self._css_baseline = baseline
+        self._css_rounds = 0
+        self.divisor = _CSS_GROWTH_DIVISOR
 
     def _delay_grows(self) -> bool:
         return self._last_round_min < _INFINITY and self._round_min >= self._last_round_min + tolerance(
             self._last_round_min
         )
 
-    def _path_is_full(self, min_rtt: int, now: int) -> bool:
+    def _looks_full(self, min_rtt: int, now: int) -> bool:
         """Whether a round has been acknowledged for longer than the smallest round trip, and the delay has grown within
-        it: its window is more than the path holds, and the rest of it stands in a queue.
+        it: then its window is more than the path holds, and the rest of it stands in a queue. It may be jitter, too;
+        but a queue is still there when the next round begins, and then slow start ends.
 
-        The RFC finds the queue in the next round, which doubles the window, and leaves slow start after five more:
-        queues of less than several times what the path holds would overflow.
+        The RFC alone finds the queue in that round, which has doubled the window by then, and leaves slow start after
+        five more: queues of less than several times what the path holds would overflow.
         """
         return now - self._round_start > min_rtt and self._recent_min >= self._round_min + tolerance(min_rtt)
 
