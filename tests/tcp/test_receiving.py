@@ -209,13 +209,35 @@ def test_a_large_window_is_not_updated_for_a_little_more():
 
 
 def test_the_right_edge_stays_when_the_scale_does_not_divide_it():
+    """But for less than a unit of the field (RFC 7323, 2.4), and what was offered is taken."""
     peer = Peer(Config(timestamps=False, initial_rcv_wnd=1000, rcv_wscale=7), rcv_wnd=1000)
     edge = 1000
     for at in range(0, 900, 3):
         peer.give(at, data=b"abc", segments=2)
         (ack,) = peer.take()
-        assert ack.ack + (ack.window << 7) >= edge
-        edge = ack.ack + (ack.window << 7)
+        assert ack.ack + (ack.window << 7) > edge - 128
+        edge = max(edge, ack.ack + (ack.window << 7))
+    peer.read()
+    peer.give(900, data=bytes(edge - 900), segments=2)
+    assert peer.take()[0].ack == edge
+
+
+@pytest.mark.parametrize("scale", [0, 7, 11, 14])
+@pytest.mark.parametrize("size", [1, 100, 1448])
+def test_nobody_reads_and_the_window_closes(scale, size):
+    """Whatever the scale, a peer that never sends beyond what it was offered comes to an end."""
+    window = 3 << scale if scale > 9 else 3000
+    peer = Peer(Config(timestamps=False, initial_rcv_wnd=window, rcv_wscale=scale), rcv_wnd=window)
+    at, edge = 0, window
+    while at < edge:
+        count = min(size, edge - at)
+        peer.give(at, data=bytes(count), segments=2)
+        at += count
+        for ack in peer.take():
+            edge = max(edge, ack.ack + (ack.window << scale))
+        assert edge < window + (1 << scale)
+    assert len(peer.read()) == at
+    assert ack.window == 0
 
 
 def test_undelivered_bytes_of_the_hand_over_count_until_consumed():

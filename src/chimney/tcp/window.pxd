@@ -23,4 +23,5 @@ cdef class ReceiveWindow:
     cpdef bint update_is_due(self) except -1
     @cython.locals(field="long long", edge="long long")
     cpdef long long advertise(self) except -1
+    @cython.locals(left="long long", up="long long")
     cdef long long _field_up_to_edge(self) except -1

@@ -8,9 +8,11 @@ _LARGEST_FIELD = 65535
 class ReceiveWindow:
     """RCV.NXT, the right edge, and what the application has not consumed.
 
-    The window is `size` minus the undelivered bytes, and the right edge that was advertised never moves back. The
-    scaled field is rounded up where rounding down would move it back, as Linux does: so the edge can creep ahead by
-    less than 1 << scale bytes with an acknowledgement.
+    The window is `size` minus the undelivered bytes, and the right edge that was advertised never moves back: `edge` is
+    accepted to in any case. The scaled field is rounded up where rounding down would move it back, as Linux does, but
+    only as far as there is room, and less than 1 << scale bytes more: otherwise the edge would creep ahead for ever
+    with acknowledgements, and a peer could send without end to an application that does not read. Then it is rounded
+    down, and what was offered before still counts (RFC 7323, 2.4).
     """
 
     def __init__(self, rcv_nxt: int, wnd: int, size: int, scale: int, mss: int, undelivered: int) -> None:
@@ -75,4 +77,8 @@ class ReceiveWindow:
         return field
 
     def _field_up_to_edge(self) -> int:
-        return (self.edge - self.nxt + (1 << self.scale) - 1) >> self.scale
+        left = self.edge - self.nxt
+        up = (left + (1 << self.scale) - 1) >> self.scale
+        if (up - 1) << self.scale < self.size - self.undelivered:
+            return up
+        return left >> self.scale
