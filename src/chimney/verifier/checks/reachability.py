@@ -100,6 +100,9 @@ class Reachability(Checks):
             clocks: Clocks | None = neighbor.facts.get("reachability: clocks")
             if clocks is not None:
                 clocks.perhaps = max(clocks.perhaps, crossing.at + _SLACK_US)
+            if item is not None and item.stream is not None:
+                # What it tells is no news when the next segment comes.
+                self._is_progress(item.stream)
 
     @segment
     def seen(self, packet: Packet, item: ObjectBook, stream: Stream) -> None:
@@ -126,12 +129,14 @@ class Reachability(Checks):
                 clocks.surely = clocks.before
 
     def _is_progress(self, stream: Stream) -> bool:
-        """Whether what has been received in sequence, or acknowledged, has grown since this was asked last."""
-        state = (stream.receive.available, stream.send.acked)
-        before = stream.facts.get("reachability: progress", (stream.receive.handed_over, 0))
-        stream.facts["reachability: progress"] = state
-        usable = stream.receive.exact and not stream.leaving and not stream.failed
-        return usable and state != before
+        """Whether the target must have learnt, since this was asked last, that more has been received in sequence, or
+        acknowledged. What lies beside the window may be dropped with its acknowledgement, or may not.
+        """
+        receive, send = stream.receive, stream.send
+        received, acked = stream.facts.get("reachability: progress", (receive.handed_over, 0))
+        stream.facts["reachability: progress"] = receive.available, send.acked
+        usable = receive.exact and not stream.leaving and not stream.failed
+        return usable and (receive.available > received or send.acked_surely > acked)
 
     # When it asks
 
