@@ -156,6 +156,18 @@ def test_there_is_one_probe_and_then_the_time_out():
     assert peer.conn.stats.timeouts == 1 and peer.now == at + peer.conn.sender.rtt.rto()
 
 
+def test_what_is_written_when_the_probe_is_due_is_the_probe():
+    """Otherwise an application that goes on writing puts the time-out off again and again."""
+    peer = engine(5, cwnd=1000 * FULL, n_data=5)
+    timeout = peer.conn.sender.rtt.rto()
+    while peer.conn.stats.timeouts == 0:
+        peer.now = peer.conn.poll_at()
+        peer.conn.send(memoryview(bytes(100)))
+        sent = peer.take()
+    assert peer.conn.stats.tail_probes == 1 and sent[0].seq == 0
+    assert peer.now <= 2 * timeout
+
+
 def test_a_probe_tells_of_what_was_lost_before_it():
     peer = engine(5, n_data=5)
     peer.wait()

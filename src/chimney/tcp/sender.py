@@ -208,7 +208,7 @@ class Sender(Sending):
         if self.una >= self.max:
             self.timer.stop()
             return True
-        if self.tail.deadline <= self.timer.deadline and self.wnd > 0:
+        if self.tail.deadline <= self.timer.deadline and self._may_probe_tail():
             # RFC 8985, 7.2: the probe that goes now comes first.
             self.timer.start(now, self._time_out())
             return True

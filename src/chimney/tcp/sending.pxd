@@ -37,6 +37,7 @@ cdef class Sending(SenderParts):
     @cython.locals(recovery=Recovery, calm=bint)
     cdef object _arm_tail(self, long long now)
     cdef object _hush_tail(self)
+    cdef bint _may_probe_tail(self) except -1
     @cython.locals(data="long long", window="long long", start="long long", record=Record, segment=Segment)
     cdef Segment _next_tail_probe(self, long long now)
     @cython.locals(recovery=Recovery)

@@ -28,13 +28,14 @@ class Sending(SenderParts):
             self.recovery.on_reordering_timer(now)
             self._hush_tail()
         segment = None
+        if self.tail.deadline <= now:
+            # Before new data: once the probe is out, the retransmission timer is not put off for it any more.
+            segment = self._next_tail_probe(now)
         if self._urgent:
             # What is urgent does not wait for its time; if cwnd does not let it go, an acknowledgement will.
             self.pacer.deadline = _NEVER
-        if self._urgent or not self.pacer.is_held(now):
+        if segment is None and (self._urgent or not self.pacer.is_held(now)):
             segment = self._next_by_priority(now)
-        if segment is None and self.tail.deadline <= now:
-            segment = self._next_tail_probe(now)
         return segment
 
     def _next_by_priority(self, now: int) -> Segment | None:
@@ -208,10 +209,14 @@ class Sending(SenderParts):
         elif self.rack.deadline != _NEVER:
             self.tail.deadline = _NEVER
 
+    def _may_probe_tail(self) -> bool:
+        """Whether a probe that is due would leave: nothing is to be repeated before, and the window is open."""
+        return self.wnd > 0 and self.una < self.nxt and self.nxt >= self.max and self.flight.pending == 0
+
     def _next_tail_probe(self, now: int) -> Segment | None:
         """RFC 8985, 7.3: one segment of new data, or the last one again."""
         self.tail.deadline = _NEVER
-        if self.nxt < self.max or self.una >= self.nxt:
+        if not self._may_probe_tail():
             return None
         data = self.queue.end - self.nxt
         window = self.una + self.wnd - self.nxt
