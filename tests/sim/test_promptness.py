@@ -251,6 +251,37 @@ def test_a_hand_over_loses_what_is_out_of_order(rig):
     assert not rig.after(LATE)
 
 
+@pytest.mark.parametrize(("looked_after", "found"), [(0, 0), (2 * MS, 1)])
+def test_a_hand_over_loses_what_was_out_of_order_when_the_process_looked_last(rig, looked_after, found):
+    """And it may take its time until it is seen to be one."""
+    rig.connections["a"] = SimpleNamespace(owner=Owner.TARGET)
+    rig.hears(0, 500)
+    rig.hears(1000, 2000)
+    rig.hears(500, 1000)
+    rig.hears(2000, 2500)
+    rig.clock.advance(looked_after)
+    rig.busy = rig.clock.now
+    rig.clock.advance(5 * MS)
+    rig.machine.sock.tcp = object()
+    rig.promptness.was_busy("a", took_time=True)
+    rig.busy = NEVER
+    rig.clock.advance(2 * MS)
+    rig.says(0, 0, ack=1000)
+    assert len(rig.findings) == found
+    rig.clock.advance(LATE)
+    assert bool(rig.after(LATE)) == found
+
+
+def test_nothing_more_is_owed_than_a_hand_over_has_left(rig):
+    rig.connections["a"] = SimpleNamespace(owner=Owner.TARGET)
+    rig.hears(1000, 2000)
+    rig.hears(0, 1000)
+    rig.says(0, 0, ack=1000)
+    rig.machine.sock.tcp = object()
+    rig.promptness.was_busy("a", took_time=False)
+    assert not rig.after(LATE)
+
+
 def test_a_window_that_closes_counts_even_if_it_was_overtaken(rig):
     rig.application.posted = 500
     rig.hears(0, 0, ack=0, window=2500)

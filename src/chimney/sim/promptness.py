@@ -5,7 +5,8 @@ right in the end do not show it; the time that passes does. Like the doors, this
 Positions are the doors'.
 
 A hand-over may take long: while one is under way nothing is expected. What arrives out of order before its end may be
-lost in it, since a kernel neither tells nor takes it. A link that is full or takes no large packets loses what an
+lost in it, since a kernel neither tells nor takes it; even if the gap has been closed before, for it may be the segment
+that closes it which makes the target ask for the upload. A link that is full or takes no large packets loses what an
 engine believes to have sent: of such runs nothing is expected at all.
 """
 
@@ -49,7 +50,7 @@ class _Watched:
     una, edge what the peer has surely said of our stream: it has all before the one, and welcomes all before the other.
     newest    where the newest segment began that was looked at: older ones do not tell of windows (SND.WL1).
     stamp     the latest timestamp that may count as TS.Recent, -1: none.
-    arrived   when ``nxt`` became what, the latest last; so ``acked`` of ``una``.
+    arrived   when ``nxt`` became what, the latest last, and what without islands; so ``acked`` of ``una``.
     there     an acknowledgement that leaves must cover this; ``known``: what the peer is known to have.
     holder    the engine that has the connection; ``settled`` is when a hand-over was under way last.
     moving    one was when this was looked at last.
@@ -68,7 +69,7 @@ class _Watched:
         self.newest = 0
         self.stamp = -1
         self.islands: list[tuple[int, int]] = []
-        self.arrived: deque[tuple[int, int]] = deque()
+        self.arrived: deque[tuple[int, int, int]] = deque()
         self.acked: deque[tuple[int, int]] = deque()
         self.there = 0
         self.known = 0
@@ -118,11 +119,23 @@ class Promptness:
             # A kernel that takes its time to restore a connection may ask in the middle of it.
             watched.asked = watched.asked and holder is watched.holder
             watched.holder = holder
-            watched.settled = self._world.clock.now
-            watched.islands.clear()
+            watched.settled = world.clock.now
+            self._lose(side, watched)
             if machine.state in _NO_QUICK_ACKS:
                 watched.owes_at = NEVER
         return unsettled
+
+    def _lose(self, side: Side, watched: _Watched) -> None:
+        """A hand-over loses what is out of order, and what was so until just before its process went to work."""
+        watched.islands.clear()
+        since = min(self._world.clock.now, self._world.busy_since(side)) - watched.slack
+        for index, (at, nxt, alone) in enumerate(watched.arrived):
+            if since < at and alone < nxt:
+                watched.arrived = deque([*list(watched.arrived)[:index], (at, alone, alone)])
+                watched.nxt = alone
+                if self._world.doors[side].facts.ack >= alone:
+                    watched.owes_at = NEVER
+                return
 
     # What passes a door
 
@@ -164,7 +177,7 @@ class Promptness:
         elif end > watched.nxt:
             watched.nxt = end
             self._join(watched)
-            watched.arrived.append((now, watched.nxt))
+            watched.arrived.append((now, watched.nxt, end))
             if watched.owes_at == NEVER:
                 watched.owes_at = now
 
@@ -180,11 +193,12 @@ class Promptness:
         """A segment of a side leaves, with [start, end) of its stream."""
         watched, now = self._watched[side], self._world.clock.now
         since = now - watched.slack
+        unsettled = self._is_unsettled(side, watched)
         while watched.arrived and watched.arrived[0][0] <= since:
             watched.there = watched.arrived.popleft()[1]
         while watched.acked and watched.acked[0][0] <= since:
             watched.known = watched.acked.popleft()[1]
-        if not self._is_unsettled(side, watched) and watched.settled <= since and self._is_judged(side):
+        if not unsettled and watched.settled <= since and self._is_judged(side):
             if acknowledged < watched.there:
                 self._broken(
                     side, f"acknowledges {acknowledged} only, and all up to {watched.there} has been there for long"
@@ -206,13 +220,13 @@ class Promptness:
             self._look(side, watched)
 
     def was_busy(self, side: Side, took_time: bool) -> None:
-        """The process of a side has done something. If that took time, it was a hand-over, whether it has begun or not;
-        if not, it may have been one all the same.
+        """The process of a side has done something, and still counts as busy. If that took time, it was a hand-over,
+        whether it has begun or not; if not, it may have been one all the same.
         """
         watched = self._watched[side]
         if took_time:
             watched.settled = self._world.clock.now
-            watched.islands.clear()
+            self._lose(side, watched)
         self._is_unsettled(side, watched)
 
     def _look(self, side: Side, watched: _Watched) -> None:

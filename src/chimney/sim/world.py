@@ -275,8 +275,8 @@ class World:
         except ProcessDied:
             assert self.machines[side].dead
         finally:
-            self._busy[side] = NEVER
             self.promptness.was_busy(side, took_time=self.clock.now > began)
+            self._busy[side] = NEVER
 
     # The script
 
