@@ -87,6 +87,9 @@ class WatchedLink(Link):
         parse(packet, memoryview(header))
         try:
             packet.sent = self.inner.send(header, payload, csum_start, csum_offset, gso_size, gso_ipv6, vlan)
+        except OSError:
+            packet.lost = True
+            raise
         finally:
             self.report(packet)
         return packet.sent

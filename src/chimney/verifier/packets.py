@@ -42,9 +42,9 @@ class Packet:
     in the header; ``vlan`` the tag's control information or -1. ``parts`` is the payload (until all have seen it),
     ``payload_length`` bytes in all; a super-segment's wire segments come from `segments`. ``book`` is the offloaded
     connection it belongs to, if there is one; ``stream`` the last one of its addresses and ports.
-    ``sent`` False: the link had no room, or failed. ``expected`` is the position that was next when it arrived,
-    ``interface`` the link's own address. ``acts`` False: a target may not take it. ``timestamps`` are TSval and TSecr
-    (RFC 7323), None without the option.
+    ``sent`` False: the link had no room, or failed (``lost``). ``expected`` is the position that was next when it
+    arrived, ``interface`` the link's own address. ``acts`` False: a target may not take it. ``timestamps`` are TSval
+    and TSecr (RFC 7323), None without the option.
     """
 
     number: int
@@ -80,6 +80,7 @@ class Packet:
     gso_size: int = 0
     checksum_ok: bool = True
     sent: bool = True
+    lost: bool = False
     stream: Stream | None = None
     book: TcpBook | None = None
     acts: bool = True

@@ -34,7 +34,8 @@ class Resets(Checks):
                 boundary = crossing.boundary
                 upcalls = [c for c in self.verifier.running if c.boundary is boundary and c.kind in _UPCALLS]
                 stream.facts["closing: abort in upcall"] = bool(upcalls)
-                stream.facts["closing: acknowledged at abort"] = stream.receive.acknowledged
+                acknowledged = max(stream.receive.acknowledged, stream.facts.get("closing: acknowledged in vain", 0))
+                stream.facts["closing: acknowledged at abort"] = acknowledged
 
     @packet
     def seen(self, packet: Packet) -> None:
@@ -43,6 +44,9 @@ class Resets(Checks):
             return
         if stream.abort is not None:
             self._after_abort(packet, stream)
+        elif packet.lost and packet.flags & ACK:
+            # The target has said it, and need not know whether a segment was lost at the link or behind it.
+            stream.facts["closing: acknowledged in vain"] = stream.receive.position(packet.ack)
         if packet.flags & RST and packet.sent:
             self.check(
                 "disconnect.rst.only-then",
