@@ -33,8 +33,9 @@ _EXTRA = 2
 class _Attempts:
     """How often the segment at ``una`` has been sent again since it is the first one, by a timer (``timed``) and in all
     (``count``); ``since``: when that began. ``high`` ends all that was ever sent. ``handed_over``: attempts and time
-    (us) that the host had made before. ``steady``: no variable has been changed meanwhile. ``newest`` is the highest
-    position in the peer's stream where a segment began.
+    (us) that the host had made before. ``steady``: no variable has been changed meanwhile, nor the next hop, ``way``:
+    who waits may try again at once then, and need not count it (in the spirit of RFC 6069, 4). ``newest`` is the
+    highest position in the peer's stream where a segment began.
     """
 
     debt: Debt
@@ -46,6 +47,7 @@ class _Attempts:
     last: int = 0
     handed_over: tuple[int, int] = (0, 0)
     cached: object = None
+    way: object = None
     newest: int = 0
     steady: bool = True
 
@@ -54,7 +56,7 @@ class _Attempts:
 class _Probing:
     """A window that is zero since ``since``: ``probes`` of this round have been sent, the last at ``last``, after
     ``wait`` us. ``first`` is how long the round before (``round`` counts them) waited at first, -1 if that is not
-    known; ``known``: when this one has begun.
+    known; ``known``: when this one has begun. ``spare`` probes of this round need not count.
     """
 
     debt: Debt
@@ -66,6 +68,11 @@ class _Probing:
     last: int = 0
     wait: int = 0
     first: int = -1
+    spare: int = 0
+
+    def doubt(self) -> None:
+        """How long the target has waited, and will wait next, cannot be told."""
+        self.known, self.first, self.wait = False, -1, 0
 
 
 class Retransmissions(Checks):
@@ -80,6 +87,10 @@ class Retransmissions(Checks):
             attempts = stream.facts["timers_sending: attempts"] = self._begin(packet, item, stream)
         if attempts.cached is not item.cached:
             attempts.cached, attempts.steady = item.cached, False
+        way = _way(item)
+        if attempts.way is not way:
+            attempts.way = way
+            self._finds_another_way(stream, attempts)
         if packet.incoming:
             if not is_plain(packet):
                 # It may make the target suspicious, and ask whether the peer is there.
@@ -101,11 +112,18 @@ class Retransmissions(Checks):
         parameters = parameters_of(self.books, stream)
         spent = 0 if parameters is None else microseconds(delegated.total_rt, parameters)
         debt = Debt(stream, self._given_up, 2 * _SLACK_US)
-        attempts = _Attempts(debt, send.acked, send.handed_over, packet.at, cached=item.cached)
+        attempts = _Attempts(debt, send.acked, send.handed_over, packet.at, cached=item.cached, way=_way(item))
         attempts.handed_over = (delegated.retransmit.count, spent)
         if delegated.snd_wnd == 0:
             self._window_closes(packet, stream, False)
         return attempts
+
+    def _finds_another_way(self, stream: Stream, attempts: _Attempts) -> None:
+        attempts.steady = False
+        probing: _Probing | None = stream.facts.get("timers_sending: window closed")
+        if probing is not None:
+            probing.doubt()
+            probing.spare += 1
 
     def _heard(self, packet: Packet, stream: Stream, attempts: _Attempts) -> None:
         moved = stream.send.acked > attempts.una
@@ -132,7 +150,7 @@ class Retransmissions(Checks):
             self._next_round(packet, probing)
         elif position < attempts.newest:
             # An old segment, whose window need not count.
-            probing.known, probing.first, probing.wait = False, -1, 0
+            probing.doubt()
         elif probing.probes:
             self._next_round(packet, probing)
         attempts.newest = max(attempts.newest, position)
@@ -254,7 +272,7 @@ class Retransmissions(Checks):
         """A probe has been answered: the window is still zero."""
         if probing.probes:
             probing.round += 1
-        probing.since, probing.probes, probing.wait = packet.at, 0, 0
+        probing.since, probing.probes, probing.wait, probing.spare = packet.at, 0, 0, 0
         self.verifier.debts.owe(probing.debt, packet.link, packet.at + _LONGEST_US)
 
     def _probed(self, packet: Packet, stream: Stream, probing: _Probing) -> None:
@@ -289,7 +307,7 @@ class Retransmissions(Checks):
         if parameters is not None and not unlimited:
             most = parameters.tcp_maximum_retransmissions
             text = f"{probing.probes} probes without an answer, {most} is the limit"
-            self.check("timer.persist", probing.probes <= most + 1, text, packet, stream)
+            self.check("timer.persist", probing.probes <= most + 1 + probing.spare, text, packet, stream)
 
     def _waited(self, packet: Packet, stream: Stream, waited: int, before: int, what: str) -> None:
         least = min(before + before // 2, _LEAST_LIMIT_US) - _SLACK_US
@@ -308,6 +326,12 @@ class Retransmissions(Checks):
         most = parameters.tcp_maximum_retransmissions
         text = f"the target gives up after {count} probes of a closed window without an answer, {most} is the limit"
         self.check("timer.persist", count >= most or cached.max_rt != 0, text, crossing, stream)
+
+
+def _way(item: ObjectBook) -> object:
+    """What stands for the next hop as it is now: another one after a relink, and after each update of the neighbor."""
+    path = item.parent
+    return None if path is None or path.parent is None else path.parent.cached
 
 
 def is_steady(attempts: _Attempts, item: ObjectBook, stream: Stream) -> bool:
