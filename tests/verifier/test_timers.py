@@ -1,7 +1,10 @@
-"""When a target may send again: what the host has told it of the way."""
+"""When a target may send again: what has been acknowledged for sure, and what the host has told it of the way."""
+
+import struct
 
 import pytest
 
+from chimney.conformance.wire import TIMESTAMPS
 from chimney.conformance.world import MACS, World
 from chimney.link.memory import Clock
 from chimney.ndis.status import TcpConstFlags
@@ -73,4 +76,38 @@ def test_nor_need_retransmissions(world, end):
         world.run(duration=9 * SECONDS)
         found_neighbor(world, end)
     assert frames(world) > 8
+    assert not world.observer.counts
+
+
+# What is acknowledged
+
+
+def dropped_acknowledgement(end, options=b""):
+    """The peer's old segment acknowledges one of ours, and the target drops it: it begins and ends before RCV.NXT."""
+    end.arrives(0, bytes(200), push=False, options=options)
+    end.send(bytes(12_000))
+    end.arrives(0, bytes(100), ack=1460, push=False, options=options)
+    assert end.offloaded.engine.acked == 0
+
+
+def test_an_acknowledgement_that_was_dropped_makes_the_next_one_no_duplicate(world, end):
+    dropped_acknowledgement(end)
+    for _ in range(3):
+        end.arrives(200, ack=1460, push=False)
+    world.run(duration=SECONDS)
+    assert not world.observer.counts
+
+
+def test_who_has_sent_again_what_a_dropped_acknowledgement_covers_is_in_recovery(world):
+    """The next one proves that it was in vain (RFC 3522), and no fast retransmission follows (RFC 6582, 4)."""
+    end, _ = world.ends()
+    end.const.flags = TcpConstFlags.WINDOW_SCALING_ENABLED | TcpConstFlags.TIMESTAMP_ENABLED
+    end.initiate()
+    stamps = struct.pack("!BBII", TIMESTAMPS, 10, end.delegated.ts_recent, end.delegated.ts_time)
+    dropped_acknowledgement(end, stamps)
+    world.run(duration=SECONDS)
+    for _ in range(4):
+        end.arrives(200, ack=1460, push=False, options=stamps)
+    world.run(duration=150_000)
+    assert end.offloaded.engine.stats.retransmitted_segments == 1
     assert not world.observer.counts

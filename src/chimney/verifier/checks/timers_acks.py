@@ -101,7 +101,8 @@ class _Flight:
     ``dups`` counts the duplicate acknowledgements that certainly are, ``hints`` all that may be taken for one;
     ``recover`` is how far all had been sent when something was sent again, ``told`` when enough duplicates had come for
     that; ``probed`` how far when a tail loss probe may have been sent, whose fate tells of losses, too (RFC 8985, 7.4).
-    ``ends`` are the ends of the segments that are unacknowledged.
+    ``ends`` are the ends of the segments that are unacknowledged. ``una`` may have come in a segment that the target
+    has dropped, beside the window; ``taken`` is what it had acknowledged without doubt when this segment came.
     """
 
     debt: Debt
@@ -119,6 +120,7 @@ class _Flight:
     window: int = -1
     path: CachedState | None = None
     ts: int | None = None
+    taken: int = 0
     blocks: frozenset[tuple[int, int]] = field(default_factory=frozenset)
     ends: deque[int] = field(default_factory=deque)
 
@@ -165,6 +167,7 @@ class FastRetransmissions(Checks):
 
     def _heard(self, packet: Packet, stream: Stream, flight: _Flight) -> None:
         acked = stream.send.position(packet.ack)
+        taken, flight.taken = flight.taken, stream.send.acked_surely
         if not packet.payload_length or stream.send.acked > flight.una:
             flight.heard_at = packet.at
         stamps = packet.timestamps
@@ -192,6 +195,8 @@ class FastRetransmissions(Checks):
             same = packet.window == flight.window and not packet.payload_length and not packet.flags & FIN
             # A segment that is not acceptable counts for nothing (RFC 9293, 3.10.7.4).
             same = same and stream.receive.acknowledged <= stream.receive.position(packet.seq) <= stream.receive.limit
+            # Nor does the first one that the target takes, where an earlier one was not acceptable.
+            same = same and acked <= taken
             repeats = any(distance(end, packet.ack) <= 0 for _, end in blocks)
             if same and not old and not repeats and (_has_news(blocks, flight.blocks) or not _has_sack(stream)):
                 flight.dups += 1
@@ -225,6 +230,10 @@ class FastRetransmissions(Checks):
             flight.recover = flight.high
         elif start < flight.high:
             probes = True
+            if covers(packet, stream, stream.send.acked_surely):
+                # For the target this is the first unacknowledged segment.
+                flight.debt.settle()
+                flight.recover = flight.high
         if flight.una >= flight.high:
             flight.progress_at = packet.at
         if end > flight.high:
