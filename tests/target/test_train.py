@@ -5,7 +5,8 @@ import struct
 
 import pytest
 
-from chimney.link.base import Frame
+from chimney.link.base import Frame, Link
+from chimney.ndis.state import TcpDelegated, walk
 from chimney.target.frames import FrameReader
 from chimney.target.train import IN_FRAMES, Train, wire_segments
 from chimney.tcp.segment import ACK, CWR, FIN, PSH, RST, SYN, URG, read_header
@@ -171,6 +172,86 @@ def test_an_upcall_that_raises_leaves_no_train_behind(seed):
     a.send(b"more")
     world.run()
     assert b.received == data + b"more" and b.offloaded.engine.stats.duplicates == 0
+
+
+class Giving(Link):
+    """A link that has received certain frames."""
+
+    def __init__(self, frames):
+        super().__init__("giving", A, 1500)
+        self.frames = frames
+
+    def receive(self, limit):
+        return self.frames
+
+
+def test_a_batch_that_breaks_off_leaves_no_train_behind(seed):
+    """Else the train would go on with the next batch, when its memory holds something else."""
+    world = World(seed=seed)
+    _, b = world.connect()
+    b.receive(11)
+    target, link = b.side.target, b.side.target.link
+    memory = bytearray(b.frame(b.segment(0, b"hello", push=False)))
+    target.link = Giving([Frame(memoryview(memory), checksum_ok=True), "no frame"])
+    with pytest.raises((TypeError, AttributeError)):
+        target.poll(world.clock())
+    target.link = link
+    memory[-5:] = b"other"
+    b.arrives(0, b"hello world")
+    assert b.received == b"hello world"
+
+
+@pytest.fixture
+def taken_back_by_the_push_timer(seed):
+    """Two connections: the push timer of ``y`` runs out, and the host takes it back, and then ``x`` as well. At the
+    same time data for ``x`` arrives. ``trees``: of what has been handed back.
+    """
+    world = World(seed=seed, delay_us=10)
+    _, y = world.connect(1000)
+    _, x = world.connect(1010)
+    trees = []
+
+    def take_back(end):
+        trees.append(end.terminate_tree())
+        end.host.terminate_offload(trees[-1])
+
+    y.receive(100)
+    y.forward(y.segment(0, b"1234", push=False))
+    world.poll()
+    y.host.on["receive"] = lambda nbl: take_back(y)
+    y.host.on["terminate"] = lambda tree: take_back(x) if len(trees) == 1 else None
+    world.clock.advance_to(world.clock() + 499_990)
+    x.inject(x.frame(x.segment(0, b"hello", push=False)))
+    world.clock.advance_to(world.clock() + 10)
+    return world, x, trees
+
+
+def test_a_connection_that_is_handed_back_takes_no_train_along(taken_back_by_the_push_timer):
+    """Whatever arrives behind the state that is handed back is the host's."""
+    world, x, trees = taken_back_by_the_push_timer
+    passed_up = x.side.target.frames_passed_up
+    offloaded = x.offloaded
+    x.side.target.poll(world.clock())
+    [state] = [block.delegated for block in walk(trees[1]) if isinstance(block.delegated, TcpDelegated)]
+    assert state.rcv_nxt == offloaded.engine.rcv_nxt and not state.buffered_data
+    assert x.side.target.frames_passed_up == passed_up + 1 and not x.host.took("indicate")
+
+
+def test_an_operation_that_raises_takes_no_frame_along(taken_back_by_the_push_timer):
+    """What is to be done before a batch is read leaves the batch where it is."""
+    world, x, _ = taken_back_by_the_push_timer
+
+    def fail(tree):
+        x.host.on.clear()
+        raise RuntimeError("the host's own")
+
+    x.host.on["terminate"] = fail
+    with pytest.raises(RuntimeError, match="the host's own"):
+        x.side.target.poll(world.clock())
+    x.inject(x.frame(x.segment(0, b"hello world", push=False)))
+    x.receive(11)
+    world.run()
+    assert x.received == b"hello world" and x.offloaded.engine.stats.data_segments_in == 2
 
 
 def some_frames(rng, ip):

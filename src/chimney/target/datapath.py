@@ -103,6 +103,9 @@ class Datapath(Transmission):
                 self.do_chores()
             done = self.run_operations()
             done += self._expire()
+            if self.operations:
+                # No train begins while operations wait: they may end its connection.
+                done += self.run_operations()
             done += self._receive(limit)
             done += self._serve()
             return done
@@ -158,17 +161,24 @@ class Datapath(Transmission):
         if not frames:
             return 0
         train = self._train
-        for frame in frames:
-            self.frames_in += 1
+        try:
+            for frame in frames:
+                self.frames_in += 1
+                if train.segment is not None:
+                    if train.take(frame):
+                        continue
+                    self._process_train()
+                # Nothing waits by now, and a frame that begins a train makes no upcall: its connection stays what it is
+                # until the train has been processed.
+                self._frame(frame)
+                if self.operations:
+                    self.run_operations()
             if train.segment is not None:
-                if train.take(frame):
-                    continue
                 self._process_train()
-            self._frame(frame)
-            if self.operations:
-                self.run_operations()
-        if train.segment is not None:
-            self._process_train()
+        finally:
+            if train.segment is not None:
+                # The memory of its frames is the link's again.
+                train.clear()
         self.link.release()
         return len(frames)
 
@@ -229,10 +239,8 @@ class Datapath(Transmission):
             return
         train.close(tcp.engine.rcv_wnd)
         tcp.counters.arrived(segment.segments, train.headers * segment.segments + segment.payload_length)
-        try:
-            self._segment(tcp, segment)
-        finally:
-            train.clear()
+        self._segment(tcp, segment)
+        train.clear()
         if self.operations:
             self.run_operations()
 
