@@ -1,5 +1,7 @@
 """The delivery algorithm (13.2), seen from the host: requests, indications, pushes, and the end of the stream."""
 
+import random
+
 import pytest
 
 from chimney.ndis import Status, net_buffer_list
@@ -308,6 +310,101 @@ def test_data_handed_over_needs_no_push(world):
     world.run(until=lambda: b.host.took("receive"), limit=1000)
 
 
+def pieces(nbl):
+    """The memory that a list holds: how many pieces, and how many bytes."""
+    sizes = []
+    mdl = nbl.first_net_buffer.mdl_chain
+    while mdl is not None:
+        sizes.append(mdl.byte_count)
+        mdl = mdl.next
+    return len(sizes), sum(sizes)
+
+
+def watch(host, look):
+    """Look at every list that is indicated to the host."""
+    indicate = host.tcp_offload_receive_indicate
+
+    def indicated(handle, nbl, status):
+        look(nbl)
+        return indicate(handle, nbl, status)
+
+    host.tcp_offload_receive_indicate = indicated
+
+
+def test_what_nobody_reads_takes_memory_by_its_bytes(ends):
+    """A peer may send each byte in a segment of its own."""
+    _, b = ends
+    data = bytes(range(250)) * 12
+    for at in range(len(data)):
+        b.arrives(at, data[at : at + 1], push=False)
+    seen = []
+    watch(b.host, lambda nbl: seen.append((nbl.data_length(), *pieces(nbl))))
+    b.receive(1)
+    b.side.world.run()
+    [(length, count, size)] = seen
+    assert length == 2_999 and count < 20 and size < 2 * length
+    b.receive(2_999)
+    b.side.world.run()
+    assert b.received == data
+
+
+def test_a_read_costs_the_same_however_much_waits_behind_it(world, ends):
+    """What is left is indicated after each read, all of it, and not described anew."""
+    a, b = ends
+    data = bytes(range(250)) * 800
+    a.send(data)
+    world.run(duration=1_000_000)
+    seen = []
+    watch(b.host, lambda nbl: seen.append(nbl.first_net_buffer))
+    b.receive(1)
+    world.run(duration=0)
+    b.receive(1)
+    world.run(duration=0)
+    assert [nb.data_length for nb in seen] == [len(data) - 1, len(data) - 2]
+    assert seen[0].mdl_chain is seen[1].mdl_chain
+
+
+def test_a_refused_list_that_somebody_keeps_does_not_lead_to_what_comes_later(ends):
+    _, b = ends
+    kept = []
+    watch(b.host, kept.append)
+    for at in range(0, 3_000, 10):
+        b.arrives(at, bytes(10), push=False)
+        b.receive(5 if at < 100 else 10)
+        b.side.world.run(duration=0)
+    assert pieces(kept[0])[0] == 1
+
+
+def test_nothing_that_is_lent_changes(world, seed):
+    """Parts of what is buffered are indicated, taken, refused and read, and more is appended meanwhile."""
+    rng = random.Random(seed)
+    a, b = world.ends()
+    b.cached.rcv_indication_size = 700
+    a.initiate(), b.initiate()
+    lent = []
+    size = 0
+    watch(b.host, lambda nbl: lent.append((nbl, b"".join(nbl.first_net_buffer.views()))))
+    b.host.answer = lambda data: rng.choice((0, 0, len(data) // 2, len(data)))
+    stream = b""
+    for _ in range(300):
+        data = rng.randbytes(rng.choice((1, 1, 7, 300, 1400)))
+        b.arrives(len(stream), data)
+        stream += data
+        if rng.random() < 0.4:
+            b.receive(rng.choice((0, 1, 50, 2000)))
+            world.run(duration=0)
+    assert b.host.held
+    for nbl, data in lent:
+        if nbl in b.host.held:
+            size += len(data)
+            assert b"".join(nbl.first_net_buffer.views()) == data
+    assert 0 < size < len(stream)
+    b.host.answer = len
+    b.receive(0, *[2_000] * 100)
+    world.run()
+    assert b.received == stream
+
+
 def test_no_upcall_from_within_a_downward_call(world, ends):
     a, b = ends
     a.send(b"hello")
@@ -325,7 +422,7 @@ def test_the_window_closes_on_refused_data_and_opens_again(world, ends):
     world.run(duration=5_000_000)
     # The right edge may creep by less than one unit of the scaled window with an acknowledgement.
     assert b.offloaded.delivery.buffered_bytes < WINDOW + 4096
-    requests = b.receive(*[100_000] * 6)
+    requests = b.receive(*[100_000] * 6, push=False)
     world.run(until=lambda: len(b.host.took("receive")) == len(requests))
     world.run(until=lambda: a.host.took("send"))
 

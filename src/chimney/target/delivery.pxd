@@ -18,6 +18,7 @@ cdef long _NOT_ACCEPTED
 cdef long _PARTIALLY_ACCEPTED
 cdef long _INDICATE_DISCONNECT
 cdef object _NO_MEMORY
+cdef long long _LARGEST_PIECE
 
 cdef class Delivery:
     cdef public OffloadHandle handle
@@ -28,7 +29,6 @@ cdef class Delivery:
     cdef public long long indication_size
     cdef public object requests
     cdef public long long head_filled
-    cdef public object buffered
     cdef public long long buffered_bytes
     cdef public long long pushed_to
     cdef public bint blocked
@@ -47,6 +47,11 @@ cdef class Delivery:
     cdef unsigned char[::1] _memory
     cdef long long _room_at
     cdef long long _room
+    cdef Mdl _first
+    cdef Mdl _last
+    cdef long long _start
+    cdef object _tail
+    cdef long long _tail_room
 
     cpdef hand_over(self, NetBufferList net_buffer_list)
     @cython.locals(following=NetBufferList)
@@ -66,7 +71,7 @@ cdef class Delivery:
     cdef bint _is_pushed(self) except -1
     @cython.locals(early="long long")
     cdef _end_stream(self)
-    @cython.locals(taken="long long")
+    @cython.locals(piece=Mdl)
     cdef _place(self)
     @cython.locals(length="long long", taken="long long", room="long long", copied="long long", request=NetBufferList)
     cdef long long _fill(self, object view) except -1
@@ -81,9 +86,11 @@ cdef class Delivery:
     cdef _complete_full(self)
     @cython.locals(size="long long", nbl=NetBufferList, status=long, consumed="long long", accepted=bint)
     cdef _indicate(self)
-    @cython.locals(first=Mdl, last=Mdl, mdl=Mdl, left="long long")
+    @cython.locals(first=Mdl, last=Mdl, mdl=Mdl, piece=Mdl, left="long long", start="long long")
     cdef NetBufferList _list_of(self, long long size)
+    @cython.locals(piece=Mdl, following=Mdl)
     cdef _drop(self, long long count)
+    @cython.locals(length="long long", taken="long long", end="long long", size="long long", piece=Mdl)
     cdef _keep(self, object view)
 
 @cython.locals(nb=NetBuffer, mdl=Mdl, missing="long long")

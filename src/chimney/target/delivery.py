@@ -30,6 +30,7 @@ _UPLOAD_IN_PROGRESS = int(Status.UPLOAD_IN_PROGRESS)
 _NOT_ACCEPTED = int(Status.OFFLOAD_DATA_NOT_ACCEPTED)
 _PARTIALLY_ACCEPTED = int(Status.OFFLOAD_DATA_PARTIALLY_ACCEPTED)
 _NO_MEMORY = memoryview(bytearray())
+_LARGEST_PIECE = 1 << 16
 _INDICATE_DISCONNECT = int(TcpOffloadEvent.INDICATE_DISCONNECT)
 
 
@@ -37,7 +38,7 @@ class Delivery:
     """One connection's receive requests and undelivered bytes.
 
     requests         posted, oldest first; `head_filled` bytes of the first one are valid.
-    buffered         in-sequence bytes in the target's own memory, not delivered yet; `buffered_bytes` of them.
+    buffered_bytes   in sequence, not delivered yet, and in the target's own memory (`_keep`).
     blocked          nothing is indicated until a request is posted (after a refusal, and for handed-over bytes).
     quiet            the initiate has not been completed: no upcalls.
     refusal          0, or the status with which requests end that are posted from now on, and with them all before
@@ -68,7 +69,6 @@ class Delivery:
         self.indication_size = indication_size
         self.requests: deque[NetBufferList] = deque()
         self.head_filled = 0
-        self.buffered: deque[memoryview] = deque()
         self.buffered_bytes = 0
         self.pushed_to = 0
         self.blocked = False
@@ -88,6 +88,13 @@ class Delivery:
         self._memory = _NO_MEMORY
         self._room_at = 0
         self._room = -1
+        # The pieces of memory that hold the buffered bytes, and where in the first one these begin. Behind them the
+        # last piece, ``_tail``, has room for so many more.
+        self._first: Mdl | None = None
+        self._last: Mdl | None = None
+        self._start = 0
+        self._tail = _NO_MEMORY
+        self._tail_room = 0
 
     def hand_over(self, net_buffer_list: NetBufferList | None) -> None:
         """Copy an initiate's BufferedData. It waits for requests, and is never indicated of our own accord
@@ -249,13 +256,9 @@ class Delivery:
     def _place(self) -> None:
         """Move buffered bytes into requests."""
         while self.buffered_bytes and self.requests:
-            view = self.buffered[0]
-            taken = self._fill(view)
-            if taken == len(view):
-                self.buffered.popleft()
-            elif taken:
-                self.buffered[0] = view[taken:]
-            self.buffered_bytes -= taken
+            piece = self._first
+            assert piece is not None
+            self._drop(self._fill(piece.view[self._start : self._start + self.buffered_bytes]))
 
     def _fill(self, view: memoryview) -> int:
         """Copy ``view`` into the requests as far as they go; returns how many bytes went. Full requests are set
@@ -379,36 +382,80 @@ class Delivery:
         self.consumed += consumed
 
     def _list_of(self, size: int) -> NetBufferList:
-        """A NetBufferList over the next ``size`` buffered bytes, which stay buffered."""
+        """A NetBufferList over the next ``size`` buffered bytes, which stay buffered.
+
+        All of them are what is indicated as a rule, after each request that has taken some, and mostly refused: that
+        must not take longer the more there are.
+        """
+        if size == self.buffered_bytes:
+            return self.pool.allocate(NetBuffer(self._first, self._start, size))
+        # The pieces themselves stay ours: what the host keeps must not lead to the rest.
         first: Mdl | None = None
         last: Mdl | None = None
         left = size
-        for view in self.buffered:
-            mdl = Mdl(view)
+        start = self._start
+        piece = self._first
+        while left > 0 and piece is not None:
+            mdl = Mdl(piece.view[start : start + left])
             if last is None:
                 first = mdl
             else:
                 last.next = mdl
             last = mdl
             left -= mdl.byte_count
-            if left <= 0:
-                break
+            start = 0
+            piece = piece.next
         return self.pool.allocate(NetBuffer(first, 0, size))
 
     def _drop(self, count: int) -> None:
         """Forget the next ``count`` buffered bytes."""
         self.buffered_bytes -= count
-        while count:
-            view = self.buffered[0]
-            if len(view) > count:
-                self.buffered[0] = view[count:]
-                return
-            count -= len(view)
-            self.buffered.popleft()
+        if not self.buffered_bytes:
+            # The host may have the pieces, in a list of all.
+            self._first = self._last = None
+            self._start = 0
+            self._tail = _NO_MEMORY
+            self._tail_room = 0
+            return
+        self._start += count
+        piece = self._first
+        while piece is not None and self._start >= piece.byte_count:
+            self._start -= piece.byte_count
+            following = piece.next
+            # Whoever still knows a refused list must not hold all that comes after it.
+            piece.next = None
+            piece = following
+        self._first = piece
 
     def _keep(self, view: memoryview) -> None:
-        self.buffered.append(memoryview(bytes(view)))
-        self.buffered_bytes += len(view)
+        """Append a copy of ``view`` to the buffered bytes, in memory that is bounded by the bytes, whatever the number
+        of segments that they come in: a piece is as large as what is buffered before it, up to a limit.
+        """
+        length = len(view)
+        if self._tail_room:
+            taken = min(length, self._tail_room)
+            end = len(self._tail) - self._tail_room
+            self._tail[end : end + taken] = view[:taken]
+            self._tail_room -= taken
+            self.buffered_bytes += taken
+            if taken == length:
+                return
+            view = view[taken:]
+            length -= taken
+        size = min(self.buffered_bytes, _LARGEST_PIECE)
+        if size > length:
+            self._tail = memoryview(bytearray(size))
+            self._tail[:length] = view
+            self._tail_room = size - length
+            piece = Mdl(self._tail.toreadonly())
+        else:
+            piece = Mdl(memoryview(bytes(view)))
+        if self._last is None:
+            self._first = piece
+        else:
+            self._last.next = piece
+        self._last = piece
+        self.buffered_bytes += length
 
 
 def _check_writable(net_buffer_list: NetBufferList | None) -> None:
