@@ -83,7 +83,6 @@ class Door:
         # What has arrived beyond a gap: start -> end, neither sorted nor merged.
         self._islands: dict[int, int] = {}
         self._garbage: list[bytes] = []
-        self._slack = 0
         # When the newest byte arrived in order since a segment has left; -1: none has.
         self._data_at = -1
         # What was said last without data, if nothing has arrived since, and when.
@@ -109,8 +108,6 @@ class Door:
             world.note(self.side, "out", f"{speaker:<6} {self._said(frame, self.facts, self._own_iss, self._peer_iss)}")
         if speaker != owner:
             self._broken("one speaker", f"the {speaker} speaks while {f'the {owner}' if owner else 'nobody'} may")
-        # What the scale cannot tell may be lost when a window changes hands (RFC 7323, 2.4).
-        self._slack = (1 << self._shift) - 1 if speaker != facts.speaker else 0
         facts.speaker = speaker
         facts.segments += 1
         tcp = _ETHERNET + self._ip_header
@@ -197,8 +194,9 @@ class Door:
         window <<= self._shift
         edge = ack + window
         if edge < facts.edge:
-            # Behind the peer's FIN there is nothing that a window could be for.
-            if not 0 <= self.heard.fin < self.in_order and edge + self._slack < facts.edge:
+            # Behind the peer's FIN there is nothing that a window could be for; and less than a unit of the field may be
+            # lost by rounding (RFC 7323, 2.4).
+            if not 0 <= self.heard.fin < self.in_order and edge + (1 << self._shift) <= facts.edge:
                 self._broken("monotone window", f"the right edge goes back to {edge}, after {facts.edge}")
         else:
             facts.edge = edge
