@@ -194,8 +194,8 @@ class Door:
         window <<= self._shift
         edge = ack + window
         if edge < facts.edge:
-            # Behind the peer's FIN there is nothing that a window could be for; and less than a unit of the field may be
-            # lost by rounding (RFC 7323, 2.4).
+            # Behind the peer's FIN there is nothing that a window could be for; and less than a unit of the field may
+            # be lost by rounding (RFC 7323, 2.4).
             if not 0 <= self.heard.fin < self.in_order and edge + (1 << self._shift) <= facts.edge:
                 self._broken("monotone window", f"the right edge goes back to {edge}, after {facts.edge}")
         else:
