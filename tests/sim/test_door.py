@@ -172,12 +172,19 @@ def test_the_right_edge_goes_back(rig):
         ("kernel", 15, ["monotone window"]),
     ],
 )
-def test_a_new_speaker_may_round_the_right_edge(rig, speaker, window, kinds):
+def test_a_target_or_a_new_speaker_may_round_the_right_edge(rig, speaker, window, kinds):
     """The scale cannot tell 2048 from 2020: 100 acknowledged and 15 units of 128 bytes."""
     rig.arrive(0, 100)
     assert rig.out(0, 0, 0, window=16) == []
     rig.machines["a"].owner = speaker
     assert rig.out(0, 0, 100, window=window, speaker=speaker) == kinds
+
+
+def test_a_target_may_round_again_and_again(rig):
+    rig.machines["a"].owner = "target"
+    rig.arrive(0, 200)
+    for ack, window, kinds in ((0, 16, []), (100, 15, []), (200, 14, []), (200, 13, ["monotone window"])):
+        assert rig.out(0, 0, ack, window=window, speaker="target") == kinds
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ class Door:
         # What has arrived beyond a gap: start -> end, neither sorted nor merged.
         self._islands: dict[int, int] = {}
         self._garbage: list[bytes] = []
+        self._slack = 0
         # When the newest byte arrived in order since a segment has left; -1: none has.
         self._data_at = -1
         # What was said last without data, if nothing has arrived since, and when.
@@ -108,6 +109,9 @@ class Door:
             world.note(self.side, "out", f"{speaker:<6} {self._said(frame, self.facts, self._own_iss, self._peer_iss)}")
         if speaker != owner:
             self._broken("one speaker", f"the {speaker} speaks while {f'the {owner}' if owner else 'nobody'} may")
+        # What the scale cannot tell may be lost by rounding (RFC 7323, 2.4); a kernel does so with a window that it has
+        # just taken over, and no other.
+        self._slack = (1 << self._shift) - 1 if speaker == "target" or speaker != facts.speaker else 0
         facts.speaker = speaker
         facts.segments += 1
         tcp = _ETHERNET + self._ip_header
@@ -194,9 +198,8 @@ class Door:
         window <<= self._shift
         edge = ack + window
         if edge < facts.edge:
-            # Behind the peer's FIN there is nothing that a window could be for; and less than a unit of the field may
-            # be lost by rounding (RFC 7323, 2.4).
-            if not 0 <= self.heard.fin < self.in_order and edge + (1 << self._shift) <= facts.edge:
+            # Behind the peer's FIN there is nothing that a window could be for.
+            if not 0 <= self.heard.fin < self.in_order and edge + self._slack < facts.edge:
                 self._broken("monotone window", f"the right edge goes back to {edge}, after {facts.edge}")
         else:
             facts.edge = edge
