@@ -99,10 +99,13 @@ class Sender(Sending):
         elif told.first_sacked >= 0:
             rtt = now - told.first_sacked
             least = now - told.last_sacked
-        elif told.acked > 0 and self.rack.echo >= 0 and self._echo_is_fresh(segment):
+        elif told.acked > 0 and self.rack.echo >= 0:
             rtt = self.timestamps.round_trip(segment.ts_ecr, now)
             if rtt >= 0:
                 rtt = least = max(rtt, 500_000 // self.timestamps.ticks_per_second)
+                # An old echo makes it too long; what is too long and still shorter than what was believed is better.
+                if rtt >= self.rtt.srtt and not self._echo_is_fresh(segment):
+                    rtt = least = -1
         if rtt >= 0:
             # The time-outs of a longer one would have come first, but for a machine that slept.
             longest = 2 * self._time_out()
