@@ -105,17 +105,18 @@ def test_the_back_off_lasts_until_a_round_trip_is_measured():
 @pytest.mark.parametrize(("late", "taken"), [(10_000, True), (70_000_000, False)])
 def test_an_echo_that_may_be_old_can_only_shorten_the_round_trip(late, taken):
     """Out-of-order data does not renew an echo (RFC 7323, 4.3): with SACK blocks, a sample may be too long."""
-    believed = 60_000_000
     peer = Peer(
-        Config(snd_wscale=8, tail_loss_probes=False), cwnd=20 * MSS, ssthresh=20 * MSS, snd_wnd=10_000_000,
-        srtt_us=believed, ts_time=500,
-    )  # fmt: skip
+        Config(snd_wscale=8), cwnd=20 * MSS, ssthresh=20 * MSS, snd_wnd=10_000_000, srtt_us=60_000_000, ts_time=500
+    )
     peer.conn.send(memoryview(bytes(20 * MSS)))
     peer.take()
-    peer.now = peer.conn.poll_at()
-    stamp = peer.take()[0].ts[0]
+    peer.now = RTT
+    peer.give(0, 0, window=39062, ts=(5, 500), sack=[(5 * MSS, 9 * MSS)])
+    first = peer.take()[0]
+    assert first.seq == 0
+    believed = peer.conn.sender.rtt.srtt
     peer.now += late
-    peer.give(0, MSS, window=39062, ts=(5, stamp), sack=[(5 * MSS, 9 * MSS)])
+    peer.give(0, MSS, window=39062, ts=(5, first.ts[0]), sack=[(5 * MSS, 9 * MSS)])
     assert peer.conn.sender.rtt.srtt == ((believed * 7 + late) // 8 if taken else believed)
 
 
