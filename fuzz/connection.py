@@ -36,7 +36,8 @@ MOST_QUEUED = 1 << 20
 MOST_LINES = 60_000
 """Of Python, for one segment that arrives or leaves."""
 LINES_ON_AVERAGE = 4_000
-LINES_FOR_A_SEND = 40
+LINES_FOR_A_SEND = 400
+"""With the look for something to send, each time, where cwnd is closed."""
 SETTLING_STEPS = 20_000
 SETTLING_TIME = 20 * 60_000_000
 

@@ -109,10 +109,9 @@ def test_many_segments_are_out_of_order(case):
     [*_, heard] = [packet for packet in said if not packet.outgoing]
     [*_, ours] = [packet for packet in said if packet.outgoing]
     local, remote = (endpoint_of(name) for name in (made.ours.getsockname(), made.ours.getpeername()))
-    # The end of what the peer says next has overtaken the rest.
-    late = inject.segment(
-        remote, local, ours.ack + 4, heard.ack, inject.ACK, heard.window, (heard.ts_val, heard.ts_ecr), b"tion"
-    )
+    # The end of what the peer says next has overtaken the rest; it is newer than the acknowledgement of our answer.
+    stamps = (heard.ts_val + 1000, heard.ts_ecr)
+    late = inject.segment(remote, local, ours.ack + 4, heard.ack, inject.ACK, heard.window, stamps, b"tion")
     with made.lab.peer.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         inject.send_segment(raw, late, remote.address, local.address)
     stays(made, UploadReason.HIGH_OUT_OF_ORDER_PACKETS)
