@@ -267,3 +267,15 @@ def test_a_slow_path_gives_the_windows_that_linux_has():
     windows = bulk(380)
     assert [windows[n] for n in (10, 20, 30, 38, 60, 80, 100, 120)] == [20, 30, 40, 48, 49, 50, 52, 58]
     assert all(windows[n + 2] == windows[n] + 1 for n in range(120, 378, 2))
+
+
+@pytest.mark.parametrize(
+    ("reorders", "srtt", "grown"), [(False, 150_000, 105), (True, 112_499, 105), (True, 112_500, 100)]
+)
+def test_where_segments_arrive_late_cwnd_does_not_grow_by_a_twentieth_into_a_queue(reorders, srtt, grown):
+    """No congestion is known; the smallest round trip is 100 ms."""
+    control = cubic(100, 100)
+    control.reorders = reorders
+    for _ in range(100):
+        control.on_ack(MSS, True, 100_000, srtt, 0, 0, 0)
+    assert control.cwnd == grown * MSS

@@ -8,6 +8,7 @@ cdef class CongestionControl:
     cdef public long long max_cwnd
     cdef public long long cwnd
     cdef public long long ssthresh
+    cdef public bint reorders
     cdef long long _prior_cwnd
     cdef long long _prior_ssthresh
     cpdef bint in_slow_start(self) except -1

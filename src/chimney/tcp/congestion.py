@@ -11,7 +11,8 @@ class CongestionControl:
     """cwnd and ssthresh, slow start, and the events that change them.
 
     A subclass says how cwnd grows in congestion avoidance (`_avoid`) and what ssthresh becomes when the network is
-    congested (`_reduced`); it may watch every acknowledgement to leave slow start early (`_observe`).
+    congested (`_reduced`); it may watch every acknowledgement to leave slow start early (`_observe`). reorders: the
+    path has been seen to reorder, says the caller.
     """
 
     def __init__(self, cwnd: int, ssthresh: int, mss: int, max_cwnd: int) -> None:
@@ -19,6 +20,7 @@ class CongestionControl:
         self.max_cwnd = max_cwnd
         self.cwnd = max(cwnd, mss)
         self.ssthresh = max(ssthresh, mss)
+        self.reorders = False
         self._prior_cwnd = 0
         self._prior_ssthresh = 0
         self._clamp()

@@ -3,8 +3,8 @@
 Where the RFC leaves a choice, it is Linux's: ssthresh comes from cwnd, whose use is validated (usage.py); the window
 aimed at is that of one smallest round trip from now, rounded up to whole segments on the way back to where it was; it
 is looked up once in 4 ms, and the rate of growth is computed anew when cwnd has changed or after a while, not for every
-acknowledgement; cwnd grows by whole segments; and as long as no congestion is known, and no queue seen, it grows by a
-twentieth per round trip at least.
+acknowledgement; cwnd grows by whole segments; and as long as no congestion is known, it grows by a twentieth per round
+trip at least, but not into a queue that can be seen where segments arrive late.
 """
 
 from chimney.tcp.config import UNSET_SSTHRESH
@@ -101,7 +101,7 @@ class Cubic(CongestionControl):
 
     def _avoid(self, acked: int, srtt: int, now: int) -> None:
         self._acked += acked
-        self._queued = not self.leaving.early and srtt >= self.min_rtt + tolerance(self.min_rtt)
+        self._queued = self.reorders and srtt >= self.min_rtt + tolerance(self.min_rtt)
         if self._epoch < 0:
             self._begin(now)
         if self._computed_for != self.cwnd or not 0 <= now - self._computed_at <= _CADENCE:
@@ -157,7 +157,8 @@ class Cubic(CongestionControl):
         On the way back to where it has been, a part of a segment counts as a whole one. Within a tick the aim stays,
         even if there are many round trips in it: where they are short, the function alone would let cwnd wait for ever.
 
-        Where no congestion is known, slow start may have ended too early; but not where a queue stands.
+        Where no congestion is known, slow start may have ended too early. Where segments arrive late, a loss makes
+        others, for the repair makes them too old (PAWS): there a queue is reason enough.
         """
         self._aimed_at = now
         window = self._cubic((now - self._epoch + self.min_rtt) / 1e6)

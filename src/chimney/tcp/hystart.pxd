@@ -13,7 +13,6 @@ cpdef long long tolerance(long long rtt) except -1
 cdef class SlowStartExit:
     cdef public long long divisor
     cdef public bint initial_only
-    cdef public bint early
     cpdef bint on_ack(self, long long rtt, long long min_rtt, long long cwnd, long long mss, long long una, long long nxt, long long now) except -1
     cpdef reset(self)
 

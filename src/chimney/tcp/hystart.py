@@ -24,14 +24,12 @@ class SlowStartExit:
     """Never says that slow start should end; the base of those that do.
 
     divisor: by what the growth of slow start is divided now. initial_only: whether only a slow start whose end is
-    unknown is watched, that is, the first one. early: whether slow start ends on a mere sign, so that the path may hold
-    more even where a queue can be seen.
+    unknown is watched, that is, the first one.
     """
 
     def __init__(self) -> None:
         self.divisor = 1
         self.initial_only = True
-        self.early = False
 
     def on_ack(self, rtt: int, min_rtt: int, cwnd: int, mss: int, una: int, nxt: int, now: int) -> bool:
         """An acknowledgement in slow start: whether slow start is to end with this cwnd.
@@ -147,7 +145,6 @@ class Hystart(SlowStartExit):
     def __init__(self) -> None:
         SlowStartExit.__init__(self)
         self.initial_only = False
-        self.early = True
         self._found = False
         self._window_end = -1
         self._round_start = 0

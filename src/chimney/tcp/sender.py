@@ -148,7 +148,8 @@ class Sender(Sending):
         if recovery.is_reducing():
             recovery.lead_cwnd()
         elif told.acked > 0 or (told.delivered > 0 and recovery.reordering > recovery.threshold) or rtt >= 0:
-            delivered = told.delivered if told.acked > 0 or recovery.reordering > recovery.threshold else 0
+            congestion.reorders = recovery.reordering > recovery.threshold
+            delivered = told.delivered if told.acked > 0 or congestion.reorders else 0
             limited = self.usage.is_limited()
             congestion.on_ack(delivered, limited, rtt, self.rtt.srtt, self.una, self.nxt, now)
         self._set_pace()
