@@ -329,3 +329,14 @@ def test_parameters_can_be_changed():
     assert peer.conn.ack_policy.deadline == peer.now + 10_000
     recovery = peer.conn.sender.recovery
     assert (peer.conn.ack_policy.frequency, recovery.threshold, peer.conn.sender.timer.max_count) == (5, 4, 1)
+
+
+@pytest.mark.parametrize(("pause", "leaves"), [(1_000, 0), (1_001, 3)])
+def test_a_train_grows_only_where_acknowledgements_come_closely(pause, leaves):
+    """All but one of a cwnd of 64 segments are under way; two are acknowledged, `pause` us after the last has left."""
+    peer = Peer(Config(timestamps=False, snd_wscale=8), cwnd=64 * 1460, ssthresh=64 * 1460, snd_wnd=4_000_000)
+    peer.conn.send(memoryview(bytes(1_000_000)))
+    assert sum(sent.segments for sent in peer.take()) == 63
+    peer.now += pause
+    peer.give(0, 2 * 1460, window=15_000)
+    assert sum(sent.segments for sent in peer.take()) == leaves

@@ -12,6 +12,7 @@ cdef int _ACK
 cdef int _OPEN
 cdef int _CWR
 cdef long long _LEAST_TRAIN
+cdef long long _TRAIN_GAP_US
 
 cdef class Sending(SenderParts):
     @cython.locals(segment=Segment)
@@ -25,7 +26,7 @@ cdef class Sending(SenderParts):
     @cython.locals(length="long long", burst="long long", again=bint, tail="long long")
     cdef long long _length_to_send(self, long long start, long long data, long long allowed, bint cwnd_binds, long long now) except -1
     @cython.locals(eighth="long long")
-    cdef bint _train_may_grow(self, long long length, long long burst) except -1
+    cdef bint _train_may_grow(self, long long length, long long burst, long long now) except -1
     cdef bint _nagle_holds(self) except -1
     cdef bint _nagle_holds_the_end(self) except -1
     cdef bint _window_suffices(self, long long start, long long length, long long now) except -1

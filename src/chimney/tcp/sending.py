@@ -13,6 +13,7 @@ _ACK = 16
 _OPEN = 0
 _CWR = 2
 _LEAST_TRAIN = 4
+_TRAIN_GAP_US = 1_000  # Linux: tcp_tso_should_defer
 
 
 class Sending(SenderParts):
@@ -105,7 +106,7 @@ class Sending(SenderParts):
         if length <= 0:
             return 0
         again = start < self.max
-        if cwnd_binds and length == allowed < data and self._train_may_grow(length, burst):
+        if cwnd_binds and length == allowed < data and self._train_may_grow(length, burst, now):
             return 0
         tail = length % self.mss
         if tail == 0 or again and not cwnd_binds:
@@ -118,11 +119,14 @@ class Sending(SenderParts):
             return length
         return length if not cwnd_binds and self._window_suffices(start, length, now) else 0
 
-    def _train_may_grow(self, length: int, burst: int) -> bool:
+    def _train_may_grow(self, length: int, burst: int, now: int) -> bool:
         """Whether what cwnd lets through is little, while most of a large cwnd is under way and will be acknowledged.
 
-        A longer train costs the link no more than a short one.
+        A longer train costs the link no more than a short one. Where acknowledgements do not come closely, it would be
+        a burst for the path: who sends bursts into a full queue loses more than others there.
         """
+        if now - self.last_sent > _TRAIN_GAP_US:
+            return False
         eighth = self.congestion.cwnd // 8
         return self.recovery.state == _OPEN and eighth >= _LEAST_TRAIN * self.mss and length < min(eighth, burst)
 
