@@ -185,9 +185,9 @@ def any_reset_in_the_window(patch):
 
 
 @bug("engine")
-def window_rounded_down(patch):
-    """The field of the window is rounded down: the right edge goes back by less than a unit."""
-    patch.set(ReceiveWindow, "_field_up_to_edge", lambda self: max(self.edge - self.nxt, 0) >> self.scale)
+def window_moves_back(patch):
+    """The right edge goes back by a unit of the field, and what rounding takes."""
+    patch.set(ReceiveWindow, "_field_up_to_edge", lambda self: max((self.edge - self.nxt >> self.scale) - 1, 0))
 
 
 @bug("engine")

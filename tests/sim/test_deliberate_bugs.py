@@ -56,7 +56,7 @@ QUICK = (
     "timestamp_a_tick_back",
     "timestamp_rounded_down",
     "window_leaks",
-    "window_rounded_down",
+    "window_moves_back",
 )
 
 
