@@ -64,9 +64,9 @@ class StackConfig:
     """Settings of a stack.
 
     ``receive_window`` and ``send_flight`` (bytes) bound what a connection can have under way in the target, so that the
-    kernel can take it back: both are lowered to what this process may put into a socket's buffers. ``push_ms`` is how
-    long a push-mode receive waits for the peer to push. ``neighbor_stale_ms`` without proof that a next hop works, the
-    kernel is asked (NceStaleTicks; 0: never).
+    kernel can take it back: both are lowered to what this process may put into a socket's buffers, and what the kernel
+    lets them grow to (tcp_rmem). ``push_ms`` is how long a push-mode receive waits for the peer to push.
+    ``neighbor_stale_ms`` without proof that a next hop works, the kernel is asked (NceStaleTicks; 0: never).
 
     ``busy_poll_us``: before `Stack.poll` goes to sleep after work, it looks for more frames for so long, as the kernel
     does with net.core.busy_poll. 50 to 100 make transfers over short paths faster, where being woken takes as long as

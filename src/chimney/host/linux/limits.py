@@ -1,6 +1,6 @@
 """What this process may put into a socket's buffers: an upload must fit into them.
 
-Sources: socket(7) (SO_SNDBUF, SO_SNDBUFFORCE, net.core.wmem_max, net.core.rmem_max).
+Sources: socket(7) (SO_SNDBUF, SO_SNDBUFFORCE, net.core.wmem_max, net.core.rmem_max), tcp(7) (tcp_rmem).
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ def send_room() -> int:
 
 
 def receive_room() -> int:
-    """Bytes of a connection's queue that can be restored as unread."""
-    return _room(so.SO_RCVBUF, so.SO_RCVBUFFORCE)
+    """Bytes of a connection's queue that can be restored as unread, while the peer goes on sending."""
+    with open("/proc/sys/net/ipv4/tcp_rmem") as setting:
+        tuned = int(setting.read().split()[2])
+    return min(_room(so.SO_RCVBUF, so.SO_RCVBUFFORCE), tuned // 2)
 
 
 def _room(option: int, force: int) -> int:
