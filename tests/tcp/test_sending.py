@@ -331,12 +331,15 @@ def test_parameters_can_be_changed():
     assert (peer.conn.ack_policy.frequency, recovery.threshold, peer.conn.sender.timer.max_count) == (5, 4, 1)
 
 
-@pytest.mark.parametrize(("pause", "leaves"), [(1_000, 0), (1_001, 3)])
-def test_a_train_grows_only_where_acknowledgements_come_closely(pause, leaves):
-    """All but one of a cwnd of 64 segments are under way; two are acknowledged, `pause` us after the last has left."""
-    peer = Peer(Config(timestamps=False, snd_wscale=8), cwnd=64 * 1460, ssthresh=64 * 1460, snd_wnd=4_000_000)
+@pytest.mark.parametrize(("pause", "srtt_us", "leaves"), [(1_000, 10_000, 0), (1_001, 10_000, 3), (500, 40_000, 2)])
+def test_a_train_grows_only_where_that_is_no_burst(pause, srtt_us, leaves):
+    """A cwnd of 64 segments is under way, but for one that waits where trains may grow; two more are acknowledged,
+    `pause` us after the last has left. Where a round trip takes 40 ms, the path carries less than three in one.
+    """
+    config = Config(timestamps=False, snd_wscale=8)
+    peer = Peer(config, cwnd=64 * 1460, ssthresh=64 * 1460, snd_wnd=4_000_000, srtt_us=srtt_us)
     peer.conn.send(memoryview(bytes(1_000_000)))
-    assert sum(sent.segments for sent in peer.take()) == 63
+    assert sum(sent.segments for sent in peer.take()) == (64 if srtt_us > 10_000 else 63)
     peer.now += pause
     peer.give(0, 2 * 1460, window=15_000)
     assert sum(sent.segments for sent in peer.take()) == leaves

@@ -5,6 +5,9 @@ aimed at is that of one smallest round trip from now, rounded up to whole segmen
 is looked up once in 4 ms, and the rate of growth is computed anew when cwnd has changed or after a while, not for every
 acknowledgement; cwnd grows by whole segments; and as long as no congestion is known, it grows by a twentieth per round
 trip at least, but not into a queue that can be seen where segments arrive late.
+
+Nor does Reno's estimate grow faster once it is back where the last reduction was (4.3): in a queue that is about to
+overflow, who grows faster than a flow of Linux's is who loses.
 """
 
 from chimney.tcp.config import UNSET_SSTHRESH
@@ -37,7 +40,6 @@ class Cubic(CongestionControl):
         self._k = 0.0
         self._origin = 0.0
         self._w_est = 0.0
-        self._w_prior = 0.0
         self._acked = 0
         self._credit = 0
         self._per_segment = 0
@@ -53,7 +55,6 @@ class Cubic(CongestionControl):
         self._prior_k = 0.0
         self._prior_origin = 0.0
         self._prior_w_est = 0.0
-        self._prior_w_prior = 0.0
 
     def on_timeout(self, flight: int, now: int, first: bool) -> None:
         """RFC 9438, 4.8: the next congestion avoidance begins at its own cwnd, with K = 0."""
@@ -78,7 +79,6 @@ class Cubic(CongestionControl):
         self._k = self._prior_k
         self._origin = self._prior_origin
         self._w_est = self._prior_w_est
-        self._w_prior = self._prior_w_prior
         self._computed_for = self._pace = 0
 
     # Slow start.
@@ -138,7 +138,7 @@ class Cubic(CongestionControl):
         if not 0 <= now - self._aimed_at < _TICK or self._pace == 0:
             self._aim(cwnd, now)
         # 4.3: the window that Reno would have.
-        self._w_est += (_ALPHA if self._w_est < self._w_prior else 1.0) * self._acked / self.cwnd
+        self._w_est += _ALPHA * self._acked / self.cwnd
         self._acked = 0
         reno = int(self._w_est)
         room = max(self._goal, reno) - cwnd
@@ -185,7 +185,6 @@ class Cubic(CongestionControl):
         # Fast convergence: a flow that lost before it was back where it had been makes room. In whole segments, for
         # `_aim` would find less than one to go.
         self._w_max = float(int(cwnd * (1.0 + _BETA) / 2.0)) if cwnd < self._w_max else cwnd
-        self._w_prior = cwnd
         self._epoch = -1
         self._credit = 0
         return max(segments * 7 // 10 * self.mss, self._least())
@@ -197,4 +196,3 @@ class Cubic(CongestionControl):
         self._prior_k = self._k
         self._prior_origin = self._origin
         self._prior_w_est = self._w_est
-        self._prior_w_prior = self._w_prior

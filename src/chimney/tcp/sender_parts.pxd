@@ -61,6 +61,7 @@ cdef class SenderParts:
     cdef public Recovery recovery
     cdef public long long delivered
     cdef public long long train
+    cdef public long long carried
     cdef public long long min_train_segments
     cdef public long long small_end
     cdef public bint probes_tail

@@ -85,7 +85,7 @@ class SenderParts:
             statistics,
         )
         self.delivered = 0
-        self.train = self.max_burst
+        self.train = self.carried = self.max_burst
         self.min_train_segments = config.min_train_segments
         self._set_pace()
         # Whether what somebody else has sent ends with a small segment is not known.
@@ -190,15 +190,16 @@ class SenderParts:
         if srtt == 0:
             return
         congestion = self.congestion
+        mss = self.mss
+        percent = 200 if congestion.cwnd * 2 < congestion.ssthresh else 120
+        count = max(congestion.cwnd, self.nxt - self.una) * percent // 100 * _TRAIN_US // srtt
+        self.carried = count - count % mss
         if self.rtt.min_rtt() < _SHORT_PATH_US and congestion.cwnd >= 2 * self.max_burst:
             self.train = self.max_burst
             return
-        percent = 200 if congestion.cwnd * 2 < congestion.ssthresh else 120
-        count = max(congestion.cwnd, self.nxt - self.una) * percent // 100 * _TRAIN_US // srtt
         halvings = self.rtt.min_rtt() >> 9
         if halvings < _LONG_PATH:
             count += self.max_burst >> halvings
-        mss = self.mss
         count = min(max(count, self.min_train_segments * mss), max(congestion.cwnd // 2, mss))
         self.train = min(count - count % mss, self.max_burst)
 

@@ -122,13 +122,14 @@ class Sending(SenderParts):
     def _train_may_grow(self, length: int, burst: int, now: int) -> bool:
         """Whether what cwnd lets through is little, while most of a large cwnd is under way and will be acknowledged.
 
-        A longer train costs the link no more than a short one. Where acknowledgements do not come closely, it would be
-        a burst for the path: who sends bursts into a full queue loses more than others there.
+        A longer train costs the link no more than a short one. Where acknowledgements do not come closely, and beyond
+        what the path carries in a millisecond, it would be a burst: who sends bursts into a full queue loses more than
+        others there.
         """
-        if now - self.last_sent > _TRAIN_GAP_US:
+        if self.recovery.state != _OPEN or now - self.last_sent > _TRAIN_GAP_US:
             return False
         eighth = self.congestion.cwnd // 8
-        return self.recovery.state == _OPEN and eighth >= _LEAST_TRAIN * self.mss and length < min(eighth, burst)
+        return eighth >= _LEAST_TRAIN * self.mss and length < min(eighth, burst, self.carried)
 
     def _nagle_holds(self) -> bool:
         """RFC 9293, 3.7.4: a small segment waits while anything is unacknowledged; not if a FIN follows it.
