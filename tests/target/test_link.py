@@ -97,6 +97,25 @@ def test_nothing_waits_for_the_link_when_its_request_has_been_aborted(slow):
     assert [frame[47] & 4 for _, name, frame in slow.wire if name == "a"] == [4], "nothing but the RST"
 
 
+def test_an_acknowledgement_that_waits_for_the_link_does_not_leave_after_an_abort(slow):
+    """disconnect.abort.stop-rx: nor does the RST acknowledge what it would have."""
+    other, _ = slow.connect(1000)
+    a, _ = slow.connect(1002)
+    target = a.side.target
+    a.receive(2000, push=False)
+    other.send(bytes(2 * 1448))
+    slow.poll()
+    assert not target.wants_write
+    for at in range(0, 200, 100):
+        a.forward(a.segment(at, bytes(100)))
+    slow.poll()
+    assert target.wants_write, "the acknowledgement"
+    a.disconnect(flags=DisconnectFlags.ABORTIVE_CLOSE)
+    slow.run(until=lambda: a.host.took("disconnect"))
+    mine = [frame for _, name, frame in slow.wire if name == "a" and frame[34:36] == (1002).to_bytes(2, "big")]
+    assert [(frame[47] & 0x17, frame[42:46]) for frame in mine] == [(4, bytes(4))]
+
+
 def test_what_waits_for_the_link_goes_back_with_a_terminate(slow):
     a, b = slow.connect()
     [send] = a.send(b"x" * 50_000)

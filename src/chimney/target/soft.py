@@ -198,7 +198,9 @@ class SoftTarget(Adapter):
                 "it carries no data: send it before, or disconnect gracefully",
                 "disconnect.abort.no-data",
             )
-        tcp.engine.abort(self.clock())
+        # What waits for the link acknowledges too late, and its data is the application's again.
+        unsaid = self.withdraw(tcp) is not None
+        tcp.engine.abort(self.clock(), unsaid)
         tcp.engine_done = True
         tcp.abort_request = request
         tcp.sending.refusal = tcp.delivery.refusal = _REQUEST_ABORTED

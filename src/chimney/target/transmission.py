@@ -180,7 +180,9 @@ class Transmission(Miniport):
             if not self.emit(waiting.tcp, waiting.segment):
                 self._plan_retry()
                 return
-            self._refused.popleft()
+            # An upcall may have withdrawn it.
+            if self._refused and self._refused[0] is waiting:
+                self._refused.popleft()
         self._go_on()
 
     def retry_at(self) -> int:

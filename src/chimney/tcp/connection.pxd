@@ -36,6 +36,7 @@ cdef class Connection(Parts):
     cdef bint _challenge_every_syn
     cdef bint _dirty
     cdef bint _reset_pending
+    cdef bint _unsaid
     cdef bint _close_called
     cdef bint _repeat_fin
     cdef bint _starved
@@ -49,7 +50,7 @@ cdef class Connection(Parts):
 
     cpdef send(self, object view, bint push=*, bint record_end=*)
     cpdef close(self)
-    cpdef abort(self, long long now)
+    cpdef abort(self, long long now, bint unsaid=*)
     @cython.locals(window=ReceiveWindow)
     cpdef consume(self, long long count)
     cpdef set_initial_rcv_wnd(self, long long size)

@@ -50,6 +50,7 @@ class Connection(Parts):
         self._challenge_every_syn = config.challenge_every_syn
         self._dirty = True
         self._reset_pending = False
+        self._unsaid = False
         self._close_called = False
         self._repeat_fin = False
         self._starved = False
@@ -144,10 +145,14 @@ class Connection(Parts):
         self._close_called = True
         self._dirty = True
 
-    def abort(self, now: int) -> None:
-        """Makes the next `dispatch` return an RST where RFC 9293, 3.10.5 wants one; the state is CLOSED then."""
+    def abort(self, now: int, unsaid: bool = False) -> None:
+        """Makes the next `dispatch` return an RST where RFC 9293, 3.10.5 wants one; the state is CLOSED then.
+
+        ``unsaid``: what acknowledged something has not left. Then the RST does not acknowledge anything either.
+        """
         if self.state != _CLOSED:
             self._reset_pending = True
+            self._unsaid = unsaid
             self._dirty = True
 
     def consume(self, count: int) -> None:
@@ -543,9 +548,9 @@ class Connection(Parts):
         self.stats.resets_out += 1
         acknowledged = self.receiver.acknowledged
         segment = self._pure_ack(now)
-        segment.flags = _RST | _ACK
         # Nothing is acknowledged that was not before (disconnect.abort.stop-rx).
-        segment.ack = self.receiver.window.sequence(acknowledged)
+        segment.flags = _RST if self._unsaid else _RST | _ACK
+        segment.ack = 0 if self._unsaid else self.receiver.window.sequence(acknowledged)
         segment.sack_blocks = []
         return segment
 
