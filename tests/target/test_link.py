@@ -5,6 +5,8 @@ import pytest
 from chimney.link.base import NEVER, Link, LinkError
 from chimney.ndis import DisconnectFlags, OffloadStateType, ProtocolOffloadBlockList, Status, UploadReason
 from chimney.target import TargetConfig
+from chimney.tcp import ACK
+from chimney.tcp.segment import URG
 from tests.target.machine import ISS, World
 
 SUCCESS, ABORTED = int(Status.SUCCESS), int(Status.REQUEST_ABORTED)
@@ -114,6 +116,39 @@ def test_an_acknowledgement_that_waits_for_the_link_does_not_leave_after_an_abor
     slow.run(until=lambda: a.host.took("disconnect"))
     mine = [frame for _, name, frame in slow.wire if name == "a" and frame[34:36] == (1002).to_bytes(2, "big")]
     assert [(frame[47] & 0x17, frame[42:46]) for frame in mine] == [(4, bytes(4))]
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+def test_what_an_acknowledgement_that_waits_for_the_link_says_is_said_before_a_terminate(slow, urgent):
+    """terminate.flush-ack"""
+    other, _ = slow.connect(1000)
+    a, _ = slow.connect(1002)
+    a.receive(2000, push=False)
+    other.send(bytes(2 * 1448))
+    slow.poll()
+    for at in range(0, 200, 100):
+        a.forward(a.segment(at, bytes(100)))
+    slow.poll()
+    assert a.side.target.wants_write, "the acknowledgement"
+    if urgent:
+        a.forward(a.segment(200, b"x", flags=ACK | URG))
+        slow.poll()
+    block = a.terminate()
+    slow.run(duration=100_000)
+    said = [frame[42:46] for _, name, frame in slow.wire if name == "a" and frame[34:36] == (1002).to_bytes(2, "big")]
+    assert said == [block.delegated.rcv_nxt.to_bytes(4, "big")]
+
+
+def test_a_fin_that_waits_for_the_link_is_handed_back_as_not_sent(slow):
+    other, _ = slow.connect(1000)
+    a, _ = slow.connect(1002)
+    other.send(bytes(2 * 1448))
+    slow.poll()
+    a.disconnect()
+    slow.poll()
+    assert a.side.target.wants_write, "the FIN"
+    state = a.terminate().delegated
+    assert state.snd_nxt == state.snd_una and (state.snd_max - state.snd_una) & 0xFFFFFFFF == 1
 
 
 def test_what_waits_for_the_link_goes_back_with_a_terminate(slow):

@@ -251,6 +251,29 @@ def test_the_window_grows_with_what_the_application_takes_in_a_round_trip():
     assert pair.now - 1_000_000 < (fixed.now - 1_000_000) // 3
 
 
+@pytest.mark.parametrize("impediment", ["no timestamps", "segments smaller than ours"])
+def test_the_window_grows_whatever_the_peer_sends(impediment):
+    stamps = impediment != "no timestamps"
+    config = Config(initial_rcv_wnd=1 << 16, max_rcv_wnd=1 << 22, rcv_wscale=8, timestamps=stamps)
+    peer = Peer(config, srtt_us=40_000)
+    at = 0
+    for clock in range(100):
+        for _ in range(10):
+            peer.give(at, data=bytes(1200), ts=(clock, clock) if stamps else None)
+            at += 1200
+            peer.conn.consume(len(peer.read()))
+        peer.take()
+        peer.now += 10_000
+    assert peer.conn.receiver.window.size > 1 << 16
+
+
+def test_the_window_does_not_grow_beyond_what_its_field_can_tell():
+    config = Config(initial_rcv_wnd=1 << 15, max_rcv_wnd=1 << 22, rcv_wscale=2, snd_wscale=8)
+    pair = Pair(a=bytes(6_000_000), config=config, impairments=Impairments(delay=20_000))
+    pair.transfer()
+    assert pair.b.conn.receiver.window.size == 65535 << 2
+
+
 def test_a_window_that_is_not_used_does_not_grow():
     config = Config(initial_rcv_wnd=1 << 18, max_rcv_wnd=1 << 22, rcv_wscale=8, snd_wscale=8)
     pair = Pair(a=bytes(10 * MSS), config=config)

@@ -1,9 +1,11 @@
 """Corners to which no other test comes: calls that come too late, and values at the ends of their ranges."""
 
+import dataclasses
+
 import pytest
 from tcp_harness import Peer
 
-from chimney.tcp import ACK, FIN, NEVER, RST, Config, Event, State
+from chimney.tcp import ACK, FIN, NEVER, RST, SYN, Config, Event, State
 from chimney.tcp.auto_tuning import AutoTuning
 from chimney.tcp.chrono import Chrono
 from chimney.tcp.reassembly import Reassembly
@@ -110,3 +112,24 @@ def test_no_amount_taken_in_a_round_trip_is_too_much_to_reckon_with():
     for second in range(1, 101):
         size = tuning.taken(100_000_000, second * 1_000_000)
     assert size == 1 << 30 == tuning.space
+
+
+def test_keepalive_that_is_changed_after_both_sides_have_closed_does_not_ask():
+    """A peer that has closed as well forgets the connection."""
+    peer = Peer(dataclasses.replace(PLAIN, fin_wait_2_us=0))
+    peer.conn.close()
+    peer.take()
+    peer.give(0, 1, flags=ACK | FIN)
+    peer.take()
+    assert peer.conn.state == State.TIME_WAIT
+    peer.conn.set_keepalive(1_000_000, 1_000_000, 3, peer.now)
+    assert peer.take() == [] and peer.conn.poll_at() == NEVER
+
+
+def test_syns_beside_the_window_are_answered_ten_times_a_second():
+    peer = Peer(PLAIN)
+    answers = 0
+    for _ in range(100):
+        peer.give(1 << 20, flags=SYN)
+        answers += len(peer.take())
+    assert answers == 10

@@ -363,3 +363,54 @@ def test_what_may_lead_a_train():
     peer = Peer(PLAIN)
     peer.give(0, flags=ACK | FIN)
     assert not peer.conn.is_plain(peer.segment(1, data=b"a"))
+
+
+def test_what_is_in_the_window_is_kept_however_many_holes_there_are():
+    """A peer that has filled a large window, and of which a router has lost every second segment."""
+    peer = Peer(Config(timestamps=False, initial_rcv_wnd=1 << 20, rcv_wscale=8))
+    full = 1 << 10
+    for start in range(full, 1 << 20, 2 * full):
+        peer.give(start, data=bytes(full))
+    peer.take()
+    assert peer.conn.stats.reassembly_drops == 0
+    # The latest one first, whichever it was.
+    peer.give(3 * full, data=bytes(full))
+    [answer] = peer.take()
+    end = 1 << 20
+    assert answer.sack[1:] == [(3 * full, 4 * full), (end - full, end), (end - 3 * full, end - 2 * full)]
+    for start in range(0, 1 << 20, 2 * full):
+        peer.give(start, data=bytes(full))
+    assert len(peer.read()) == 1 << 20
+
+
+def test_of_a_train_that_exceeds_the_window_no_more_is_taken_than_of_its_segments():
+    taken = []
+    for together in (True, False):
+        peer = Peer(dataclasses.replace(PLAIN, initial_rcv_wnd=250))
+        if together:
+            train = peer.segment(0, data=bytes(100))
+            train.payload = memoryview(b"")
+            train.payload_parts = [memoryview(bytes(100))] * 60
+            train.payload_length, train.segments = 6000, 60
+            peer.conn.process(train, peer.now)
+        else:
+            for start in range(0, 6000, 100):
+                peer.give(start, data=bytes(100))
+        taken.append(len(peer.read()))
+    assert taken == [250, 250]
+
+
+def test_a_window_smaller_than_the_unit_of_its_field_opens_again():
+    peer = Peer(dataclasses.replace(PLAIN, initial_rcv_wnd=3000, rcv_wscale=12), rcv_wnd=3000)
+    peer.give(0, data=bytes(3000), segments=2)
+    assert [s.window for s in peer.take()] == [0]
+    peer.read()
+    peer.conn.consume(3000)
+    assert [s.window for s in peer.take()] == [1]
+
+
+def test_a_closed_window_that_is_taken_over_with_room_is_opened():
+    """Who had it before may have given the data to the application without a word to the peer."""
+    peer = Peer(PLAIN, rcv_wnd=0)
+    assert [s.window for s in peer.take()] == [64_000]
+    assert Peer(PLAIN, rcv_wnd=10_000).take() == Peer(PLAIN, rcv_wnd=0, undelivered=64_000).take() == []

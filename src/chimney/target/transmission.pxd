@@ -10,6 +10,7 @@ from chimney.tcp.segment cimport Segment
 
 cdef long _SUCCESS
 cdef long _REQUEST_ABORTED
+cdef int _FIN
 cdef int _RST
 cdef int _CHECKSUM_OFFSET
 cdef int _ETHERNET_HEADER

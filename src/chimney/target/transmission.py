@@ -12,10 +12,11 @@ from chimney.ndis.status import IndicateOffloadEvent, OffloadStateType, Status
 from chimney.target.config import TargetConfig
 from chimney.target.objects import NeighborObject, TcpObject
 from chimney.tcp.config import NEVER
-from chimney.tcp.segment import RST, Segment
+from chimney.tcp.segment import FIN, RST, Segment
 
 _SUCCESS = int(Status.SUCCESS)
 _REQUEST_ABORTED = int(Status.REQUEST_ABORTED)
+_FIN = int(FIN)
 _RST = int(RST)
 _CHECKSUM_OFFSET = 16
 _ETHERNET_HEADER = 14
@@ -156,14 +157,16 @@ class Transmission(Miniport):
     def withdraw(self, tcp: TcpObject) -> Segment | None:
         """Forget the segments of this connection that wait for the link; returns the first, None if there is none.
 
-        If it carries data, the connection remembers it: the engine counts it as sent, and it never was.
+        If it carries data or a FIN, the connection remembers it: the engine counts it as sent, and it never was.
         """
         mine = [refused.segment for refused in self._refused if refused.tcp is tcp]
         if not mine:
             return None
         self._refused = deque([refused for refused in self._refused if refused.tcp is not tcp])
         tcp.retransmitted_before = tcp.engine.stats.retransmitted_segments
-        if mine[0].payload_length:
+        # What they acknowledged is still to be said.
+        tcp.engine.ack_policy.at_once()
+        if mine[0].payload_length or mine[0].flags & _FIN:
             tcp.withdrawn = mine[0]
         if not self._refused:
             self._go_on()

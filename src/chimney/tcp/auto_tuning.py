@@ -21,12 +21,18 @@ class AutoTuning:
         self.rtt = 0
         self.space = min(size // 2, 10 * mss)
         self._mss = mss
+        self._longest = 0
         self._taken = 0
         self._since = now
 
     def is_active(self) -> bool:
         """Whether the window may still grow."""
         return self.limit > self.size
+
+    def is_full(self, length: int) -> bool:
+        """Whether a segment of so many bytes is as long as the peer's ever are: a shorter one may have waited."""
+        self._longest = max(self._longest, length)
+        return length >= self._longest
 
     def measured(self, rtt: int) -> None:
         """Data came that echoes a timestamp of `rtt` microseconds ago.

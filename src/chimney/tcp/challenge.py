@@ -33,5 +33,5 @@ class Challenges:
         return self._syns.allows(now)
 
     def other(self, now: int) -> bool:
-        """An acknowledgement of nothing we know (RFC 5961, 5.2), or a segment without data beside the window."""
+        """An acknowledgement of nothing we know (RFC 5961, 5.2); beside the window a SYN, or what has no data."""
         return self._others.allows(now)

@@ -82,10 +82,10 @@ class Config:
     """Payload of one super-segment."""
     min_train_segments: int = 2
     """Wire segments in a super-segment, at least, where the rate of the path makes it shorter than that."""
-    max_reassembly_blocks: int = 256
-    """Islands of out-of-order data, that is holes, that are kept."""
-    max_reassembly_parts: int = 8192
-    """Pieces of out-of-order data that are kept."""
+    max_reassembly_blocks: int = 0
+    """Islands of out-of-order data, that is holes, that are kept; 0: as many as the window has room for."""
+    max_reassembly_parts: int = 0
+    """Pieces of out-of-order data that are kept; 0: as many as the window has room for."""
     max_sack_blocks: int = 256
     """Ranges that the scoreboard keeps."""
 

@@ -55,6 +55,10 @@ class Connection(Parts):
         self._repeat_fin = False
         self._starved = False
         self._now = now
+        window = self.receiver.window
+        if window.edge - window.nxt < window.mss and window.update_is_due():
+            # Whoever closed it was not asked to open it any more.
+            self.ack_policy.at_once()
 
     # The three verbs.
 
@@ -160,6 +164,9 @@ class Connection(Parts):
         window = self.receiver.window
         window.consume(count)
         if self.tuning.is_active():
+            if self.tuning.rtt == 0 and self.sender.rtt.srtt > 0:
+                # Without timestamps it is all there is.
+                self.tuning.measured(self.sender.rtt.srtt)
             window.size = self.tuning.taken(count, self._now)
         if not self.receiver.fin_received and window.update_is_due():
             self.ack_policy.at_once()
@@ -197,6 +204,8 @@ class Connection(Parts):
     def set_keepalive(self, timeout: int, interval: int, probes: int, now: int) -> None:
         """Changes keepalive as Config has it, and restarts its timer."""
         self.keepalive = Keepalive(timeout, interval, probes, 0, -1, now)
+        if self.state >= _TIME_WAIT:
+            self.keepalive.deadline = NEVER
         self._dirty = True
 
     def set_parameters(
@@ -270,7 +279,8 @@ class Connection(Parts):
             return True
         self.stats.unacceptable += 1
         if segment.flags & _SYN:
-            self.ack_policy.at_once()
+            if self.challenges.other(now):
+                self.ack_policy.at_once()
             return False
         self._report(segment, start)
         self._answer_unexpected(segment, now)
@@ -385,9 +395,9 @@ class Connection(Parts):
         if self.ecn.enabled and self.ecn.received(segment):
             self.ack_policy.hurry_for(_QUICK_FOR_CONGESTION)
             self.ack_policy.at_once()
-        if self.tuning.is_active() and segment.has_timestamp and segment.payload_length >= self.sender.mss:
+        if self.tuning.is_active() and segment.has_timestamp:
             measured = self.timestamps.round_trip(segment.ts_ecr, now)
-            if measured >= 0:
+            if measured >= 0 and self.tuning.is_full(segment.payload_length // segment.segments):
                 self.tuning.measured(measured)
 
     def _on_time_wait(self, segment: Segment, start: int, ack: int, now: int) -> None:

@@ -38,7 +38,9 @@ class Parts:
         self.ack_policy = AckPolicy(config.ack_frequency, config.delayed_ack_us, config.quick_acks)
         self.ecn = Ecn(config.ecn)
         self.challenges = Challenges()
-        self.tuning = AutoTuning(config.initial_rcv_wnd, config.max_rcv_wnd, self.sender.mss, now)
+        window = self.receiver.window
+        largest = min(config.max_rcv_wnd, 65535 << window.scale)
+        self.tuning = AutoTuning(window.size, largest, self.sender.mss, now)
         self.keepalive = Keepalive(
             config.keepalive_us,
             config.keepalive_interval_us,

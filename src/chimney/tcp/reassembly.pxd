@@ -4,7 +4,6 @@ cdef class Block:
     cdef public long long start
     cdef public long long end
     cdef public object parts
-    cdef public long long stamp
 
 cdef class Reassembly:
     cdef public Py_ssize_t max_blocks
@@ -14,13 +13,14 @@ cdef class Reassembly:
     cdef public long long overlap_end
     cdef list _blocks
     cdef list _starts
-    cdef long long _stamp
+    cdef dict _by_growth
     cpdef bint is_empty(self) except -1
     cpdef clear(self)
     @cython.locals(end="long long", first="Py_ssize_t", last="Py_ssize_t", block=Block)
     cpdef long long insert(self, long long start, object data, bint push) except -2
     @cython.locals(new="long long", until="long long", index="Py_ssize_t", block=Block, following=Block)
     cdef long long _merge(self, Py_ssize_t first, Py_ssize_t last, long long start, long long end, object data, bint push) except -2
+    cdef object _has_grown(self, Block block)
     @cython.locals(index="Py_ssize_t", block=Block)
     cdef object _note_overlap(self, Py_ssize_t first, Py_ssize_t last, long long start, long long end)
     @cython.locals(skip="long long", size="long long", block=Block)

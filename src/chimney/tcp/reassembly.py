@@ -2,16 +2,16 @@
 
 from bisect import bisect_left
 from collections import deque
+from itertools import islice
 
 
 class Block:
-    """A run of bytes without a hole: positions [start, end), its pieces in order, and when it last grew."""
+    """A run of bytes without a hole: positions [start, end), and its pieces in order."""
 
     def __init__(self, start: int, end: int) -> None:
         self.start = start
         self.end = end
         self.parts: deque[tuple[memoryview, bool]] = deque()
-        self.stamp = 0
 
 
 class Reassembly:
@@ -28,7 +28,8 @@ class Reassembly:
         self.overlap_end = -1
         self._blocks: list[Block] = []
         self._starts: list[int] = []
-        self._stamp = 0
+        # The block that grew last comes last.
+        self._by_growth: dict[Block, None] = {}
 
     def is_empty(self) -> bool:
         """Whether nothing is kept."""
@@ -38,6 +39,7 @@ class Reassembly:
         """Forgets everything."""
         self._blocks.clear()
         self._starts.clear()
+        self._by_growth.clear()
         self.parts = 0
 
     def insert(self, start: int, data: memoryview, push: bool) -> int:
@@ -53,12 +55,11 @@ class Reassembly:
         last = first
         while last < len(self._blocks) and self._blocks[last].start <= end:
             last += 1
-        self._stamp += 1
         if first == last:
             if len(self._blocks) >= self.max_blocks or self.parts >= self.max_parts:
                 return -1
             block = Block(start, end)
-            block.stamp = self._stamp
+            self._by_growth[block] = None
             block.parts.append((memoryview(bytes(data)), push))
             self.parts += 1
             self._blocks.insert(first, block)
@@ -67,7 +68,7 @@ class Reassembly:
         self._note_overlap(first, last, start, end)
         block = self._blocks[first]
         if block.start <= start and end <= block.end:
-            block.stamp = self._stamp
+            self._has_grown(block)
             return 0
         return self._merge(first, last, start, end, data, push)
 
@@ -76,7 +77,7 @@ class Reassembly:
         if self.parts + (last - first) >= self.max_parts:
             return -1
         block = self._blocks[first]
-        block.stamp = self._stamp
+        self._has_grown(block)
         new = 0
         if start < block.start:
             new = block.start - start
@@ -96,9 +97,14 @@ class Reassembly:
             if following is not None:
                 block.parts.extend(following.parts)
                 block.end = following.end
+                del self._by_growth[following]
         del self._blocks[first + 1 : last]
         del self._starts[first + 1 : last]
         return new
+
+    def _has_grown(self, block: Block) -> None:
+        del self._by_growth[block]
+        self._by_growth[block] = None
 
     def _note_overlap(self, first: int, last: int, start: int, end: int) -> None:
         """Blocks [first, last) touch or overlap [start, end)."""
@@ -121,6 +127,7 @@ class Reassembly:
         while self._blocks and self._blocks[0].start <= position:
             block = self._blocks.pop(0)
             del self._starts[0]
+            del self._by_growth[block]
             self.parts -= len(block.parts)
             if block.end <= position:
                 continue
@@ -143,6 +150,7 @@ class Reassembly:
                 self.parts -= len(block.parts)
                 self._blocks.pop()
                 self._starts.pop()
+                del self._by_growth[block]
                 continue
             view, push = block.parts.pop()
             start = block.end - len(view)
@@ -155,11 +163,4 @@ class Reassembly:
 
     def ranges(self, count: int) -> list[tuple[int, int]]:
         """At most `count` blocks as (start, end): the one that grew last comes first (RFC 2018, 4)."""
-        blocks = self._blocks
-        if len(blocks) > 1:
-            blocks = sorted(blocks, key=_latest_first)[:count]
-        return [(block.start, block.end) for block in blocks[:count]]
-
-
-def _latest_first(block: Block) -> int:
-    return -block.stamp
+        return [(block.start, block.end) for block in islice(reversed(self._by_growth), count)]

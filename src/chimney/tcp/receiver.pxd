@@ -36,7 +36,7 @@ cdef class Receiver:
     cpdef int accept(self, Segment segment, long long start) except -1
     cdef int _accept_parts(self, Segment segment, long long end) except -1
     @cython.locals(window=ReceiveWindow)
-    cdef long long _limit(self, long long start, long long end) except -1
+    cdef long long _limit(self, long long start, long long length) except -1
     cdef int _accept_fin(self, long long start, bint fin, long long length) except -1
     @cython.locals(window=ReceiveWindow, reached="long long", verdict=int, count="long long")
     cdef int _deliver(self, long long end) except -1

@@ -26,6 +26,8 @@ _OUT_OF_ORDER = 3
 _REFUSED = 4
 
 
+_LEAST_SEGMENT = 536
+_LEAST_BLOCKS, _LEAST_PARTS = 256, 8192
 _DUPLICATES = 8
 """Ranges that came twice and wait to be reported: more of them in one batch are not."""
 
@@ -41,7 +43,12 @@ class Receiver:
         scale = min(config.rcv_wscale, 14) if config.window_scaling else 0
         self.statistics = statistics
         self.window = ReceiveWindow(tcb.rcv_nxt, tcb.rcv_wnd, config.initial_rcv_wnd, scale, mss, tcb.undelivered)
-        self.reassembly = Reassembly(config.max_reassembly_blocks, config.max_reassembly_parts)
+        # In the largest window there are no more holes than segments, and no more pieces than there are of both.
+        fit = max(config.initial_rcv_wnd, config.max_rcv_wnd) // max(mss, _LEAST_SEGMENT)
+        self.reassembly = Reassembly(
+            config.max_reassembly_blocks or max(fit, _LEAST_BLOCKS),
+            config.max_reassembly_parts or max(2 * fit, _LEAST_PARTS),
+        )
         self.received: list[tuple[memoryview, bool]] = []
         self.fin_received = tcb.state in FIN_WAS_RECEIVED
         self.fin_at = -1
@@ -90,7 +97,7 @@ class Receiver:
             self._note_duplicate(start, min(end, window.nxt))
             data = data[window.nxt - start :]
             start = window.nxt
-        limit = self._limit(start, end)
+        limit = self._limit(start, len(segment.payload_parts[0]) if segment.payload_parts else end - start)
         if end > limit:
             data = data[: max(limit - start, 0)]
             end = max(limit, start)
@@ -116,15 +123,17 @@ class Receiver:
             self.received[-1] = (self.received[-1][0], True)
         return self._deliver(end)
 
-    def _limit(self, start: int, end: int) -> int:
+    def _limit(self, start: int, length: int) -> int:
         """Up to where the bytes of a segment are taken: the window's edge, or the FIN.
 
         A segment that begins in an open window and exceeds it is taken whole if nothing waits to be read, as with
-        Linux: the sender is wrong about the window, and would come back with the rest for ever.
+        Linux: the sender is wrong about the window, and would come back with the rest for ever. ``length``: of the
+        segment, or of the first one of a train: behind that, something waits to be read.
         """
         window = self.window
         if self.fin_at >= 0:
             return min(window.edge, self.fin_at)
+        end = start + length
         if end > window.edge > start == window.nxt and window.undelivered == 0 and self.reassembly.is_empty():
             return end
         return window.edge

@@ -64,6 +64,9 @@ class ReceiveWindow:
         """The window field of a segment sent now; moves the edge."""
         if self.may_advance():
             field = (self.size - self.undelivered) >> self.scale
+            if field == 0 and self.undelivered == 0 and self.size > 0:
+                # The buffer is smaller than the field's unit: it would never open.
+                field = 1
             if self.nxt + (field << self.scale) < self.edge:
                 field = self._field_up_to_edge()
         else:
