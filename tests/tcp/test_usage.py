@@ -1,5 +1,6 @@
 """Congestion window validation: idle and application limited, as Linux has it."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tcp_harness import Peer
@@ -187,6 +188,7 @@ def trickle(window, queued):
     return peer.conn.cwnd // 1460
 
 
-def test_the_application_gives_cwnd_up_and_the_peers_window_does_not():
-    assert trickle(65535, 100) == 10
-    assert trickle(5 * 1460, 10_000_000) == 40
+@pytest.mark.parametrize(("window", "queued"), [(65535, 100), (5 * 1460, 10_000_000)])
+def test_neither_the_application_nor_the_peers_window_gives_cwnd_up_while_acknowledgements_come(window, queued):
+    """As with Linux: who answers a few requests, and then one with much, begins where it was."""
+    assert trickle(window, queued) == 40

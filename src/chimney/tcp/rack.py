@@ -49,7 +49,10 @@ class Rack:
         """
         rtt = now - record.sent
         if record.was_repeated and (rtt < self.estimator.min_rtt() or (in_order and self._is_older(record))):
-            return
+            if self.echo < 0 or record.stamp >= 0:
+                return
+            # We have never sent it: the owner before has, at about the same time as what is handed over with it.
+            rtt = max(rtt, self.estimator.srtt)
         self._advanced = True
         self.rtt = rtt
         if record.sent > self.sent or (record.sent == self.sent and end > self.end):

@@ -34,6 +34,8 @@ cdef class Recovery:
     cdef public long long threshold
     cdef public long long reordering
     cdef long long _recover
+    cdef bint _told
+    cpdef adopt_duplicates(self)
     cpdef set_threshold(self, long long threshold)
     @cython.locals(count="long long")
     cpdef long long in_flight(self) except? -1

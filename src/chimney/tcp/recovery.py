@@ -65,7 +65,15 @@ class Recovery:
         self.high = 0
         self.holds = False
         self._recover = -1
+        # The reduction that stands was the network's own word.
+        self._told = False
         self.set_threshold(threshold)
+
+    def adopt_duplicates(self) -> None:
+        """What the owner before has counted stands for segments in flight, and lasts no longer than these."""
+        if not self.sack:
+            self.dup_acks = min(self.dup_acks, max(self.flight.packets - 1, 0))
+            self._settle()
 
     def set_threshold(self, threshold: int) -> None:
         """So many duplicate acknowledgements tell of a loss, until reordering is seen."""
@@ -188,6 +196,7 @@ class Recovery:
         self.high = self._recover = self.flight.end
 
     def _reduce(self, now: int) -> None:
+        self._told = False
         self.prr.begin(self.congestion.cwnd)
         self.congestion.on_congestion(self.flight.end - self.flight.una, now)
 
@@ -221,6 +230,7 @@ class Recovery:
         self.congestion.on_timeout(outstanding, now, first)
         self.congestion.cwnd = max(self.congestion.cwnd, flight.in_flight() + self.mss)
         if first:
+            self._told = False
             self.undo.expect(flight.una)
         self.state = _LOSS
         self.high = self._recover = flight.end
@@ -266,6 +276,7 @@ class Recovery:
         if self.state >= _CWR:
             return False
         self._reduce(now)
+        self._told = True
         self.state = _CWR
         self.high = self.flight.end
         self.lead_cwnd()
@@ -316,9 +327,10 @@ class Recovery:
         return self.undo.is_proved_by_duplicates() or self.undo.is_proved_by_echo(echo)
 
     def _undo(self, now: int) -> None:
-        """Nothing had been lost."""
+        """Nothing had been lost; what the network has said (RFC 3168) is true all the same."""
         self.statistics.spurious_recoveries += 1
-        self.congestion.undo(now)
+        if not self._told:
+            self.congestion.undo(now)
         self.undo.forget()
         self.rack.look_again()
 

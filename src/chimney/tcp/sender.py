@@ -151,6 +151,8 @@ class Sender(Sending):
             congestion.reorders = recovery.reordering > recovery.threshold
             delivered = told.delivered if told.acked > 0 or congestion.reorders else 0
             limited = self.usage.is_limited()
+            if told.acked > 0:
+                self.usage.acknowledged(now)
             congestion.on_ack(delivered, limited, rtt, self.rtt.srtt, self.una, self.nxt, now)
         self._set_pace()
 
@@ -216,6 +218,10 @@ class Sender(Sending):
             # RFC 8985, 7.2: the probe that goes now comes first.
             self.timer.start(now, self._time_out())
             return True
+        if self.rack.deadline != _NEVER:
+            # RFC 8985, 8: what may be late is found lost by its own timer, and sooner; this one comes after that.
+            self.timer.start(now, max(self.rack.deadline - now, 0) + self._time_out())
+            return True
         if not self.timer.expire(now):
             return False
         self.statistics.timeouts += 1
@@ -231,7 +237,4 @@ class Sender(Sending):
 
     def on_ecn_echo(self, now: int) -> bool:
         """RFC 3168, 6.1.2: the peer tells of congestion; whether cwnd is reduced for it, once per window of data."""
-        if not self.recovery.on_congestion_echo(now):
-            return False
-        self.tail.stop()
-        return True
+        return self.recovery.on_congestion_echo(now)

@@ -99,6 +99,7 @@ class SenderParts:
         if self.nxt > 0:
             # Somebody else has sent it, some time ago: it tells no round trip.
             self.flight.add(self.nxt, self.mss, (self.nxt + self.mss - 1) // self.mss, now, True)
+        self.recovery.adopt_duplicates()
         self._resume_timer(tcb.retransmit_left_us if tcb.state != State.FIN_WAIT_2 else -1, now)
 
     def _resume_timer(self, left: int, now: int) -> None:

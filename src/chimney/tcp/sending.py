@@ -81,7 +81,7 @@ class Sending(SenderParts):
             if data < 0 or self.fin_length == 0 or window < 1:
                 return None
             return self._send(start, start + 1, now)
-        if self.una == self.max and self.usage.starts(self.rtt.rto(), now):
+        if self.una == self.nxt and self.usage.starts(self.rtt.rto(), now):
             self._set_pace()
         room = self.congestion.cwnd - self.recovery.in_flight() if not self.flight.is_full() else 0
         if self.black_hole.candidate > 0 and self._may_probe_mtu(start, data, window):
@@ -183,6 +183,7 @@ class Sending(SenderParts):
         end = start + length_of(segment)
         stamp = self.timestamps.value(now) if self.use_timestamps else -1
         self.flight.repeat(record, end, self.mss, stamp, now)
+        self.usage.last_sent = now
         self.recovery.undo.repeated(start, end, stamp)
         if start == self.una:
             self.timer.start(now, self._time_out())

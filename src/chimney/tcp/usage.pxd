@@ -13,6 +13,7 @@ cdef class CwndUsage:
     cdef long long _full_at
     @cython.locals(congestion=CongestionControl)
     cpdef bint is_limited(self) except -1
+    cpdef acknowledged(self, long long now)
     @cython.locals(before="long long")
     cpdef bint starts(self, long long rto, long long now) except -1
     @cython.locals(flight="long long")

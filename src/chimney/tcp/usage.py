@@ -32,6 +32,10 @@ class CwndUsage:
         congestion = self.congestion
         return self._limited or (congestion.cwnd < congestion.ssthresh and congestion.cwnd < 2 * self._most)
 
+    def acknowledged(self, now: int) -> None:
+        """Data was acknowledged, and cwnd is not being reduced: the time in which it goes unused begins anew."""
+        self._full_at = now
+
     def starts(self, rto: int, now: int) -> bool:
         """Data is to be sent while nothing is under way: first, cwnd takes notice of the pause. Whether it shrank."""
         if now <= self.last_sent:

@@ -1,0 +1,159 @@
+"""Where one of the sender's mechanisms could undo or outrun another: timers, ECN, recovery, hand-over, validation."""
+
+import pytest
+from recovery_harness import FULL, RTT, ack, again, engine
+from tcp_harness import Peer
+
+from chimney.tcp import ACK, ECE, Config, Connection
+from chimney.tcp.recovery import RECOVERY
+
+WIDE = {"snd_wscale": 8, "black_hole_detection": False}
+
+
+def test_an_ecn_echo_does_not_cancel_the_probe_of_the_tail():
+    """RFC 8985, 7: nothing is known to be missing."""
+    peer = engine(count=10, n_data=10, cwnd=20 * FULL, ecn=True)
+    peer.now = RTT
+    peer.give(0, 5 * FULL, window=39062, flags=ACK | ECE)
+    assert peer.take() == []
+    [probe] = peer.wait()
+    assert peer.now < 5 * RTT and probe.seq == 9 * FULL
+    assert peer.conn.stats.tail_probes == 1 and peer.conn.stats.timeouts == 0
+
+
+def test_what_was_sent_again_is_no_pause():
+    """A path that was dead for some seconds has just been repaired: the next data is not a new beginning."""
+    peer = engine(count=100, n_data=100, cwnd=100 * FULL)
+    conn = peer.conn
+    arrived = 0
+    while peer.now < 3_000_000:
+        sent = peer.wait()
+    while arrived < 100 * FULL:
+        for segment in sent:
+            if segment.seq <= arrived:
+                arrived = max(arrived, segment.seq + segment.length)
+        peer.now += RTT
+        peer.give(0, arrived, window=39062)
+        sent = peer.take()
+    cwnd = conn.cwnd
+    assert cwnd > 20 * FULL
+    conn.send(memoryview(bytes(200 * FULL)))
+    peer.take()
+    assert conn.cwnd == cwnd
+
+
+def late_by_a_millisecond(peer, at, rtt):
+    """Ten segments, of which the first is reordered."""
+    peer.conn.send(memoryview(bytes(10 * FULL)))
+    peer.take()
+    peer.now += rtt
+    ack(peer, at, (at + 1, at + 3))
+    assert again(peer) == []
+    peer.now += 1_000
+    ack(peer, at + 10)
+    peer.take()
+
+
+def test_the_reordering_timer_comes_before_the_time_out():
+    """RFC 8985, 8. On a long path that reorders, the first of a flight is lost, and the window of RACK is long."""
+    rtt = 1_000_000
+    peer = Peer(Config(timestamps=False, **WIDE), cwnd=40 * FULL, ssthresh=40 * FULL, snd_wnd=39062 << 8, srtt_us=rtt)
+    late_by_a_millisecond(peer, 0, rtt)
+    for at in range(10, 310, 10):
+        peer.conn.send(memoryview(bytes(10 * FULL)))
+        peer.take()
+        peer.now += rtt
+        ack(peer, at + 10)
+        peer.take()
+    peer.conn.send(memoryview(bytes(10 * FULL)))
+    peer.take()
+    peer.now += rtt
+    ack(peer, 310, (311, 320))
+    assert again(peer) == []
+    conn = peer.conn
+    assert conn.sender.timer.deadline < conn.sender.rack.deadline
+    repeated = []
+    while not repeated:
+        peer.now = conn.poll_at()
+        repeated = again(peer)
+    assert repeated == [310] and conn.stats.timeouts == 0 and conn.sender.recovery.state == RECOVERY
+
+
+@pytest.mark.parametrize("proof", ["duplicates reported", "originals after a time-out"])
+def test_what_the_network_has_said_is_not_taken_back(proof):
+    """RFC 3168: a recovery that was spurious does not make the congestion untrue that a router has told of."""
+    peer = engine(count=20, cwnd=20 * FULL, ecn=True)
+    conn = peer.conn
+    peer.now = RTT
+    peer.give(0, 2 * FULL, window=39062, flags=ACK | ECE)
+    peer.take()
+    assert conn.sender.congestion.ssthresh == 14 * FULL
+    if proof == "duplicates reported":
+        peer.now += 1_000
+        ack(peer, 2, (3, 14))
+        repeated = again(peer)
+        assert repeated
+        peer.now += 500
+        ack(peer, 14)
+        peer.take()
+        for segment in repeated:
+            ack(peer, 14, (segment, segment + 1))
+    else:
+        while not conn.stats.timeouts:
+            peer.now = conn.poll_at()
+            peer.take()
+        peer.now += 1_000
+        ack(peer, 6)
+    assert conn.stats.spurious_recoveries == 1
+    assert conn.sender.congestion.ssthresh == 14 * FULL and conn.cwnd < 20 * FULL
+
+
+def test_a_hole_in_a_flight_that_was_handed_over_is_found_without_a_time_out():
+    """What covers it was sent by the owner before, and arrives sooner than a round trip after the hand-over."""
+    mss = 1448
+    config = Config(**WIDE)
+    peer = Peer(config, cwnd=20 * mss, ssthresh=20 * mss, snd_wnd=39062 << 8, srtt_us=40_000, ts_time=100)
+    data = memoryview(bytes(10 * mss))
+    peer.conn.send(data)
+    peer.take()
+    peer.now = 20_000
+    peer.conn = Connection(config, peer.conn.export(peer.now), peer.now)
+    peer.conn.send(data)
+    assert peer.take() == []
+    peer.now = 40_000
+    peer.give(0, 0, window=39062, sack=[(mss, 10 * mss)], ts=(5, 100))
+    repeated = peer.take()
+    while not repeated:
+        repeated = peer.wait()
+    assert [s.seq for s in repeated] == [0] and peer.now < 80_000 and peer.conn.stats.timeouts == 0
+
+
+@pytest.mark.parametrize("counted", [2, 200])
+def test_duplicates_that_the_owner_before_has_counted_stand_for_its_own_flight_alone(counted):
+    config = Config(timestamps=False, sack=False, **WIDE)
+    flight = 5 * FULL
+    wnd = 39062 << 8
+    peer = Peer(config, cwnd=20 * FULL, snd_wnd=wnd, dup_ack_count=counted, snd_nxt=flight, snd_max=flight)
+    peer.conn.send(memoryview(bytes(1000 * FULL)))
+    assert sum(s.segments for s in peer.take()) <= 15 + 4
+    peer.now += RTT
+    ack(peer, peer.conn.sender.nxt // FULL)
+    assert peer.conn.sender.recovery.dup_acks == 0
+    peer.take()
+    assert peer.conn.sender.nxt - peer.conn.sender.una <= peer.conn.cwnd
+
+
+def test_after_a_window_that_was_closed_for_long_cwnd_begins_anew():
+    """RFC 5681, 4.1: the probes of a closed window are no flight."""
+    peer = engine(count=10, n_data=10, cwnd=200 * FULL)
+    conn = peer.conn
+    peer.now = RTT
+    peer.give(0, 10 * FULL, window=0)
+    peer.take()
+    conn.send(memoryview(bytes(1000 * FULL)))
+    while peer.now < 60_000_000:
+        assert peer.wait()
+        peer.give(0, conn.sender.una, window=0)
+        peer.take()
+    peer.give(0, conn.sender.una, window=39062)
+    assert sum(s.segments for s in peer.take()) <= 11
