@@ -5,7 +5,9 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recovery_harness import FULL, RTT, ack, engine
 
+from chimney.tcp import Config
 from chimney.tcp.flight import Flight
 from chimney.tcp.rack import Rack
 from chimney.tcp.rtt import RttEstimator
@@ -116,6 +118,98 @@ def test_ranges_are_bounded():
     for n in range(1, 100, 2):
         real.cover(n * MSS, (n + 1) * MSS, 2)
     assert real.ranges == 4 and real.sacked == 4 * MSS
+
+
+def test_where_no_more_ranges_are_kept_those_that_are_known_still_grow():
+    real = flight(2)
+    real.add(20 * MSS, MSS, 20, 1, False)
+    for first, last in ((3, 4), (7, 8), (12, 13)):
+        real.cover(first * MSS, last * MSS, 2)
+    assert real.ranges == 2 and real.sacked == 2 * MSS
+    real.cover(4 * MSS, 5 * MSS, 3)
+    real.cover(6 * MSS, 7 * MSS, 3)
+    real.cover(7 * MSS, 9 * MSS, 3)
+    assert real.ranges == 2 and real.sacked == 5 * MSS
+    real.cover(5 * MSS, 6 * MSS, 4)
+    assert real.ranges == 1 and real.sacked == 6 * MSS
+    real.cover(12 * MSS, 13 * MSS, 5)
+    assert real.ranges == 2 and real.sacked == 7 * MSS
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "sacked"), [(2, 5, 4), (5, 9, 4), (6, 9, 4), (2, 9, 7), (2, 4, 1), (7, 9, 1)]
+)
+def test_a_block_of_several_trains_that_reaches_a_known_range_makes_no_new_one(first, last, sacked):
+    """Trains of two segments each; segment 5 is covered."""
+    real = flight(1)
+    for now in range(1, 9):
+        real.add(2 * now * MSS, MSS, 2, now, False)
+    real.cover(5 * MSS, 6 * MSS, 9)
+    real.cover(first * MSS, last * MSS, 9)
+    assert real.ranges == 1 and real.sacked == sacked * MSS
+
+
+def test_the_ranges_of_a_large_flight_with_every_second_segment_lost_are_kept():
+    real = flight(Config().max_sack_blocks)
+    for n in range(8000):
+        real.add((n + 1) * MSS, MSS, 1, 1, False)
+    for n in range(1, 8000, 2):
+        real.cover(n * MSS, (n + 1) * MSS, 2)
+    assert real.ranges == 4000 and real.sacked == 4000 * MSS
+
+
+@pytest.mark.parametrize(
+    ("length", "count", "start"),
+    [
+        (2 * MSS + 1, 3, 2 * MSS),
+        (2 * MSS, 2, MSS),
+        (MSS - 1, 1, 0),
+        (MSS, 1, 0),
+        (2 * MSS + 1, 2, MSS),
+        (MSS + 1, 1, 0),
+    ],
+)
+def test_the_tail_is_the_last_wire_segment(length, count, start):
+    """A FIN is in no segment of its own: it may be one byte more than they take."""
+    real = flight()
+    real.add(length, MSS, count, 1, False)
+    for _ in range(2):
+        tail = real.tail(MSS)
+        assert (tail.start, tail.end, tail.count) == (start, length, 1)
+        assert real.packets == count
+
+
+@pytest.mark.parametrize("riding", [0, 1])
+def test_the_tail_is_no_longer_than_a_segment_is_now(riding):
+    real = flight()
+    real.add(2 * MSS + riding, MSS, 2, 1, False)
+    tail = real.tail(MSS - 1)
+    assert (tail.start, tail.end, tail.count) == (MSS + 1, 2 * MSS + riding, 1)
+
+
+def test_a_fin_on_a_full_segment_does_not_become_a_segment_when_those_before_are_acknowledged():
+    real = flight()
+    real.add(3 * MSS + 1, MSS, 3, 1, False)
+    real.acknowledge(MSS, 2)
+    assert real.packets == 2
+    tail = real.tail(MSS)
+    assert (tail.start, tail.end) == (2 * MSS, 3 * MSS + 1)
+
+
+def test_a_duplicate_of_a_probe_at_the_end_of_a_train_is_no_reordering():
+    """The acknowledgement of a train was lost, not its last segment, which is a short one."""
+    peer = engine(10, n_data=10, cwnd=100 * FULL)
+    ack(peer, 10, at=RTT)
+    assert peer.take() == []
+    end = 12 * FULL + 100
+    peer.conn.send(memoryview(bytes(end - 10 * FULL)))
+    assert [(s.seq, s.length) for s in peer.take()] == [(10 * FULL, end - 10 * FULL)]
+    assert [(s.seq, s.length) for s in peer.wait()] == [(12 * FULL, 100)]
+    peer.now += RTT
+    steps, cwnd = peer.conn.sender.rack.steps, peer.conn.cwnd
+    peer.give(0, end, window=39062, sack=[(12 * FULL, end)])
+    assert peer.conn.stats.tail_probes == 1
+    assert peer.conn.sender.rack.steps == steps and peer.conn.cwnd >= cwnd
 
 
 @pytest.mark.parametrize("sacked", [False, True])

@@ -86,7 +86,7 @@ class Config:
     """Islands of out-of-order data, that is holes, that are kept; 0: as many as the window has room for."""
     max_reassembly_parts: int = 0
     """Pieces of out-of-order data that are kept; 0: as many as the window has room for."""
-    max_sack_blocks: int = 256
+    max_sack_blocks: int = 8192
     """Ranges that the scoreboard keeps."""
 
 

@@ -66,6 +66,7 @@ cdef class Flight:
     cpdef bint is_full(self) except -1
     @cython.locals(record=Record)
     cpdef add(self, long long end, long long mss, long long count, long long now, bint again)
+    @cython.locals(riding="long long")
     cpdef repeat(self, Record record, long long end, long long mss, long long stamp, long long now)
     @cython.locals(records=list, count="Py_ssize_t", first="Py_ssize_t", record=Record)
     cpdef acknowledge(self, long long una, long long now)
@@ -84,21 +85,24 @@ cdef class Flight:
     @cython.locals(records=list, index="Py_ssize_t", record=Record)
     cpdef Record next_lost(self)
     cpdef Record head(self)
-    @cython.locals(record=Record)
+    @cython.locals(record=Record, at="long long")
     cpdef Record tail(self, long long length)
     @cython.locals(told=Told, length="long long")
     cdef object _deliver(self, Record record, long long end, long long now)
     @cython.locals(told=Told, length="long long")
     cdef object _mark_sacked(self, Record record, long long now)
+    @cython.locals(records=list, record=Record, before=Record, later="Py_ssize_t")
+    cdef bint _adjoins(self, Py_ssize_t index, long long start, long long end) except -1
     @cython.locals(records=list, before=Record, after=Record)
     cdef Py_ssize_t _join(self, Py_ssize_t index) except -1
     @cython.locals(record=Record, before=Record)
     cdef object _absorb(self, Py_ssize_t index)
-    @cython.locals(record=Record, rest=Record)
+    @cython.locals(record=Record, rest=Record, riding="long long")
     cdef object _split(self, Py_ssize_t index, long long at)
+    @cython.locals(riding="long long")
     cdef object _trim(self, Record record, long long start)
     @cython.locals(count="long long")
-    cdef object _recount(self, Record record)
+    cdef object _recount(self, Record record, long long riding)
     @cython.locals(records=list, low="Py_ssize_t", high="Py_ssize_t", middle="Py_ssize_t", record=Record)
     cdef Py_ssize_t _index(self, long long position) except -1
     @cython.locals(newest=Record)
@@ -108,3 +112,4 @@ cdef class Flight:
     cdef object _unlist(self, Record record)
 
 cdef long long _segments(long long length, long long mss) except -1
+cdef long long _riding(Record record) except -1

@@ -140,8 +140,9 @@ class Flight:
         record.stamp = stamp
         record.sent = now
         if record.mss != mss:
+            riding = _riding(record)
             record.mss = mss
-            self._recount(record)
+            self._recount(record, riding)
         if record.is_listed:
             self._unlist(record)
         self._list(record)
@@ -204,7 +205,7 @@ class Flight:
             if left >= right:
                 index += 1
                 continue
-            if self.ranges >= self.max_ranges:
+            if self.ranges >= self.max_ranges and not self._adjoins(index, left, end):
                 return
             if left > record.start:
                 self._split(index, left)
@@ -299,14 +300,18 @@ class Flight:
         return self._records[self._first] if self._first < len(self._records) else None
 
     def tail(self, length: int) -> Record | None:
-        """The last `length` bytes or less as a record of their own, unless they are covered or lost."""
+        """The last wire segment (RFC 8985, 7.3), at most `length` bytes of it, as a record of its own.
+
+        None if it is covered or lost. A FIN does not count in `length`.
+        """
         if self._first == len(self._records):
             return None
         record = self._records[-1]
         if record is None or record.is_sacked or record.is_lost:
             return None
-        if record.end - record.start > length:
-            self._split(len(self._records) - 1, record.end - length)
+        at = max(record.start + (record.count - 1) * record.mss, record.end - length - _riding(record))
+        if at > record.start:
+            self._split(len(self._records) - 1, at)
             record = self._records[-1]
         return record
 
@@ -373,6 +378,22 @@ class Flight:
         if record.end > self.highest:
             self.highest = record.end
 
+    def _adjoins(self, index: int, start: int, end: int) -> bool:
+        """Whether [start, end), which begins in the record at `index`, makes no new range: it touches a covered one."""
+        records = self._records
+        record = records[index]
+        if index > self._first and record is not None and record.start == start:
+            before = records[index - 1]
+            if before is not None and before.is_sacked:
+                return True
+        for later in range(index + 1, len(records)):
+            record = records[later]
+            if record is None or record.start > end:
+                return False
+            if record.is_sacked:
+                return True
+        return False
+
     def _join(self, index: int) -> int:
         """The record at `index`, which is covered, grows together with covered neighbours; where it is then."""
         records = self._records
@@ -415,9 +436,10 @@ class Flight:
         rest.is_lost = record.is_lost
         rest.is_repeated = record.is_repeated
         rest.was_repeated = record.was_repeated
+        riding = _riding(record)
         record.end = at
-        self._recount(record)
-        self._recount(rest)
+        self._recount(record, 0)
+        self._recount(rest, riding)
         self._records.insert(index + 1, rest)
         if record.is_listed:
             rest.is_listed = True
@@ -430,11 +452,12 @@ class Flight:
             record.newer = rest
 
     def _trim(self, record: Record, start: int) -> None:
+        riding = _riding(record)
         record.start = start
-        self._recount(record)
+        self._recount(record, riding)
 
-    def _recount(self, record: Record) -> None:
-        count = _segments(record.end - record.start, record.mss)
+    def _recount(self, record: Record, riding: int) -> None:
+        count = max(_segments(record.end - record.start - riding, record.mss), 1)
         self.packets += count - record.count
         if record.is_sacked:
             self.sacked_packets += count - record.count
@@ -490,3 +513,8 @@ class Flight:
 
 def _segments(length: int, mss: int) -> int:
     return (length + mss - 1) // mss
+
+
+def _riding(record: Record) -> int:
+    """How many bytes of `record` take no room in its segments: one if a FIN rides on a full one."""
+    return 1 if record.end - record.start > record.count * record.mss else 0
