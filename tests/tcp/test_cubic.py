@@ -133,6 +133,58 @@ def test_undo_goes_on_from_where_it_was():
     assert abs(ends[0] - ends[1]) <= 2
 
 
+def acknowledge(control, start, end, rtt):
+    """Acknowledges full windows in segments of the size that the connection has; the windows in bytes."""
+    windows = []
+    for now in range(start, end, rtt):
+        left = control.cwnd // control.mss
+        for n in range(left):
+            control.on_ack(control.mss, True, rtt, rtt, 0, 0, now + rtt * n // left)
+        windows.append(control.cwnd)
+    return windows
+
+
+@pytest.mark.parametrize("mss", [300, 999, 1001, 6000])
+@pytest.mark.parametrize("seconds", [2, 5, 8])
+def test_segments_of_another_size_change_nothing_in_bytes(mss, seconds):
+    """Before the plateau, on it (K is 5.3 seconds), and beyond it."""
+    control, twin = reduced(200), reduced(200)
+    now = seconds * 1_000_000
+    for each in (control, twin):
+        acknowledge(each, 0, now, 100_000)
+    before = control.cwnd
+    control.set_mss(mss)
+    first = acknowledge(control, now, now + 500_000, 100_000)
+    other = acknowledge(twin, now, now + 500_000, 100_000)
+    assert before <= first[0] and all(abs(a - b) <= 3 * max(mss, MSS) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("mss", [300, 2000])
+def test_the_plateau_stays_where_it_is_in_bytes(mss):
+    control = reduced(200)
+    acknowledge(control, 0, 1_000_000, 100_000)
+    control.set_mss(mss)
+    # The distance to K has the size of a segment in it, as a cube root; Reno's estimate is below.
+    k = 1 + ((60 / C) ** (1 / 3) - 1) * (MSS / mss) ** (1 / 3)
+    windows = acknowledge(control, 1_000_000, int(k * 1e6), 100_000)
+    assert abs(windows[-1] - 200 * MSS) <= 2 * max(mss, MSS) and max(windows) <= 200 * MSS + mss
+
+
+@pytest.mark.parametrize("mss", [300, 6000])
+def test_undo_goes_on_from_where_it_was_in_segments_of_another_size(mss):
+    control, twin = reduced(200), reduced(200)
+    for each in (control, twin):
+        acknowledge(each, 0, 2_000_000, 100_000)
+    control.on_congestion(control.cwnd, 2_000_000)
+    control.end_recovery()
+    control.set_mss(mss)
+    control.undo(2_100_000)
+    assert control.cwnd == twin.cwnd
+    for each in (control, twin):
+        acknowledge(each, 2_100_000, 2_400_000, 100_000)
+    assert abs(control.cwnd - twin.cwnd) <= 2 * max(mss, MSS)
+
+
 def test_a_pause_does_not_count():
     """5.8: after an hour without anything to send, cwnd does not leap."""
     paused, steady = reduced(100), reduced(100)

@@ -39,6 +39,9 @@ cdef class Cubic(CongestionControl):
     cpdef on_timeout(self, long long flight, long long now, bint first)
     cpdef on_idle(self, long long idle, long long rto, long long now)
     cpdef undo(self, long long now)
+    cpdef set_mss(self, long long mss)
+    @cython.locals(elapsed=double)
+    cdef double _converted_k(self, double k, long long epoch, long long mss) except? -1.0
     cdef object _observe(self, long long rtt, long long una, long long nxt, long long now)
     cdef long long _slow_start(self, long long acked) except -1
     @cython.locals(whole="long long")
@@ -54,3 +57,5 @@ cdef class Cubic(CongestionControl):
     @cython.locals(segments="long long", cwnd=double)
     cdef long long _reduced(self, long long flight) except -1
     cdef object _remember(self)
+
+cdef double _converted(double segments, long long before, long long mss) except? -1.0

@@ -81,6 +81,26 @@ class Cubic(CongestionControl):
         self._w_est = self._prior_w_est
         self._computed_for = self._pace = 0
 
+    def set_mss(self, mss: int) -> None:
+        """What is in segments goes on as what it is in bytes."""
+        if mss != self.mss:
+            self._w_max = _converted(self._w_max, self.mss, mss)
+            self._origin = _converted(self._origin, self.mss, mss)
+            self._w_est = self._w_est * self.mss / mss
+            self._k = self._converted_k(self._k, self._epoch, mss)
+            self._prior_w_max = _converted(self._prior_w_max, self.mss, mss)
+            self._prior_origin = _converted(self._prior_origin, self.mss, mss)
+            self._prior_w_est = self._prior_w_est * self.mss / mss
+            self._prior_k = self._converted_k(self._prior_k, self._prior_epoch, mss)
+            self._computed_for = self._pace = 0
+        CongestionControl.set_mss(self, mss)
+
+    def _converted_k(self, k: float, epoch: int, mss: int) -> float:
+        """C is in segments, too: where the function is now in bytes, it is at another distance from K."""
+        elapsed = max(self._computed_at - epoch, 0) / 1e6
+        k = elapsed + (k - elapsed) * (self.mss / mss) ** (1.0 / 3.0)
+        return k
+
     # Slow start.
 
     def _observe(self, rtt: int, una: int, nxt: int, now: int) -> None:
@@ -196,3 +216,8 @@ class Cubic(CongestionControl):
         self._prior_k = self._k
         self._prior_origin = self._origin
         self._prior_w_est = self._w_est
+
+
+def _converted(segments: float, before: int, mss: int) -> float:
+    """So many segments of `before` bytes in those of `mss`; in whole ones, see `_reduced`."""
+    return float(int(segments * before / mss))
