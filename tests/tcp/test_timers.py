@@ -36,6 +36,58 @@ def test_the_retransmission_timer_is_taken_over():
     assert peer.conn.export(peer.now + 1).retransmit_left_us == peer.conn.sender.rtt.rto() * 8 - 1
 
 
+# Closed windows, as Linux probes them; as the documents have it: test_sending.py.
+
+LINUX = Config(timestamps=False, linux_window_probes=True, max_retransmissions=3)
+
+
+def probe(peer, answered):
+    """Waits for a probe, and answers it or not; how long it took."""
+    before = peer.now
+    if not (sent := peer.take()):
+        peer.now = peer.conn.poll_at()
+        sent = peer.take()
+    assert [(s.seq, s.length) for s in sent] == [(-1, 0)]
+    if answered:
+        peer.give(0, 0, window=0)
+        assert peer.take() == []
+    return peer.now - before
+
+
+def test_window_probes_that_are_answered_give_nothing_up_and_back_off():
+    peer = Peer(LINUX, snd_wnd=0)
+    peer.conn.send(memoryview(b"abc"))
+    assert peer.take() == []
+    rto = peer.conn.sender.rtt.rto()
+    assert [probe(peer, True) for _ in range(20)] == [min(rto << n, 120_000_000) for n in range(20)]
+    peer.give(0, 0, window=10)
+    assert [s.data for s in peer.take()] == [b"abc"] and peer.conn.events == []
+
+
+def test_window_probes_without_an_answer_are_counted_from_the_last_answer():
+    peer = Peer(LINUX, snd_wnd=0)
+    peer.conn.send(memoryview(b"abc"))
+    assert peer.take() == []
+    rto = peer.conn.sender.rtt.rto()
+    answers = [False, False, True, False, False, False]
+    assert [probe(peer, answered) for answered in answers] == [rto << n for n in range(6)]
+    assert peer.wait() == [] and peer.conn.events == [Event.TIMEOUT]
+
+
+def test_a_new_owner_goes_on_with_the_intervals_between_window_probes():
+    peer = Peer(LINUX, snd_wnd=0)
+    peer.conn.send(memoryview(b"abc"))
+    assert peer.take() == []
+    for answered in (True, True, True, False):
+        probe(peer, answered)
+    tcb = peer.conn.export(peer.now)
+    assert (tcb.snd_wnd_probe_count, tcb.retransmit_count) == (3, 1)
+    other = Peer(LINUX, snd_wnd=0, snd_wnd_probe_count=3, retransmit_count=1, retransmit_left_us=tcb.retransmit_left_us)
+    other.conn.send(memoryview(b"abc"))
+    assert probe(other, False) == tcb.retransmit_left_us
+    assert probe(other, False) == other.conn.sender.rtt.rto() << 5
+
+
 # Keepalive.
 
 ALIVE = Config(timestamps=False, keepalive_us=7_000_000, keepalive_interval_us=2_000_000, keepalive_probes=3)

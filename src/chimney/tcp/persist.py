@@ -7,7 +7,8 @@ from chimney.tcp.timer import RetransmitTimer
 class Persist:
     """is_on: the window is closed, and the timer is for probing it. is_due: a probe is to be sent.
 
-    as_linux: see Config.linux_window_probes.
+    as_linux: see Config.linux_window_probes. The limit is on probes without an answer (timer.count); the intervals
+    go on doubling over those that had one (timer.probe_count).
     """
 
     def __init__(self, timer: RetransmitTimer, rtt: RttEstimator, as_linux: bool) -> None:
@@ -26,15 +27,23 @@ class Persist:
 
     def answered(self, now: int) -> None:
         """The peer says again that its window is closed."""
-        if self.is_on and self.timer.count > 0 and not self.as_linux:
-            self.timer.probe_count += 1
+        timer = self.timer
+        if not self.is_on or timer.count == 0:
+            return
+        if self.as_linux:
+            timer.probe_count += timer.count
+            timer.count = 0
+        else:
+            timer.probe_count += 1
             self.start(now)
 
     def expire(self, now: int) -> bool:
         """The timer expired; whether the limit allows a probe."""
         if not self.timer.expire_probe():
             return False
-        self.timer.start(now, self.rtt.backed_off(self.timer.count - (0 if self.as_linux else 1)))
+        timer = self.timer
+        doublings = timer.probe_count + timer.count if self.as_linux else timer.count - 1
+        timer.start(now, self.rtt.backed_off(doublings))
         self.is_due = True
         return True
 
