@@ -98,8 +98,7 @@ class Cubic(CongestionControl):
     def _converted_k(self, k: float, epoch: int, mss: int) -> float:
         """C is in segments, too: where the function is now in bytes, it is at another distance from K."""
         elapsed = max(self._computed_at - epoch, 0) / 1e6
-        k = elapsed + (k - elapsed) * (self.mss / mss) ** (1.0 / 3.0)
-        return k
+        return elapsed + (k - elapsed) * (self.mss / mss) ** (1.0 / 3.0)
 
     # Slow start.
 
