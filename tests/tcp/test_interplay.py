@@ -4,7 +4,7 @@ import pytest
 from recovery_harness import FULL, RTT, ack, again, engine
 from tcp_harness import Peer
 
-from chimney.tcp import ACK, ECE, Config, Connection
+from chimney.tcp import ACK, ECE, NEVER, Config, Connection
 from chimney.tcp.recovery import RECOVERY
 
 WIDE = {"snd_wscale": 8, "black_hole_detection": False}
@@ -79,6 +79,22 @@ def test_the_reordering_timer_comes_before_the_time_out():
     assert repeated == [310] and conn.stats.timeouts == 0 and conn.sender.recovery.state == RECOVERY
 
 
+def test_the_reordering_timer_does_not_hold_up_what_ends_reneging():
+    """RFC 2018, 8: the peer does not acknowledge what it has covered, and something else may be late still."""
+    peer = engine(count=20, n_data=20)
+    conn = peer.conn
+    conn.sender.rack.reorderings, conn.sender.rack.steps = 1, 40
+    ack(peer, 0, (1, 3), at=RTT)
+    peer.take()
+    ack(peer, 2, (2, 3), (6, 8), at=RTT + 2_000)
+    peer.take()
+    assert conn.sender.flight.head().is_sacked and conn.sender.rack.deadline < NEVER
+    while not conn.stats.timeouts:
+        peer.now = conn.poll_at()
+        peer.take()
+    assert peer.now <= 3 * RTT
+
+
 @pytest.mark.parametrize("proof", ["duplicates reported", "originals after a time-out"])
 def test_what_the_network_has_said_is_not_taken_back(proof):
     """RFC 3168: a recovery that was spurious does not make the congestion untrue that a router has told of."""
@@ -105,7 +121,7 @@ def test_what_the_network_has_said_is_not_taken_back(proof):
         peer.now += 1_000
         ack(peer, 6)
     assert conn.stats.spurious_recoveries == 1
-    assert conn.sender.congestion.ssthresh == 14 * FULL and conn.cwnd < 20 * FULL
+    assert conn.sender.congestion.ssthresh == 14 * FULL and 14 * FULL <= conn.cwnd < 20 * FULL
 
 
 def test_a_hole_in_a_flight_that_was_handed_over_is_found_without_a_time_out():
@@ -126,6 +142,22 @@ def test_a_hole_in_a_flight_that_was_handed_over_is_found_without_a_time_out():
     while not repeated:
         repeated = peer.wait()
     assert [s.seq for s in repeated] == [0] and peer.now < 80_000 and peer.conn.stats.timeouts == 0
+
+
+def test_what_may_have_been_sent_before_a_hand_over_and_is_sent_now_tells_a_round_trip_of_its_own():
+    """A report of the original is no answer to what has just left: nothing is lost for that."""
+    mss, srtt = 1448, 100_000
+    window = {"cwnd": 40 * mss, "ssthresh": 40 * mss, "snd_wnd": 39062 << 8}
+    peer = Peer(Config(**WIDE), srtt_us=srtt, snd_max=10 * mss, ts_time=5000, **window)
+    peer.conn.send(memoryview(bytes(1000 * mss)))
+    peer.take()
+    peer.now = 2_000
+    peer.give(0, 0, window=39062, ts=(1, 4999), sack=[(5 * mss, 9 * mss)])
+    again = []
+    while peer.conn.poll_at() < srtt + 20_000:
+        peer.now = max(peer.now, peer.conn.poll_at())
+        again += [s.seq for s in peer.take() if s.seq < 10 * mss]
+    assert again == [] and peer.conn.cwnd == 40 * mss
 
 
 @pytest.mark.parametrize("counted", [2, 200])

@@ -383,6 +383,19 @@ def test_what_is_in_the_window_is_kept_however_many_holes_there_are():
     assert len(peer.read()) == 1 << 20
 
 
+def test_no_more_pieces_are_kept_than_segments_fit_into_the_window_there_is():
+    """However large it may become; a peer of single bytes with holes of single bytes between them."""
+    peer = Peer(Config(timestamps=False, initial_rcv_wnd=1 << 16, max_rcv_wnd=1 << 30, rcv_wscale=14))
+    for start in range(1, 4000, 2):
+        peer.give(start, data=b"x")
+    assert peer.conn.stats.reassembly_drops == 2000 - 256
+    peer.conn.set_initial_rcv_wnd(1 << 22)
+    for start in range(1, 4000, 2):
+        peer.give(start, data=b"x")
+    assert len(peer.take()[-1].sack) > 0
+    assert peer.conn.stats.reassembly_drops == 2000 - 256
+
+
 def test_of_a_train_that_exceeds_the_window_no_more_is_taken_than_of_its_segments():
     taken = []
     for together in (True, False):
@@ -413,4 +426,5 @@ def test_a_closed_window_that_is_taken_over_with_room_is_opened():
     """Who had it before may have given the data to the application without a word to the peer."""
     peer = Peer(PLAIN, rcv_wnd=0)
     assert [s.window for s in peer.take()] == [64_000]
+    assert Peer(PLAIN, rcv_wnd=0, state=State.CLOSE_WAIT).take() == []
     assert Peer(PLAIN, rcv_wnd=10_000).take() == Peer(PLAIN, rcv_wnd=0, undelivered=64_000).take() == []

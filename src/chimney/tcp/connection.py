@@ -56,7 +56,7 @@ class Connection(Parts):
         self._starved = False
         self._now = now
         window = self.receiver.window
-        if window.edge - window.nxt < window.mss and window.update_is_due():
+        if not self.receiver.fin_received and window.edge - window.nxt < window.mss and window.update_is_due():
             # Whoever closed it was not asked to open it any more.
             self.ack_policy.at_once()
 

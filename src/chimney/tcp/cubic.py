@@ -98,7 +98,8 @@ class Cubic(CongestionControl):
     def _converted_k(self, k: float, epoch: int, mss: int) -> float:
         """C is in segments, too: where the function is now in bytes, it is at another distance from K."""
         elapsed = max(self._computed_at - epoch, 0) / 1e6
-        return elapsed + (k - elapsed) * (self.mss / mss) ** (1.0 / 3.0)
+        ratio: float = (self.mss / mss) ** (1.0 / 3.0)
+        return elapsed + (k - elapsed) * ratio
 
     # Slow start.
 
@@ -218,5 +219,5 @@ class Cubic(CongestionControl):
 
 
 def _converted(segments: float, before: int, mss: int) -> float:
-    """So many segments of `before` bytes in those of `mss`; in whole ones, see `_reduced`."""
-    return float(int(segments * before / mss))
+    """So many segments of `before` bytes in those of `mss`, in whole ones (see `_reduced`); 0: none are known."""
+    return float(max(int(segments * before / mss), 1)) if segments > 0.0 else 0.0

@@ -23,7 +23,7 @@ cdef class Reassembly:
     cdef object _has_grown(self, Block block)
     @cython.locals(index="Py_ssize_t", block=Block)
     cdef object _note_overlap(self, Py_ssize_t first, Py_ssize_t last, long long start, long long end)
-    @cython.locals(skip="long long", size="long long", block=Block)
+    @cython.locals(skip="long long", size="long long", count="Py_ssize_t", block=Block)
     cpdef long long pop(self, long long position, list received) except -1
     @cython.locals(start="long long", block=Block)
     cpdef cut(self, long long position)

@@ -124,9 +124,10 @@ class Reassembly:
         if self._blocks and self._blocks[0].start < position:
             self.overlap_start = self._blocks[0].start
             self.overlap_end = min(self._blocks[0].end, position)
-        while self._blocks and self._blocks[0].start <= position:
-            block = self._blocks.pop(0)
-            del self._starts[0]
+        count = 0
+        while count < len(self._blocks) and self._blocks[count].start <= position:
+            block = self._blocks[count]
+            count += 1
             del self._by_growth[block]
             self.parts -= len(block.parts)
             if block.end <= position:
@@ -140,6 +141,8 @@ class Reassembly:
                 received.append((view[skip:] if skip else view, push))
                 skip = 0
             position = block.end
+        del self._blocks[:count]
+        del self._starts[:count]
         return position
 
     def cut(self, position: int) -> None:

@@ -25,6 +25,8 @@ cdef class Receiver:
     cdef public list duplicates
     cdef public long long acknowledged
     cdef bint _reports
+    cdef Py_ssize_t _max_blocks
+    cdef Py_ssize_t _max_parts
     cdef Py_ssize_t _before
     @cython.locals(window=ReceiveWindow)
     cpdef long long position(self, long long seq) except? -1
@@ -41,6 +43,7 @@ cdef class Receiver:
     @cython.locals(window=ReceiveWindow, reached="long long", verdict=int, count="long long")
     cdef int _deliver(self, long long end) except -1
     @cython.locals(new="long long")
+    @cython.locals(fit="long long")
     cdef int _keep(self, long long start, long long end, object data, bint push) except -1
     @cython.locals(window=ReceiveWindow)
     cpdef bint take_fin(self) except -1

@@ -27,7 +27,8 @@ _REFUSED = 4
 
 
 _LEAST_SEGMENT = 536
-_LEAST_BLOCKS, _LEAST_PARTS = 256, 8192
+_LEAST_BLOCKS = 256
+_LEAST_PARTS = 8192
 _DUPLICATES = 8
 """Ranges that came twice and wait to be reported: more of them in one batch are not."""
 
@@ -43,12 +44,9 @@ class Receiver:
         scale = min(config.rcv_wscale, 14) if config.window_scaling else 0
         self.statistics = statistics
         self.window = ReceiveWindow(tcb.rcv_nxt, tcb.rcv_wnd, config.initial_rcv_wnd, scale, mss, tcb.undelivered)
-        # In the largest window there are no more holes than segments, and no more pieces than there are of both.
-        fit = max(config.initial_rcv_wnd, config.max_rcv_wnd) // max(mss, _LEAST_SEGMENT)
-        self.reassembly = Reassembly(
-            config.max_reassembly_blocks or max(fit, _LEAST_BLOCKS),
-            config.max_reassembly_parts or max(2 * fit, _LEAST_PARTS),
-        )
+        self._max_blocks = config.max_reassembly_blocks
+        self._max_parts = config.max_reassembly_parts
+        self.reassembly = Reassembly(self._max_blocks, self._max_parts)
         self.received: list[tuple[memoryview, bool]] = []
         self.fin_received = tcb.state in FIN_WAS_RECEIVED
         self.fin_at = -1
@@ -162,6 +160,10 @@ class Receiver:
         return verdict
 
     def _keep(self, start: int, end: int, data: memoryview, push: bool) -> int:
+        # In a window there are no more holes than segments, and no more pieces than there are of both.
+        fit = self.window.size // max(self.window.mss, _LEAST_SEGMENT)
+        self.reassembly.max_blocks = self._max_blocks or max(fit, _LEAST_BLOCKS)
+        self.reassembly.max_parts = self._max_parts or max(2 * fit, _LEAST_PARTS)
         new = self.reassembly.insert(start, data, push)
         self._note_overlap()
         if new < 0:

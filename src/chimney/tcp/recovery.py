@@ -329,8 +329,11 @@ class Recovery:
     def _undo(self, now: int) -> None:
         """Nothing had been lost; what the network has said (RFC 3168) is true all the same."""
         self.statistics.spurious_recoveries += 1
-        if not self._told:
-            self.congestion.undo(now)
+        congestion = self.congestion
+        if self._told:
+            congestion.cwnd = max(congestion.cwnd, congestion.ssthresh)
+        else:
+            congestion.undo(now)
         self.undo.forget()
         self.rack.look_again()
 

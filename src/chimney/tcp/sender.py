@@ -218,14 +218,14 @@ class Sender(Sending):
             # RFC 8985, 7.2: the probe that goes now comes first.
             self.timer.start(now, self._time_out())
             return True
-        if self.rack.deadline != _NEVER:
+        head = self.flight.head()
+        if self.rack.deadline != _NEVER and head is not None and not head.is_sacked:
             # RFC 8985, 8: what may be late is found lost by its own timer, and sooner; this one comes after that.
             self.timer.start(now, max(self.rack.deadline - now, 0) + self._time_out())
             return True
         if not self.timer.expire(now):
             return False
         self.statistics.timeouts += 1
-        head = self.flight.head()
         length = head.end - head.start if head is not None else 0
         if self.black_hole.on_timeout(length, self.mss, self.timer.count):
             self._adopt_mss()

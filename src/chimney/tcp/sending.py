@@ -166,6 +166,9 @@ class Sending(SenderParts):
         if segment.payload_length < segment.segments * self.mss:
             self.small_end = self.nxt
         self.flight.add(self.nxt, self.mss, segment.segments, now, again)
+        newest = self.flight.newest
+        if again and newest is not None and self.use_timestamps:
+            newest.stamp = self.timestamps.value(now)
         self.override_at = _NEVER
         self._left(segment, self.nxt - start, now)
         self._arm_tail(now)
