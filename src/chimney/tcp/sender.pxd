@@ -35,6 +35,6 @@ cdef class Sender(Sending):
     @cython.locals(before="long long")
     cdef object _update_window(self, long long wnd, long long now)
     cdef object _go_back(self, long long now)
-    @cython.locals(head=Record, length="long long")
+    @cython.locals(head=Record, length="long long", wait="long long")
     cpdef bint on_timer(self, long long now) except -1
     cpdef bint on_ecn_echo(self, long long now) except -1

@@ -219,9 +219,11 @@ class Sender(Sending):
             self.timer.start(now, self._time_out())
             return True
         head = self.flight.head()
-        if self.rack.deadline != _NEVER and head is not None and not head.is_sacked:
-            # RFC 8985, 8: what may be late is found lost by its own timer, and sooner; this one comes after that.
-            self.timer.start(now, max(self.rack.deadline - now, 0) + self._time_out())
+        wait = max(self.rack.deadline - now, 0)
+        if wait <= self._time_out() and head is not None and not head.is_sacked:
+            # RFC 8985, 8: what may be late is found lost by its own timer; this one comes after that. But once, a round
+            # trip may have been longer than any timer waits.
+            self.timer.start(now, wait + self._time_out())
             return True
         if not self.timer.expire(now):
             return False
