@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from chimney.tcp.config import UNSET_SSTHRESH
 from chimney.tcp.cubic import Cubic
 from chimney.tcp.hystart import Hystart, SlowStartExit
+from chimney.tcp.reno import Reno
 
 MSS = 1000
 C, BETA = 0.4, 0.7
@@ -28,14 +29,17 @@ def reduced(cwnd):
     return control
 
 
-def run(control, start, end, rtt, each=1):
-    """Acknowledges full windows from `start` to `end`, `each` segments at a time; the windows by time."""
+def run(control, start, end, rtt, each=1, queue=0):
+    """Acknowledges full windows from `start` to `end`, `each` segments at a time; the windows by time.
+
+    queue: by so much the smoothed round trip is above the smallest.
+    """
     now, windows = start, {}
     while now < end:
         left = control.cwnd // MSS
         step = rtt * each // left
         while left > 0:
-            control.on_ack(min(each, left) * MSS, True, rtt, rtt, 0, 0, now)
+            control.on_ack(min(each, left) * MSS, True, rtt, rtt + queue, 0, 0, now)
             left -= each
             now += step
         windows[now] = control.cwnd / MSS
@@ -60,7 +64,8 @@ def test_it_follows_the_closed_formula(w_max, rtt):
         aim = w_cubic((now + rtt) / 1e6, w_max, start)
         late = w_cubic((now - 2 * rtt) / 1e6, w_max, start)
         rounds = now / rtt
-        reno = start + ALPHA * rounds
+        to_maximum = (w_max - start) / ALPHA
+        reno = start + ALPHA * rounds if rounds < to_maximum else w_max + rounds - to_maximum
         assert window <= max(aim, reno, start) + 1
         assert window >= min(late, 1.4 * start) - 2
 
@@ -85,10 +90,20 @@ def test_fast_convergence_makes_room():
     assert near and all(58 <= w <= 66 for w in near)
 
 
-def test_on_short_paths_it_grows_as_renos_estimate_does():
-    """4.3, where the cubic function is slow; beyond the window of the last loss as before, like Linux."""
-    control = reduced(20)
+def test_it_is_as_fast_as_reno_on_short_paths():
+    """4.3: the estimate of Reno's window wins where the cubic function is slow."""
+    control, reno = reduced(20), Reno(14 * MSS, 14 * MSS, MSS, 0)
     run(control, 0, 200_000, 1_000)
+    for _ in range(200):
+        reno.on_ack(reno.cwnd, True, -1, 1000, 0, 0, 0)
+    # 6 / 0.53 windows to the old maximum, and one segment a window from there.
+    assert reno.cwnd * 0.85 <= control.cwnd <= reno.cwnd
+
+
+def test_in_front_of_a_queue_it_grows_as_slowly_as_before_beyond_the_window_of_the_last_loss():
+    """As Linux: who grows faster than others when the queue overflows is who loses."""
+    control = reduced(20)
+    run(control, 0, 200_000, 1_000, queue=5_000)
     estimate = 14 + ALPHA * 200
     assert estimate * 0.85 <= control.cwnd / MSS <= estimate + 1
 

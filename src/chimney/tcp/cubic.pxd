@@ -21,6 +21,7 @@ cdef class Cubic(CongestionControl):
     cdef double _k
     cdef double _origin
     cdef double _w_est
+    cdef double _w_prior
     cdef long long _acked
     cdef long long _credit
     cdef long long _per_segment
@@ -36,6 +37,7 @@ cdef class Cubic(CongestionControl):
     cdef double _prior_k
     cdef double _prior_origin
     cdef double _prior_w_est
+    cdef double _prior_w_prior
     cpdef on_timeout(self, long long flight, long long now, bint first)
     cpdef on_idle(self, long long idle, long long rto, long long now)
     cpdef undo(self, long long now)

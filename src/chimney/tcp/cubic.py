@@ -6,8 +6,8 @@ is looked up once in 4 ms, and the rate of growth is computed anew when cwnd has
 acknowledgement; cwnd grows by whole segments; and as long as no congestion is known, it grows by a twentieth per round
 trip at least, but not into a queue that can be seen where segments arrive late.
 
-Nor does Reno's estimate grow faster once it is back where the last reduction was (4.3): in a queue that is about to
-overflow, who grows faster than a flow of Linux's is who loses.
+Where a queue can be seen, Reno's estimate does not grow faster once it is back where the last reduction was (4.3):
+when it is about to overflow, who grows faster than a flow of Linux's is who loses.
 """
 
 from chimney.tcp.config import UNSET_SSTHRESH
@@ -40,6 +40,7 @@ class Cubic(CongestionControl):
         self._k = 0.0
         self._origin = 0.0
         self._w_est = 0.0
+        self._w_prior = 0.0
         self._acked = 0
         self._credit = 0
         self._per_segment = 0
@@ -55,6 +56,7 @@ class Cubic(CongestionControl):
         self._prior_k = 0.0
         self._prior_origin = 0.0
         self._prior_w_est = 0.0
+        self._prior_w_prior = 0.0
 
     def on_timeout(self, flight: int, now: int, first: bool) -> None:
         """RFC 9438, 4.8: the next congestion avoidance begins at its own cwnd, with K = 0."""
@@ -79,6 +81,7 @@ class Cubic(CongestionControl):
         self._k = self._prior_k
         self._origin = self._prior_origin
         self._w_est = self._prior_w_est
+        self._w_prior = self._prior_w_prior
         self._computed_for = self._pace = 0
 
     def set_mss(self, mss: int) -> None:
@@ -87,10 +90,12 @@ class Cubic(CongestionControl):
             self._w_max = _converted(self._w_max, self.mss, mss)
             self._origin = _converted(self._origin, self.mss, mss)
             self._w_est = self._w_est * self.mss / mss
+            self._w_prior = self._w_prior * self.mss / mss
             self._k = self._converted_k(self._k, self._epoch, mss)
             self._prior_w_max = _converted(self._prior_w_max, self.mss, mss)
             self._prior_origin = _converted(self._prior_origin, self.mss, mss)
             self._prior_w_est = self._prior_w_est * self.mss / mss
+            self._prior_w_prior = self._prior_w_prior * self.mss / mss
             self._prior_k = self._converted_k(self._prior_k, self._prior_epoch, mss)
             self._computed_for = self._pace = 0
         CongestionControl.set_mss(self, mss)
@@ -121,7 +126,7 @@ class Cubic(CongestionControl):
 
     def _avoid(self, acked: int, srtt: int, now: int) -> None:
         self._acked += acked
-        self._queued = self.reorders and srtt >= self.min_rtt + tolerance(self.min_rtt)
+        self._queued = srtt >= self.min_rtt + tolerance(self.min_rtt)
         if self._epoch < 0:
             self._begin(now)
         if self._computed_for != self.cwnd or not 0 <= now - self._computed_at <= _CADENCE:
@@ -158,7 +163,7 @@ class Cubic(CongestionControl):
         if not 0 <= now - self._aimed_at < _TICK or self._pace == 0:
             self._aim(cwnd, now)
         # 4.3: the window that Reno would have.
-        self._w_est += _ALPHA * self._acked / self.cwnd
+        self._w_est += (1.0 if self._w_est >= self._w_prior and not self._queued else _ALPHA) * self._acked / self.cwnd
         self._acked = 0
         reno = int(self._w_est)
         room = max(self._goal, reno) - cwnd
@@ -186,7 +191,7 @@ class Cubic(CongestionControl):
             window = self._origin - int(self._origin - window)
         room = int(min(max(window - cwnd, 0.0), cwnd))
         self._pace = cwnd // room if room > 0 else cwnd * _SLOWEST
-        if self._w_max == 0.0 and not self._queued and self._pace > _UNKNOWN_MAX:
+        if self._w_max == 0.0 and not (self._queued and self.reorders) and self._pace > _UNKNOWN_MAX:
             self._pace = _UNKNOWN_MAX
             room = cwnd // _UNKNOWN_MAX
         self._goal = cwnd + room
@@ -205,6 +210,7 @@ class Cubic(CongestionControl):
         # Fast convergence: a flow that lost before it was back where it had been makes room. In whole segments, for
         # `_aim` would find less than one to go.
         self._w_max = float(int(cwnd * (1.0 + _BETA) / 2.0)) if cwnd < self._w_max else cwnd
+        self._w_prior = cwnd
         self._epoch = -1
         self._credit = 0
         return max(segments * 7 // 10 * self.mss, self._least())
@@ -216,6 +222,7 @@ class Cubic(CongestionControl):
         self._prior_k = self._k
         self._prior_origin = self._origin
         self._prior_w_est = self._w_est
+        self._prior_w_prior = self._w_prior
 
 
 def _converted(segments: float, before: int, mss: int) -> float:
