@@ -70,8 +70,6 @@ class InterfaceAdapter:
             TargetConfig(max_cwnd=send_flight),
         )
         self.edge = HostEdge(f"host on {device}", self._status, platform.clock)
-        # Whether the platform tells when the link has room, too.
-        self.waits_to_write = False
 
     def enable(self, parameters: TcpConnectionOffloadParameters) -> None:
         """Say what is to be done with our connections; nothing may be offloaded before (cap.enable).

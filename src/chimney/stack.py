@@ -52,6 +52,8 @@ __all__ = [
 _LAST_TURNS = 100
 # So much is done with busy polling before the kernel's sockets and the caller have their turn.
 _BUSY_TURN = 256
+# After so much work in a turn there is another one before the stack sleeps.
+_RUSH = 8
 _VERIFY = "CHIMNEY_VERIFY"
 _VERIFY_REPORT = "CHIMNEY_VERIFY_REPORT"
 _STATISTICS = "CHIMNEY_STATISTICS"
@@ -134,6 +136,8 @@ class Stack:
         # When the first of them wants to run, as it was known at the end of the last turn.
         self._listen_at = 0
         self._polling = False
+        # Whether the last turn had so much to do that links need not wake us: there is more to come.
+        self._rushing = False
         self._handing_over = False
         self._closed = False
         self.callbacks = 0
@@ -243,7 +247,7 @@ class Stack:
                 elif fd in listeners:
                     listeners[fd].ready()
                     heard = True
-            self._run_adapters(timeout)
+            self._rushing = self._run_adapters(timeout) >= _RUSH
             for assembly in self._assemblies:
                 assembly.poll()
             if listeners:
@@ -264,19 +268,20 @@ class Stack:
             adapter.flush()
         self._arm()
 
-    def _run_adapters(self, timeout: float | None) -> None:
-        """With busy polling, as long as there is more to do soon after."""
+    def _run_adapters(self, timeout: float | None) -> int:
+        """With busy polling, as long as there is more to do soon after. How much has been done."""
         busy_poll_us = self.config.busy_poll_us
         if timeout is not None:
             busy_poll_us = min(busy_poll_us, int(timeout * 1_000_000))
-        left = _BUSY_TURN if busy_poll_us else 0
+        most = _BUSY_TURN if busy_poll_us else 0
+        total = 0
         while True:
             done = 0
             for adapter in self._adapters.values():
                 done += adapter.run()
-            left -= done
-            if not done or left <= 0 or not self._more_comes(busy_poll_us):
-                return
+            total += done
+            if not done or total >= most or not self._more_comes(busy_poll_us):
+                return total
 
     def _more_comes(self, within_us: int) -> bool:
         """Whether there is something to do for an adapter, now or very soon."""
@@ -514,11 +519,9 @@ class Stack:
     def _arm(self) -> None:
         """Be woken when there is something to do: frames, room to send them, a driver's turn, or a deadline."""
         for adapter in self._adapters.values():
-            wants_write = adapter.target.wants_write
-            if wants_write != adapter.waits_to_write:
-                adapter.waits_to_write = wants_write
-                self._platform.interest(adapter.link.fileno(), True, wants_write)
-        wanted = self._ready or (self._hand_overs and not self._handing_over)
+            # Who is woken costs the kernel time with every frame, and often on the core that has the frames to carry.
+            self._platform.interest(adapter.link.fileno(), not self._rushing, adapter.target.wants_write)
+        wanted = self._rushing or self._ready or (self._hand_overs and not self._handing_over)
         if wanted or any(assembly.pending for assembly in self._assemblies):
             self._listen_at = 0
             self._platform.arm(0)
