@@ -196,6 +196,24 @@ def test_what_waits_for_the_link_is_not_sent_after_a_mandatory_upload_request(sl
     assert (a.delegated.snd_nxt - ISS[0]) & 0xFFFFFFFF == sent
 
 
+def test_a_connection_that_leaves_as_the_link_is_asked_again_leaves_nothing_to_be_done(seed):
+    """The host answers the question about the next hop, which comes before the segment, by taking it back."""
+    world = World(config=TargetConfig(nce_stale_ticks=1000), seed=seed)
+    a, _ = world.connect()
+    target = a.side.target
+    target.link = Refusing(a.side.link)
+    a.send(b"x")
+    asked = []
+
+    def take_back(block):
+        asked.append(block)
+        target.request_retrieve(a.flow, UploadReason.UPLOAD_REQUESTED)
+
+    a.host.on["generic"] = take_back
+    world.run(until=lambda: asked)
+    assert target.poll_at() > world.clock() and not target.wants_write
+
+
 def test_what_waited_for_the_link_may_have_been_acknowledged_by_the_time_of_a_terminate(seed):
     """A retransmission that is not needed any more: SndNxt never stands before SndUna."""
     world = World(seed=seed)
@@ -261,6 +279,13 @@ class Stuck(Dropping):
 
     def writable(self):
         return False
+
+
+class Refusing(Stuck):
+    """A link that has no room, and does not say so."""
+
+    def writable(self):
+        return True
 
 
 def test_a_reset_that_was_lost_with_the_link_was_not_sent(seed):

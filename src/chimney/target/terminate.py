@@ -15,7 +15,6 @@ from chimney.target.objects import NeighborObject, PathObject, TcpObject
 from chimney.tcp.config import NEVER
 from chimney.tcp.events import Event
 from chimney.tcp.segment import RST
-from chimney.tcp.sender_parts import length_of
 from chimney.tcp.seq import add, latest, lt
 
 if TYPE_CHECKING:
@@ -185,7 +184,7 @@ def _give_back(target: SoftTarget, tcp: TcpObject, block: MiniportOffloadBlockLi
     tcb = engine.export(now)
     withdrawn = tcp.withdrawn
     # A retransmission may have been acknowledged after all.
-    if withdrawn is not None and lt(tcb.snd_una, add(withdrawn.seq, length_of(withdrawn))):
+    if withdrawn is not None and lt(tcb.snd_una, add(withdrawn.seq, withdrawn.length())):
         # This and what follows is in no queue of ours any more: it goes first (SndNxt below SndMax).
         tcb.snd_nxt = latest(withdrawn.seq, tcb.snd_una)
     delegated = block.delegated

@@ -181,9 +181,11 @@ class Transmission(Miniport):
         while self._refused:
             waiting = self._refused[0]
             if not self.emit(waiting.tcp, waiting.segment):
-                self._plan_retry()
+                # An upcall may have withdrawn all that waited.
+                if self.full:
+                    self._plan_retry()
                 return
-            # An upcall may have withdrawn it.
+            # Or this one.
             if self._refused and self._refused[0] is waiting:
                 self._refused.popleft()
         self._go_on()

@@ -21,10 +21,6 @@ cdef int _NOTHING_NEW
 cdef int _IN_ORDER
 cdef int _HOLE_FILLED
 cdef int _OUT_OF_ORDER
-cdef int _IDLE
-cdef int _BUSY
-cdef int _RWND_LIMITED
-cdef int _SNDBUF_LIMITED
 cdef long long _QUICK_FOR_CONGESTION
 
 cdef class Connection(Parts):
@@ -94,9 +90,6 @@ cdef class Connection(Parts):
     @cython.locals(keepalive=Keepalive)
     cdef object _on_keepalive(self, long long now)
 
-    @cython.locals(sender=Sender, state=int, unsent="long long", wanted="long long")
-    cdef object _note_limit(self, long long now)
-
     cdef object _move(self, int cause, long long now)
     cdef object _finish(self, int state, int event)
     cdef object _stop(self, int event)
@@ -117,5 +110,3 @@ cdef class Connection(Parts):
     cdef long long _sequence_without_data(self) except -1
     @cython.locals(window=ReceiveWindow)
     cdef Segment _complete(self, Segment segment, long long now)
-
-cdef long long _length(Segment segment) except -1

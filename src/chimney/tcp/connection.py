@@ -24,10 +24,6 @@ _NOTHING_NEW = 0
 _IN_ORDER = 1
 _HOLE_FILLED = 2
 _OUT_OF_ORDER = 3
-_IDLE = 0
-_BUSY = 1
-_RWND_LIMITED = 2
-_SNDBUF_LIMITED = 3
 _QUICK_FOR_CONGESTION = 2
 
 
@@ -111,7 +107,7 @@ class Connection(Parts):
                 segment = self._acknowledgement(now)
         if segment is None:
             self._dirty = False
-            self._note_limit(now)
+            self.chrono.enter(self.sender.held_up_by(self._starved), now)
         return segment
 
     def poll_at(self) -> int:
@@ -263,7 +259,7 @@ class Connection(Parts):
         A duplicate acknowledgement that is late by a time-out at most has neither data nor a window to tell that could
         be wrong; its SACK blocks tell of losses and of what came twice.
         """
-        if segment.flags & (_ACK | _SYN) != _ACK or _length(segment) > 0 or start != self.receiver.window.nxt:
+        if segment.flags & (_ACK | _SYN) != _ACK or segment.length() > 0 or start != self.receiver.window.nxt:
             return False
         ack = self.sender.position(segment.ack)
         if ack != self.sender.una or self._is_newer(segment, start, ack):
@@ -275,7 +271,7 @@ class Connection(Parts):
         receiver = self.receiver
         if segment.flags & _RST:
             return receiver.is_in_window(start)
-        if receiver.is_acceptable(start, _length(segment)):
+        if receiver.is_acceptable(start, segment.length()):
             return True
         self.stats.unacceptable += 1
         if segment.flags & _SYN:
@@ -361,7 +357,7 @@ class Connection(Parts):
         """RFC 9293, 3.10.7.4, seventh and eighth steps; when to acknowledge is RFC 5681, 4.2."""
         receiver = self.receiver
         policy = self.ack_policy
-        if receiver.is_old(start, _length(segment)):
+        if receiver.is_old(start, segment.length()):
             self._report(segment, start)
             self._answer_unexpected(segment, now)
             return
@@ -402,7 +398,7 @@ class Connection(Parts):
 
     def _on_time_wait(self, segment: Segment, start: int, ack: int, now: int) -> None:
         """RFC 9293, 3.10.7.4: the peer may have missed our last acknowledgement; its own, repeated, tells nothing."""
-        if _length(segment) > 0 or start != self.receiver.window.nxt or ack != self.sender.una:
+        if segment.length() > 0 or start != self.receiver.window.nxt or ack != self.sender.una:
             self._answer_unexpected(segment, now)
 
     def _report(self, segment: Segment, start: int) -> None:
@@ -465,22 +461,6 @@ class Connection(Parts):
             self._finish(State.CLOSED, Event.TIMEOUT)
         else:
             self._stop(Event.TIMEOUT)
-
-    def _note_limit(self, now: int) -> None:
-        """Nothing more can be sent now: what is it that holds the sender up?"""
-        sender = self.sender
-        state = _BUSY
-        unsent = sender.end() - sender.nxt
-        if sender.una >= sender.end():
-            state = _IDLE
-        elif unsent > 0:
-            wanted = min(unsent, sender.mss)
-            if sender.una + sender.wnd < sender.nxt + wanted and sender.recovery.in_flight() < sender.congestion.cwnd:
-                state = _RWND_LIMITED
-        elif self._starved and sender.recovery.in_flight() < sender.congestion.cwnd:
-            state = _SNDBUF_LIMITED
-        if state != self.chrono.state:
-            self.chrono.enter(state, now)
 
     # States.
 
@@ -618,8 +598,3 @@ class Connection(Parts):
         self.ack_policy.sent()
         self.stats.segments_out += segment.segments
         return segment
-
-
-def _length(segment: Segment) -> int:
-    """SEG.LEN: payload, SYN and FIN (RFC 9293, 3.4)."""
-    return segment.payload_length + (segment.flags & _FIN) + (segment.flags >> 1 & 1)

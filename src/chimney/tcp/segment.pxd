@@ -5,6 +5,7 @@ from chimney.tcp.options cimport Options, build_options, parse_options
 cdef object _HEADER
 cdef unsigned int _TIMESTAMP_LAYOUT
 cdef int _MINIMUM
+cdef int _FIN
 cdef object _NOTHING
 
 cdef class Segment:
@@ -23,6 +24,7 @@ cdef class Segment:
     cdef public long long mss
     cdef public int ecn
     cdef public bint is_retransmission
+    cpdef long long length(self) except -1
     @cython.locals(options=bytes, offset=int)
     cpdef bytes header_bytes(self, unsigned int source_port=*, unsigned int destination_port=*)
     cpdef long long header_length(self) except -1

@@ -22,6 +22,7 @@ CE = 3
 _HEADER = struct.Struct("!HHIIBBHHH")
 _TIMESTAMP_LAYOUT = 0x0101080A
 _MINIMUM = 20
+_FIN = 1
 _NOTHING = memoryview(b"")
 
 
@@ -53,6 +54,10 @@ class Segment:
         self.mss = 0
         self.ecn = NOT_ECT
         self.is_retransmission = False
+
+    def length(self) -> int:
+        """SEG.LEN (RFC 9293, 3.4): payload, SYN and FIN."""
+        return self.payload_length + (self.flags & _FIN) + (self.flags >> 1 & 1)
 
     def header_bytes(self, source_port: int = 0, destination_port: int = 0) -> bytes:
         """The TCP header with its options; checksum and urgent pointer are zero."""

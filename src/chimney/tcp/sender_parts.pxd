@@ -97,5 +97,3 @@ cdef class SenderParts:
     cdef Segment _build(self, long long start, long long end, long long now)
     @cython.locals(statistics=Statistics)
     cdef object _count(self, Segment segment, long long start, long long data)
-
-cpdef long long length_of(Segment segment) except -1

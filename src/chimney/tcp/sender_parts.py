@@ -236,8 +236,3 @@ class SenderParts:
             statistics.retransmitted_bytes += data
         else:
             statistics.bytes_out += data
-
-
-def length_of(segment: Segment) -> int:
-    """SEG.LEN (RFC 9293, 3.4) of a segment to be sent: payload and FIN."""
-    return segment.payload_length + (segment.flags & _FIN)

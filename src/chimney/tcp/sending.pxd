@@ -4,17 +4,23 @@ from chimney.tcp.black_hole cimport BlackHole
 from chimney.tcp.flight cimport Record
 from chimney.tcp.recovery cimport Recovery
 from chimney.tcp.segment cimport Segment
-from chimney.tcp.sender_parts cimport SenderParts, length_of
+from chimney.tcp.sender_parts cimport SenderParts
 
 cdef long long _NEVER
 cdef int _PSH
 cdef int _ACK
 cdef int _OPEN
 cdef int _CWR
+cdef int _IDLE
+cdef int _BUSY
+cdef int _RWND_LIMITED
+cdef int _SNDBUF_LIMITED
 cdef long long _LEAST_TRAIN
 cdef long long _TRAIN_GAP_US
 
 cdef class Sending(SenderParts):
+    @cython.locals(cwnd_binds=bint, unsent="long long", wnd_binds=bint)
+    cpdef int held_up_by(self, bint starved) except -1
     @cython.locals(segment=Segment)
     cpdef Segment next_segment(self, long long now)
     @cython.locals(recovery=Recovery, segment=Segment)

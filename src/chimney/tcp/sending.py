@@ -5,13 +5,17 @@ Read `next_segment`; what it asks stands below it.
 
 from chimney.tcp.flight import Record
 from chimney.tcp.segment import Segment
-from chimney.tcp.sender_parts import SenderParts, length_of
+from chimney.tcp.sender_parts import SenderParts
 
 _NEVER = 2**62
 _PSH = 8
 _ACK = 16
 _OPEN = 0
 _CWR = 2
+_IDLE = 0
+_BUSY = 1
+_RWND_LIMITED = 2
+_SNDBUF_LIMITED = 3
 _LEAST_TRAIN = 4
 _TRAIN_GAP_US = 1_000  # Linux: tcp_tso_should_defer
 
@@ -97,6 +101,17 @@ class Sending(SenderParts):
             self.usage.sent(self.una, self.nxt, True, _NEVER, now)
         return None
 
+    def held_up_by(self, starved: bool) -> int:
+        """Nothing more can be sent now: the state of Chrono that this is. starved: the application has more to send."""
+        if self.una >= self.end():
+            return _IDLE
+        cwnd_binds = self.recovery.in_flight() >= self.congestion.cwnd
+        unsent = self.end() - self.nxt
+        if unsent > 0:
+            wnd_binds = self.una + self.wnd < self.nxt + min(unsent, self.mss)
+            return _RWND_LIMITED if wnd_binds and not cwnd_binds else _BUSY
+        return _SNDBUF_LIMITED if starved and not cwnd_binds else _BUSY
+
     # How much goes into one segment.
 
     def _length_to_send(self, start: int, data: int, allowed: int, cwnd_binds: bool, now: int) -> int:
@@ -160,7 +175,7 @@ class Sending(SenderParts):
         """[start, end) leaves, from nxt on."""
         again = start < self.max
         segment = self._build(start, end, now)
-        self.nxt = start + length_of(segment)
+        self.nxt = start + segment.length()
         if self.nxt > self.max:
             self.max = self.nxt
         if segment.payload_length < segment.segments * self.mss:
@@ -183,7 +198,7 @@ class Sending(SenderParts):
         """`record`, up to `end`, leaves again."""
         start = record.start
         segment = self._build(start, end, now)
-        end = start + length_of(segment)
+        end = start + segment.length()
         stamp = self.timestamps.value(now) if self.use_timestamps else -1
         self.flight.repeat(record, end, self.mss, stamp, now)
         self.usage.last_sent = now
