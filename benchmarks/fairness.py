@@ -1,6 +1,6 @@
 """How an offloaded connection and one of the kernel with CUBIC share a bottleneck.
 
-    python benchmarks/fairness.py                 some 9 minutes
+    python benchmarks/fairness.py                 some 13 minutes
     python benchmarks/fairness.py --rate 20 --queue 100 --runs 5
 
 Two flows from the same host to the same peer, through a shaper (tbf, or the relay's where there is a delay) with a
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50, help="Mbit/s")
     parser.add_argument("--queue", type=float, default=50, help="milliseconds")
     parser.add_argument("--settle", type=float, default=15.0, help="seconds before it counts")
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--json", help="write the results into this file, too")
     parser.add_argument("--real-time", action="store_true", help="take precedence over all else on this machine (root)")
     options = parser.parse_args()

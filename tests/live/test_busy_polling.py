@@ -1,5 +1,7 @@
 """Busy polling: a stack that may wait looks for more frames before it does (StackConfig.busy_poll_us)."""
 
+import os
+import select
 import socket
 
 import pytest
@@ -37,3 +39,28 @@ def test_frames_that_come_while_it_looks(lab, busy_poll_us, timeout, seen):
         while not posted[1].done:
             stack.poll()
         assert bytes(posted[0].view) + bytes(posted[1].view) == b"oncemore"
+
+
+def test_after_many_frames_there_is_another_turn_before_it_waits(lab):
+    """Meanwhile the link wakes nobody; when the stack waits again, it does."""
+    ours, theirs = lab.connect(socket.AF_INET)
+    theirs.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with chimney.Stack() as stack:
+        waiting = select.poll()
+        waiting.register(stack, select.POLLIN)
+        connection = stack.connection(ours)
+        connection.offload()
+        posted = [connection.post_receive(bytearray(1)) for _ in range(11)]
+        for _ in range(10):  # the first window
+            theirs.send(b"x")
+        while connection.adapter.link.pending() < 10:
+            os.sched_yield()
+        stack.poll()
+        assert [request.done for request in posted] == 10 * [True] + [False]
+        assert waiting.poll(0)
+        stack.poll()
+        assert not waiting.poll(0)
+        theirs.send(b"y")
+        assert waiting.poll(10_000)
+        stack.poll()
+        assert bytes(posted[10].view) == b"y"
