@@ -28,6 +28,8 @@ def main() -> int:
     parser.add_argument("--minimise", action="store_true", help="choose the corpus anew from all that was found so far")
     parser.add_argument("--engine", help=argparse.SUPPRESS)
     options, rest = parser.parse_known_args()
+    if rest and not options.engine:
+        parser.error(f"unknown: {' '.join(rest)}")
     if not _build.pure_requested():
         sys.exit("only Python can be watched: set CHIMNEY_PURE=1")
     if options.engine:
@@ -40,7 +42,9 @@ def main() -> int:
             minimise(target)
         return 0
     total = sum(SHARES[target] for target in targets)
-    return max([search(target, max(options.seconds * SHARES[target] // total, 1)) for target in targets])
+    found = max([search(target, max(options.seconds * SHARES[target] // total, 1)) for target in targets])
+    print("something was found, see above" if found else "nothing was found")
+    return found
 
 
 def search(target: str, seconds: int) -> int:

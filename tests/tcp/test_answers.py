@@ -188,7 +188,8 @@ def test_where_fins_cross_and_data_is_missing_too_only_the_acknowledgement_goes(
         (0, 0, b"", ACK, 1),
         (0, 1, b"late", ACK, 1),
         (70_000, 1, b"", ACK, 1),
-        (0, 1, b"", SYN, 0),  # the ordinary path's
+        (0, 1, b"", SYN, 1),
+        (4, 1, b"", SYN, 1),
     ],
 )
 def test_time_wait_answers_what_may_have_missed_its_last_word(offset, ack, data, flags, answers):

@@ -389,7 +389,8 @@ def test_half_closed_for_a_month(state):
     pair.run(lambda: closing.finished() and open_end.finished())
 
 
-def test_an_opening_in_time_wait_is_the_hosts_and_does_nothing_here():
+def test_an_opening_in_time_wait_ends_nothing():
+    """Whether it may begin a new connection is the host's question, who sees it first (RFC 9293, 3.10.7.4)."""
     peer = Peer(PLAIN, state=State.FIN_WAIT_2)
     peer.give(0, 0, b"", ACK | FIN)
     assert peer.conn.state == State.TIME_WAIT

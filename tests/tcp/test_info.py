@@ -48,6 +48,16 @@ def test_options_are_those_of_the_handshake():
     assert info(peer.conn, 0).tcpi_options == expected | OPTION_ECN_SEEN
 
 
+def test_the_segments_of_both_directions_have_sizes_of_their_own():
+    peer = Peer(Config(remote_mss=536))
+    seen = info(peer.conn, 0)
+    assert (seen.tcpi_snd_mss, seen.tcpi_rcv_mss, seen.tcpi_advmss) == (524, 524, 1448)
+    peer.give(0, data=bytes(1448), ts=(1, 0))
+    peer.give(1448, data=b"x", ts=(1, 0))
+    seen = info(peer.conn, 0)
+    assert (seen.tcpi_snd_mss, seen.tcpi_rcv_mss, seen.tcpi_advmss) == (524, 1448, 1448)
+
+
 def test_what_is_in_flight_covered_lost_and_sent_again():
     peer = Peer(PLAIN, cwnd=20 * FULL)
     peer.conn.send(memoryview(bytes(10 * FULL)))

@@ -8,7 +8,7 @@ cdef class AutoTuning:
     cdef public long long rtt
     cdef public long long space
     cdef long long _mss
-    cdef long long _longest
+    cdef public long long longest
     cdef long long _taken
     cdef long long _since
     cpdef bint is_active(self) except -1

@@ -12,7 +12,7 @@ class AutoTuning:
     """size: of the window, as far as this knows. limit: the largest one; not above `size`: nothing is tuned.
 
     rtt: the round trip as the receiver sees it, 0 if it is not known. space: what the application took in the round
-    trip in which it took most.
+    trip in which it took most. longest: payload of the peer's longest segment so far.
     """
 
     def __init__(self, size: int, limit: int, mss: int, now: int) -> None:
@@ -21,7 +21,7 @@ class AutoTuning:
         self.rtt = 0
         self.space = min(size // 2, 10 * mss)
         self._mss = mss
-        self._longest = 0
+        self.longest = 0
         self._taken = 0
         self._since = now
 
@@ -31,8 +31,8 @@ class AutoTuning:
 
     def is_full(self, length: int) -> bool:
         """Whether a segment of so many bytes is as long as the peer's ever are: a shorter one may have waited."""
-        self._longest = max(self._longest, length)
-        return length >= self._longest
+        self.longest = max(self.longest, length)
+        return length >= self.longest
 
     def measured(self, rtt: int) -> None:
         """Data came that echoes a timestamp of `rtt` microseconds ago.

@@ -47,13 +47,13 @@ class CongestionControl:
     def on_congestion(self, flight: int, now: int) -> None:
         """A loss or an ECN echo, with `flight` bytes outstanding (RFC 5681, 3.2; RFC 3168, 6.1.2): ssthresh shrinks.
 
-        cwnd is led there by the caller (RFC 6937), and set by `end_recovery`.
+        cwnd is led there by the caller (RFC 9937), and set by `end_recovery`.
         """
         self._remember()
         self.ssthresh = self._reduced(flight)
 
     def end_recovery(self) -> None:
-        """The episode that `on_congestion` began is over (RFC 6582, 3.2, step 3; RFC 6937, 3)."""
+        """The episode that `on_congestion` began is over (RFC 6582, 3.2, step 3; RFC 9937, 6)."""
         self.cwnd = max(self.ssthresh, self.mss)
         self._clamp()
 

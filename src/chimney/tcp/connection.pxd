@@ -76,7 +76,7 @@ cdef class Connection(Parts):
     cdef bint _is_newer(self, Segment segment, long long start, long long ack) except -1
     @cython.locals(receiver=Receiver, policy=AckPolicy, verdict=int)
     cdef object _on_data(self, Segment segment, long long start, long long now)
-    @cython.locals(measured="long long")
+    @cython.locals(is_full=bint, measured="long long")
     cdef object _on_payload(self, Segment segment, long long now)
     cdef object _on_time_wait(self, Segment segment, long long start, long long ack, long long now)
     cdef object _report(self, Segment segment, long long start)

@@ -292,9 +292,7 @@ class Connection(Parts):
                     self._finish(State.CLOSED, Event.RESET)
             elif self.challenges.reset():
                 self._challenge(now)
-        elif self.state == _TIME_WAIT:
-            return
-        elif exact and not self._challenge_every_syn:
+        elif exact and not self._challenge_every_syn and self.state != _TIME_WAIT:
             self._finish(State.CLOSED, Event.SYN)
         elif self.challenges.syn(now):
             self._challenge(now)
@@ -391,9 +389,10 @@ class Connection(Parts):
         if self.ecn.enabled and self.ecn.received(segment):
             self.ack_policy.hurry_for(_QUICK_FOR_CONGESTION)
             self.ack_policy.at_once()
-        if self.tuning.is_active() and segment.has_timestamp:
+        is_full = self.tuning.is_full(segment.payload_length // segment.segments)
+        if is_full and self.tuning.is_active() and segment.has_timestamp:
             measured = self.timestamps.round_trip(segment.ts_ecr, now)
-            if measured >= 0 and self.tuning.is_full(segment.payload_length // segment.segments):
+            if measured >= 0:
                 self.tuning.measured(measured)
 
     def _on_time_wait(self, segment: Segment, start: int, ack: int, now: int) -> None:

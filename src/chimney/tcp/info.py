@@ -16,6 +16,7 @@ OPTION_ECN_SEEN = 16
 
 _MS = 1000
 _BYTE = 255
+_DEFAULT_MSS = 536  # RFC 9293, 3.7.1
 _UNLIMITED = 2**64 - 1
 _KERNEL_STATE = {
     State.ESTABLISHED: 1,
@@ -119,7 +120,7 @@ def info(connection: Parts, now: int) -> TcpInfo:
         tcpi_rto=rtt.backed_off(timer.backoff),
         tcpi_ato=connection.ack_policy.delay,
         tcpi_snd_mss=mss,
-        tcpi_rcv_mss=connection.receiver.window.mss,
+        tcpi_rcv_mss=connection.tuning.longest or min(mss, _DEFAULT_MSS),
         tcpi_unacked=sender.flight.packets,
         tcpi_sacked=sender.flight.sacked_packets if config.sack else sender.recovery.dup_acks,
         tcpi_lost=-(-sender.flight.lost // mss),
@@ -133,7 +134,7 @@ def info(connection: Parts, now: int) -> TcpInfo:
         tcpi_rttvar=rtt.rttvar,
         tcpi_snd_ssthresh=_segments(congestion.ssthresh, mss),
         tcpi_snd_cwnd=max(congestion.cwnd // mss, 1),
-        tcpi_advmss=mss,
+        tcpi_advmss=max(sender.path_mtu - sender.ip_header - 20 - sender.black_hole.options, 0),
         tcpi_reordering=sender.recovery.reordering,
         tcpi_rcv_rtt=connection.tuning.rtt,
         tcpi_rcv_space=connection.tuning.space,

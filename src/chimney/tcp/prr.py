@@ -1,8 +1,11 @@
-"""Proportional rate reduction (RFC 6937bis): how cwnd gets from where it was to ssthresh while losses are repaired."""
+"""Proportional rate reduction (RFC 9937): how cwnd gets from where it was to ssthresh while losses are repaired."""
 
 
 class Prr:
-    """Bytes since the reduction began: delivered, and sent (out); prior: cwnd before."""
+    """Bytes since the reduction began: delivered (the RFC's DeliveredData, summed), and sent (out).
+
+    prior: cwnd before, as Linux has it; the RFC's RecoverFS counts what was in flight.
+    """
 
     def __init__(self) -> None:
         self.prior = 0

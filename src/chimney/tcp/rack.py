@@ -21,11 +21,12 @@ _LOOKS = 16
 
 
 class Rack:
-    """sent, end, rtt: of the transmission that was made last among those that have arrived (6.2, step 2).
+    """sent, end, rtt: of the transmission that was made last among those that have arrived (6.2, step 2; the RFC's
+    RACK.xmit_ts, RACK.end_seq, RACK.rtt).
 
     echo: the echo of the acknowledgement at hand, -1 if it has none. steps: the reordering window in quarters of the
-    smallest round trip. deadline: when what may be late still is lost (6.2, step 5). reorderings: how often something
-    was late.
+    smallest round trip (RACK.reo_wnd_mult). deadline: when what may be late still is lost (6.2, step 5).
+    reorderings: how often something was late.
     """
 
     def __init__(self, estimator: RttEstimator) -> None:

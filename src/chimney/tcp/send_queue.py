@@ -75,8 +75,7 @@ class SendQueue:
         """Views of the bytes from `position` on, all of which are queued.
 
         `gathered` tells how many bytes they hold: `length`, or fewer at the end of a record, and if that would take too
-        many views. `pushed`
-        tells whether the last byte of a send with push is among them.
+        many views. `pushed` tells whether the last byte of a send with push is among them.
         """
         index = bisect_right(self._starts, position, self._first) - 1
         offset = position - self._starts[index]
