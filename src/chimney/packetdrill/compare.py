@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from chimney.packetdrill.nodes import Option, TcpPacket
+from chimney.packetdrill.errors import Unsupported
+from chimney.packetdrill.nodes import FOREIGN_OPTIONS, Option, TcpPacket
 from chimney.packetdrill.wire import (
     ACK,
     AE,
@@ -24,6 +25,7 @@ from chimney.packetdrill.wire import (
 )
 
 _COMPARED = FIN | SYN | RST | PSH | ACK | URG | ECE | CWR | AE
+_ECN_FIELD = 3
 _OF_A_MERGED_ONE = ACK | SYN | RST | URG | ECE
 
 
@@ -48,19 +50,34 @@ class Rules:
 
 
 def differences(expected: TcpPacket, actual: Packet, rules: Rules, tolerance_us: int) -> list[str]:
-    """Every way in which `actual` is not what was expected, in words; empty if it is."""
+    """Every way in which `actual` is not what was expected, in words; empty if it is.
+
+    Raises Unsupported for an expectation of what the engine does not make.
+    """
+    _refuse_what_is_not_made(expected)
     found = _flag_differences(expected, actual, rules)
     if actual.seq != expected.seq:
         found.append(f"seq {actual.seq} instead of {expected.seq}")
     if len(actual.payload) != expected.length:
         found.append(f"{len(actual.payload)} bytes instead of {expected.length}")
-    if actual.flags & ACK and actual.ack != expected.ack:
-        found.append(f"ack {actual.ack} instead of {expected.ack}")
+    if actual.ack != expected.ack:
+        found.append(f"ack {actual.ack} instead of {expected.ack if expected.has_ack else 'none'}")
     if expected.window is not None and actual.window != expected.window and not rules.ignore_window:
         found.append(f"win {actual.window} instead of {expected.window}")
     if actual.urgent != expected.urgent:
         found.append(f"urg {actual.urgent} instead of {expected.urgent}")
     return found + _ecn_differences(expected, actual) + _option_differences(expected, actual, rules, tolerance_us)
+
+
+def _refuse_what_is_not_made(expected: TcpPacket) -> None:
+    """What could not be compared would pass whatever the script says."""
+    beyond_ecn = expected.tos is not None and expected.tos & ~_ECN_FIELD
+    if beyond_ecn or expected.ttl is not None or expected.flow_label is not None:
+        raise Unsupported("TTL, flow label and DSCP are the host's, not the engine's")
+    if flags_of(expected.flags) & AE:
+        raise Unsupported("AccECN")
+    if foreign := next((option.kind for option in expected.options or () if option.kind in FOREIGN_OPTIONS), None):
+        raise Unsupported(f"the TCP option {foreign}")
 
 
 def _flag_differences(expected: TcpPacket, actual: Packet, rules: Rules) -> list[str]:
@@ -71,7 +88,7 @@ def _flag_differences(expected: TcpPacket, actual: Packet, rules: Rules) -> list
 
 
 def _ecn_differences(expected: TcpPacket, actual: Packet) -> list[str]:
-    if expected.tos is not None and expected.tos & 3 != actual.ecn:
+    if expected.tos is not None and expected.tos & _ECN_FIELD != actual.ecn:
         return [f"ECN field {actual.ecn} instead of that of tos {expected.tos:#x}"]
     if expected.ecn is None:
         return []
@@ -109,10 +126,14 @@ def _signed(difference: int) -> int:
 
 
 def can_be_merged(first: Packet, following: Packet) -> bool:
-    """Whether `following` continues what `first` (which may be merged already) began, as segmentation cuts it."""
+    """Whether `following` continues what `first` (which may be merged already) began, as segmentation cuts it.
+
+    What is cut into segments leaves at one moment.
+    """
     same = not (first.flags ^ following.flags) & _OF_A_MERGED_ONE and first.ecn == following.ecn
     return (
         same
+        and following.at == first.at
         and following.seq == first.seq + len(first.payload) & 0xFFFFFFFF
         and (following.ack, following.window) == (first.ack, first.window)
         and len(following.payload) > 0

@@ -100,6 +100,10 @@ class Option:
     """Of options whose value is hexadecimal."""
 
 
+FOREIGN_OPTIONS = ("FO", "FOEXP", "md5", "ECN")
+"""Options that the engine neither sends nor reads."""
+
+
 @dataclass(slots=True)
 class TcpPacket:
     """A TCP packet, in the numbers of the script."""

@@ -1,16 +1,43 @@
 """The grammar of packets: `< [ect0] S. 0:0(0) ack 1 win 65535 <mss 1460,nop,wscale 7>`, and ICMP."""
 
-from chimney.packetdrill.errors import ScriptError
+import re
+
+from chimney.packetdrill.errors import ScriptError, Unsupported
 from chimney.packetdrill.lexer import Kind
-from chimney.packetdrill.nodes import ForeignPacket, IcmpPacket, Option, TcpPacket
+from chimney.packetdrill.nodes import FOREIGN_OPTIONS, ForeignPacket, IcmpPacket, Option, TcpPacket
 from chimney.packetdrill.reader import Reader
+from chimney.packetdrill.wire import LETTERS
 
 _ECN = ("noecn", "ect0", "ect1", "ce", "ect01")
 _WRAPPED = ("ipv4", "ipv6", "gre", "GREv0", "mpls", "encap")
 _SEQUENCES = 1 << 32
 ANY_NUMBER = -1
 """`...` where a timestamp stands."""
-_FLAGS = frozenset("SFRPUECWA.N-")
+_ICMP: dict[str, frozenset[str]] = {
+    "unreachable": frozenset({
+        "net_unreachable", "host_unreachable", "protocol_unreachable", "port_unreachable", "frag_needed",
+        "source_route_failed", "net_unknown", "host_unknown", "source_host_isolated", "net_prohibited",
+        "host_prohibited", "net_unreachable_for_tos", "host_unreachable_for_tos", "packet_filtered",
+        "precedence_violation", "precedence_cutoff",
+        "no_route", "admin_prohibited", "not_neighbour", "address_unreachable",
+    }),
+    "time_exceeded": frozenset({
+        "ttl_exceeded_in_transit", "frag_reass_exceeded", "exceeded_hop_limit", "exceeded_frag_time",
+    }),
+    "parameter_problem": frozenset({"header_field", "unknown_next_header", "unknown_option"}),
+    **dict.fromkeys(
+        (
+            "packet_too_big", "source_quench", "redirect", "echo_request", "echo_reply", "timestamp_request",
+            "timestamp_reply", "information_request", "information_reply", "address_mask_request", "address_mask_reply",
+        ),
+        frozenset(),
+    ),
+}  # fmt: skip
+"""The types of ICMP messages and their codes, IPv4's and IPv6's (RFC 792, RFC 1122, 3.2.2.1, RFC 4443)."""
+_NUMBERED_TYPE = re.compile(r"type_\d+")
+_NUMBERED_CODE = re.compile(r"code_\d+")
+_COUNTED = frozenset("01234567")
+"""Where flags stand: the counter that AccECN makes of three of them (draft-ietf-tcpm-accurate-ecn, 3.2.2)."""
 
 
 def parse_packet(reader: Reader) -> TcpPacket | IcmpPacket | ForeignPacket:
@@ -80,14 +107,17 @@ def _flags(reader: Reader) -> str:
     """`S`, `P.`, `.`, `SEW.`, `-`; `.` stands for ACK."""
     first = reader.take()
     flags = first.text
-    if first.kind is Kind.WORD:
-        if reader.accept("."):
-            flags += "."
-    elif not (first.kind is Kind.SYMBOL and first.text in ".-"):
-        raise ScriptError(f"TCP flags are expected, not {first.text!r}", first.line)
-    if not set(flags) <= _FLAGS:
+    while reader.peek().start == reader.previous().end and not reader.at_kind(Kind.END):
+        flags += reader.take().text
+    if first.kind is Kind.WORD and reader.accept("."):
+        flags += "."
+    if flags == "-":
+        return ""
+    if not set(flags) <= LETTERS | _COUNTED or len(set(flags)) < len(flags):
         raise ScriptError(f"{flags!r} are no TCP flags", first.line)
-    return "" if flags == "-" else flags
+    if set(flags) & _COUNTED:
+        raise Unsupported("AccECN", first.line)
+    return flags
 
 
 def _sequence(reader: Reader) -> tuple[int, int]:
@@ -142,7 +172,7 @@ def _option(reader: Reader) -> Option:
             reader.expect(":")
             edges.append(reader.integer())
         return Option(name, tuple(edges))
-    if name in ("FO", "FOEXP", "md5", "ECN"):
+    if name in FOREIGN_OPTIONS:
         words: list[str] = []
         while not reader.at(",") and not reader.at(">"):
             words.append(reader.take().text)
@@ -157,9 +187,14 @@ def _number_or_any(reader: Reader) -> int:
 def _icmp(reader: Reader, outbound: bool) -> IcmpPacket:
     """`icmp unreachable frag_needed mtu 1200 [1:1461(1460)]`."""
     reader.take()
-    packet = IcmpPacket(outbound, reader.take().text, "")
+    kind = reader.take()
+    packet = IcmpPacket(outbound, kind.text, "")
+    if kind.text not in _ICMP and not _NUMBERED_TYPE.fullmatch(kind.text):
+        raise ScriptError(f"{kind.text!r} is no type of ICMP messages", kind.line)
     if reader.at_kind(Kind.WORD) and not reader.at("mtu") and not reader.at("id"):
         packet.code = reader.take().text
+        if packet.code not in _ICMP.get(kind.text, ()) and not _NUMBERED_CODE.fullmatch(packet.code):
+            raise ScriptError(f"{packet.code!r} is no code of ICMP {kind.text}", kind.line)
     if reader.accept("mtu"):
         packet.mtu = reader.integer()
     if reader.accept("id"):

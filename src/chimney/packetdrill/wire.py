@@ -12,6 +12,8 @@ FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))
 AE = 256
 
 _LETTERS = (("F", FIN), ("S", SYN), ("R", RST), ("P", PSH), ("U", URG), ("E", ECE), ("W", CWR), ("A", AE), (".", ACK))
+LETTERS = frozenset(letter for letter, _ in _LETTERS)
+"""Every flag that a script can name."""
 _HEADER = struct.Struct("!HHIIHHHH")
 _KINDS = {"eol": 0, "nop": 1, "mss": 2, "wscale": 3, "sackOK": 4, "sack": 5, "TS": 8, "md5": 19, "FO": 34}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
@@ -53,7 +55,7 @@ def flags_of(letters: str) -> int:
     table = dict(_LETTERS)
     value = 0
     for letter in letters:
-        value |= table.get(letter, 0)
+        value |= table[letter]
     return value
 
 
