@@ -39,7 +39,8 @@ def run(*arguments):
 
 def test_a_script_that_passes(suite):
     result = run(suite / "good.pkt")
-    assert (result.exit_code, result.output) == (0, "")
+    assert result.exit_code == 0
+    assert result.output.startswith("passed ") and result.output.endswith("good.pkt: as expected\n")
 
 
 def test_verbosely(suite):
@@ -49,6 +50,22 @@ def test_verbosely(suite):
     assert "expected: . 1:6(5) ack 1" in result.output
     assert "seen:     P. 1:6(5) ack 1" in result.output
     assert "flags P. instead of ." in result.output
+    assert "line 8: +0 write(4, ..., 5) = 5\n" in result.output and "write() = 5\n" in result.output
+
+
+def test_what_makes_no_difference_is_listed(suite):
+    script = suite / "settings.pkt"
+    script.write_text("`sysctl -q net.ipv4.tcp_autocorking=0`\n" + GOOD)
+    assert "makes no difference here: sysctl net.ipv4.tcp_autocorking=0" in run("-v", script).output
+    (found,) = json.loads(run("--json", script).output)["results"]
+    assert found["ignored"] == ["sysctl net.ipv4.tcp_autocorking=0"]
+
+
+def test_a_list_without_names(suite):
+    names = suite / "names"
+    names.write_text("# none\n")
+    result = run(suite, "--list", names)
+    assert result.exit_code == 2 and "the list names no script" in result.output
 
 
 def test_a_directory_without_scripts_is_named_as_the_cause(tmp_path):

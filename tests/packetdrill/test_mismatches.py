@@ -105,7 +105,7 @@ WRONG = {
         "   +0 getsockopt(4, SOL_TCP, TCP_MAXSEG, [1001], [4]) = 0",
         "TCP_MAXSEG is 1000 instead of 1001",
     ),
-    "value of ioctl": ("   +0 ioctl(4, SIOCINQ, [1]) = 0", "the value of ioctl() is 0 instead of 1"),
+    "value of ioctl": ("   +0 ioctl(4, SIOCINQ, [1]) = 0", "ioctl(): the value is 0 instead of 1"),
     "revents": (
         "   +0 poll([{fd=4, events=POLLIN|POLLOUT, revents=POLLIN}], 1, 0) = 1",
         "revents is 0x4 instead of 0x1",

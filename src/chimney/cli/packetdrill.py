@@ -46,7 +46,10 @@ def packetdrill(
     Succeeds only if every script passes, or is about something that an established connection does not have.
     """
     rules = _rules(relax or [], tolerance)
-    scripts = find_scripts(paths, read_list(names) if names is not None else None)
+    listed = read_list(names) if names is not None else None
+    if listed == []:
+        raise typer.BadParameter("the list names no script", param_hint="--list")
+    scripts = find_scripts(paths, listed)
     if not scripts:
         raise typer.BadParameter("no script is there: their names end in .pkt")
     console = wide_console()
@@ -56,7 +59,7 @@ def packetdrill(
     for result in run_scripts(scripts, rules):
         summary.add(result)
         results.append(result)
-        _show(console, result, verbose)
+        _show(console, result, verbose, is_only=len(scripts) == 1)
     if as_json:
         typer.echo(json.dumps({"results": [_as_object(r, verbose) for r in results], "relaxed": rules.names()}))
     elif len(results) > 1:
@@ -71,15 +74,17 @@ def _rules(relax: list[str], tolerance: int) -> Rules:
     return Rules("push" in relax, "window" in relax, tolerance)
 
 
-def _show(console: Console, result: Result, verbose: bool) -> None:
-    """One line for a script that did not pass; all lines if wanted."""
+def _show(console: Console, result: Result, verbose: bool, *, is_only: bool) -> None:
+    """One line for a script that did not pass, or for the only one; all lines if wanted."""
     if verbose:
         console.print(f"[bold]{escape(result.name)}[/bold]")
         for line in result.log:
             console.print(escape(line), highlight=False, soft_wrap=True)
         if result.printed:
             console.print(escape(result.printed.rstrip()))
-    if verbose or result.outcome is not Outcome.PASSED:
+        for setting in result.ignored:
+            console.print(escape(f"makes no difference here: {setting}"), highlight=False, soft_wrap=True)
+    if verbose or is_only or result.outcome is not Outcome.PASSED:
         style = _STYLES[result.outcome]
         where = f"{result.name}:{result.line}" if result.line else result.name
         console.print(

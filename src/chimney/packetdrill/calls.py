@@ -12,8 +12,10 @@ from chimney.packetdrill.expressions import ERRNO, SYMBOLS, number
 from chimney.packetdrill.host import Host, Socket
 from chimney.packetdrill.mapping import LOCAL_ISN
 from chimney.packetdrill.nodes import Anything, Expression, Number, Sequence, SocketCall
+from chimney.tcp import NEVER
 
 _O_NONBLOCK = SYMBOLS["O_NONBLOCK"]
+_MILLISECOND = 1000
 _O_RDWR = SYMBOLS["O_RDWR"]
 
 
@@ -37,6 +39,22 @@ class Invocation:
         self.call = call
         self.done = 0
         self.started = host.now
+        self.timeout = 0
+        self._has_timeout = False
+
+    def wait_for(self, milliseconds: int) -> Blocked:
+        """What to raise where a call waits; it is tried again at its time-out, too. Negative: it has none."""
+        self._has_timeout = milliseconds >= 0
+        self.timeout = max(milliseconds, 0) * _MILLISECOND
+        return Blocked()
+
+    def has_waited(self, milliseconds: int) -> bool:
+        """Whether a call that may wait for that long has done so."""
+        return 0 <= milliseconds * _MILLISECOND <= self.host.now - self.started
+
+    def deadline(self) -> int:
+        """When it gives up by itself."""
+        return self.started + self.timeout if self._has_timeout else NEVER
 
     def argument(self, index: int) -> Expression:
         """One argument. Raises ScriptError if there are fewer."""
@@ -214,7 +232,7 @@ def _ioctl(call: Invocation) -> int:
         value = endpoint.unsent() if endpoint is not None else 0
     else:
         raise Unsupported(f"ioctl {command:#x}")
-    check_value(call.argument(2), value, "the value of ioctl()")
+    check_value(call.argument(2), value, "the value")
     return 0
 
 

@@ -6,8 +6,10 @@ Nothing is executed. A command that is in no table makes the script unsupported,
 import re
 import shlex
 from collections.abc import Callable
+from typing import get_args, get_type_hints
 
-from chimney.packetdrill.errors import Unsupported
+from chimney.packetdrill import routes
+from chimney.packetdrill.errors import ScriptError, Unsupported
 from chimney.packetdrill.settings import Settings
 from chimney.tcp import Config
 
@@ -21,6 +23,13 @@ def _flag(value: str) -> bool:
 
 def _number(value: str) -> int:
     return int(value, 0)
+
+
+def _rto_max(value: str) -> int:
+    """Microseconds; Linux takes one second to two minutes (net/ipv4/sysctl_net_ipv4.c)."""
+    if not 1000 <= (milliseconds := int(value)) <= 120_000:
+        raise ValueError(value)
+    return milliseconds * _MILLISECOND
 
 
 def _seconds(value: str) -> int:
@@ -79,15 +88,27 @@ _FIXED = {
     "hystart_detect": ("1", "2", "3"),
 }  # fmt: skip
 """What the engine does in one way only: other values would make another script of it."""
+_ENGINE_SYSCTLS: dict[str, tuple[str, Callable[[str], object]]] = {"tcp_rto_max_ms": ("max_rto_us", _rto_max)}
+"""The same where nothing but the engine is concerned: a field of its Config."""
+_DEFAULT_ONLY = {
+    "tcp_thin_linear_timeouts": ("0",), "tcp_orphan_retries": ("0",), "tcp_retries1": ("3",), "tcp_rfc1337": ("0",),
+    "tcp_abort_on_overflow": ("0",), "tcp_plb_enabled": ("0",), "ip_no_pmtu_disc": ("0",), "tcp_reflect_tos": ("0",),
+    "tcp_ecn_fallback": ("1",), "tcp_syncookies": ("0", "1"), "tcp_invalid_ratelimit": ("0", "500"),
+}  # fmt: skip
+"""Sysctls that would make a difference, with the values that make none."""
 _IGNORED_SYSCTLS = frozenset({
-    "tcp_tso_win_divisor", "tcp_orphan_retries", "tcp_autocorking", "tcp_invalid_ratelimit",
-    "tcp_challenge_ack_limit",
-    "tcp_syn_retries", "tcp_synack_retries", "tcp_fack", "tcp_ecn_option", "tcp_ecn_fallback", "tcp_fastopen",
-    "tcp_fastopen_key", "tcp_syncookies", "tcp_retries1", "tcp_syn_linear_timeouts", "tcp_low_latency",
-    "tcp_no_metrics_save", "tcp_tw_reuse", "tcp_mem", "tcp_limit_output_bytes", "tcp_rfc1337", "tcp_abort_on_overflow",
-    "tcp_max_syn_backlog", "tcp_fastopen_blackhole_timeout_sec", "tcp_plb_enabled", "tcp_backlog_ack_defer",
-    "tcp_comp_sack_nr", "tcp_comp_sack_delay_ns", "tcp_comp_sack_slack_ns", "tcp_thin_linear_timeouts",
-    "tcp_early_demux", "ip_no_pmtu_disc", "tcp_tso_rtt_log", "tcp_rto_max_ms", "tcp_migrate_req", "tcp_reflect_tos",
+    # How much leaves at once: packets are merged before they are compared.
+    "tcp_tso_win_divisor", "tcp_tso_rtt_log", "tcp_autocorking", "tcp_limit_output_bytes",
+    # The handshake is the kernel's: a script that lets a SYN go unanswered notices.
+    "tcp_syn_retries", "tcp_synack_retries", "tcp_syn_linear_timeouts", "tcp_max_syn_backlog", "tcp_migrate_req",
+    "tcp_fastopen", "tcp_fastopen_key", "tcp_fastopen_blackhole_timeout_sec", "tcp_ecn_option",
+    # The whole host: there is one connection here, memory for all, and no other CPU.
+    "tcp_challenge_ack_limit", "tcp_no_metrics_save", "tcp_tw_reuse", "tcp_mem", "tcp_low_latency", "tcp_early_demux",
+    "tcp_backlog_ack_defer",
+    # Linux holds acknowledgements back where it sees many holes; the engine does not.
+    "tcp_comp_sack_nr", "tcp_comp_sack_delay_ns", "tcp_comp_sack_slack_ns",
+    # Gone from Linux.
+    "tcp_fack",
 })  # fmt: skip
 _IGNORED = (
     re.compile(r"tc( -\w+)* qdisc (add|replace|change|del|delete) dev \S+ root( pfifo)?( limit [1-9]\d*)?$"),
@@ -104,7 +125,8 @@ _ENGINE = "chimney."
 
 
 def run(text: str, settings: Settings) -> None:
-    """Carries out what a script has between backticks. Raises Unsupported for a command that is not known."""
+    """Carries out what a script has between backticks. Raises Unsupported for a command that is not known, ScriptError
+    for one that makes no sense."""
     if not text.strip():
         return
     for command in _commands(text):
@@ -129,15 +151,15 @@ def _run(command: str, settings: Settings) -> None:
     elif any(pattern.match(command) for pattern in _IGNORED):
         settings.ignored.append(command)
     elif name == "sysctl":
-        _run_sysctl([word for word in words[1:] if not word.startswith("-")], settings)
+        _run_sysctl(_assignments(command, words), settings)
     elif name == "set_sysctls.py":
         _run_sysctl(words[1:], settings)
     elif name == "tc":
         _run_tc(command, words, settings)
     elif name == "ip":
-        _run_ip(command, words, settings)
+        routes.run(command, words, settings)
     elif name == "ethtool":
-        settings.segmentation_offload = not ("tso off" in command and "gso off" in command)
+        settings.ignored.append(command)
     else:
         raise Unsupported(f"the command `{command}`")
 
@@ -158,6 +180,13 @@ def _apply_defaults(settings: Settings) -> None:
     settings.ecn = 0
 
 
+def _assignments(command: str, words: list[str]) -> list[str]:
+    """What sysctl is told to set. Raises Unsupported if a file says so."""
+    if any(word.startswith(("--load", "--system")) or re.match(r"-\w*[pf]", word) for word in words[1:]):
+        raise Unsupported(f"settings from a file: `{command}`")
+    return [word for word in words[1:] if not word.startswith("-")]
+
+
 def _run_sysctl(assignments: list[str], settings: Settings) -> None:
     for assignment in assignments:
         path, equals, value = assignment.partition("=")
@@ -169,25 +198,40 @@ def _run_sysctl(assignments: list[str], settings: Settings) -> None:
         elif name in _FIXED:
             if value.strip() not in _FIXED[name]:
                 raise Unsupported(f"sysctl {assignment}: the engine has it as {_FIXED[name][-1]}")
-        elif name in _SYSCTLS:
-            attribute, convert = _SYSCTLS[name]
-            try:
-                setattr(settings, attribute, convert(value.strip().strip('"')))
-            except ValueError:
-                raise Unsupported(f"the value of sysctl {assignment}") from None
+        elif name in _DEFAULT_ONLY:
+            if value.strip() not in _DEFAULT_ONLY[name]:
+                raise Unsupported(f"sysctl {assignment}: only {' or '.join(_DEFAULT_ONLY[name])} is there")
+            settings.ignored.append(f"sysctl {assignment}")
+        elif name in _SYSCTLS or name in _ENGINE_SYSCTLS:
+            _set(name, assignment, value.strip().strip('"'), settings)
         else:
             raise Unsupported(f"sysctl {path}")
 
 
+def _set(name: str, assignment: str, value: str, settings: Settings) -> None:
+    try:
+        if name in _ENGINE_SYSCTLS:
+            attribute, convert = _ENGINE_SYSCTLS[name]
+            settings.engine[attribute] = convert(value)
+        else:
+            attribute, convert = _SYSCTLS[name]
+            setattr(settings, attribute, convert(value))
+    except ValueError:
+        raise Unsupported(f"the value of sysctl {assignment}") from None
+
+
 def _set_engine(name: str, value: str, settings: Settings) -> None:
-    """A parameter of the engine that Linux does not have."""
-    default = getattr(Config(), name, None)
-    if default is None:
-        raise Unsupported(f"the engine's parameter {name}")
-    converted: object = value
-    if not isinstance(default, str):
-        converted = _flag(value) if isinstance(default, bool) else _number(value)
-    settings.engine[name] = converted
+    """A parameter of the engine that Linux does not have. Raises ScriptError for one that the engine has not either."""
+    kind = get_type_hints(Config).get(name)
+    if kind is None:
+        raise ScriptError(f"the engine has no parameter {name}")
+    allowed = ("0", "1") if kind is bool else get_args(kind)
+    if allowed and value not in allowed:
+        raise ScriptError(f"chimney.{name} is {' or '.join(allowed)}, not {value}")
+    try:
+        settings.engine[name] = value if get_args(kind) else kind(_number(value))
+    except ValueError:
+        raise ScriptError(f"chimney.{name} is a number, not {value}") from None
 
 
 def _run_tc(command: str, words: list[str], settings: Settings) -> None:
@@ -195,22 +239,3 @@ def _run_tc(command: str, words: list[str], settings: Settings) -> None:
         settings.fair_queue = True
         return
     raise Unsupported(f"the command `{command}`")
-
-
-def _run_ip(command: str, words: list[str], settings: Settings) -> None:
-    """Routes: mtu, advmss, initcwnd, rto_min."""
-    if "route" not in words:
-        raise Unsupported(f"the command `{command}`")
-    rest = iter(words)
-    for word in rest:
-        if word == "mtu":
-            value = next(rest)
-            settings.route_mtu = int(next(rest) if value == "lock" else value)
-        elif word == "advmss":
-            settings.route_advmss = int(next(rest))
-        elif word == "initcwnd":
-            settings.initcwnd = int(next(rest))
-        elif word == "rto_min":
-            settings.min_rto_us = _milliseconds(next(rest).removesuffix("ms"))
-        elif word in ("congctl", "cc"):
-            settings.congestion_control = next(rest)

@@ -2,6 +2,7 @@
 
 import errno as _errno
 
+from chimney.packetdrill import foreign
 from chimney.packetdrill.errors import ScriptError, Unsupported
 from chimney.packetdrill.nodes import Either, Expression, Name, Number, Sequence, Structure, Text
 
@@ -41,12 +42,11 @@ _POLL = {"POLLIN": 1, "POLLPRI": 2, "POLLOUT": 4, "POLLERR": 8, "POLLHUP": 16, "
 SYMBOLS: dict[str, int] = {**_SOL, **_SOCKET, **_TCP, **_IP, **_FILE, **_MESSAGE, **_POLL, "NULL": 0}
 """Every symbol that has a number, the errno names excepted."""
 
-ERRNO: dict[str, int] = {name: number for number, name in _errno.errorcode.items()}
-ERRNO["EWOULDBLOCK"] = _errno.EAGAIN
+ERRNO: dict[str, int] = {name: getattr(_errno, name) for name in dir(_errno) if name.startswith("E")}
 
 
 def number(expression: Expression) -> int:
-    """The integer that an expression is. Raises Unsupported for an unknown symbol, ScriptError for no number."""
+    """The integer that an expression is. Raises ScriptError for none, Unsupported for a symbol that is foreign."""
     if isinstance(expression, Number):
         return expression.value
     if isinstance(expression, Name):
@@ -54,7 +54,9 @@ def number(expression: Expression) -> int:
             return SYMBOLS[expression.value]
         if expression.value in ERRNO:
             return ERRNO[expression.value]
-        raise Unsupported(f"{expression.value} is not known")
+        if expression.value in foreign.SYMBOLS:
+            raise Unsupported(f"{expression.value} is not known")
+        raise ScriptError(f"there is no symbol {expression.value}")
     if isinstance(expression, Either):
         return _either(expression)
     if isinstance(expression, Sequence) and len(expression.items) == 1:

@@ -40,6 +40,10 @@ class Token:
     start: int
     end: int
 
+    def shown(self) -> str:
+        """How a message names it."""
+        return "the end of the script" if self.kind is Kind.END else repr(self.text)
+
 
 _IPV4 = r"[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+"
 _IPV6 = r"(?:[0-9a-fA-F]{1,4}:)*(?:[0-9a-fA-F]{1,4})?::(?:[0-9a-fA-F]{1,4}:)*(?:[0-9a-fA-F]{1,4})?"
@@ -63,11 +67,12 @@ _PATTERNS = (
 )
 _TOKEN = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _PATTERNS), re.DOTALL)
 _DELIMITERS = {"CODE": 2, "COMMAND": 1, "STRING": 1}
+_OPENING = ("/*", "%{")
 _SKIPPED = ("SPACE", "COMMENT")
 
 
 def tokens(text: str) -> list[Token]:
-    """The tokens of a script, the last of which is END. Raises ScriptError for a quote that is not closed."""
+    """The tokens of a script, the last of which is END. Raises ScriptError for what is opened and not closed."""
     found: list[Token] = []
     line = 1
     at = 0
@@ -79,6 +84,8 @@ def tokens(text: str) -> list[Token]:
         if name not in _SKIPPED:
             if name == "SYMBOL" and value in '`"':
                 raise ScriptError(f"a {value} that is not closed", line)
+            if name == "SYMBOL" and text.startswith(_OPENING, at):
+                raise ScriptError(f"a {text[at : at + 2]} that is not closed", line)
             found.append(Token(*_token(name, value), line, match.start(), match.end()))
         line += value.count("\n")
         at = match.end()

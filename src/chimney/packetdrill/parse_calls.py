@@ -21,7 +21,7 @@ def parse_call(reader: Reader, end: int | None) -> SocketCall:
     """A socket call with its result. Raises ScriptError."""
     name = reader.take()
     if name.kind is not Kind.WORD:
-        raise ScriptError(f"a packet, a call, a command or code is expected, not {name.text!r}", name.line)
+        raise ScriptError(f"a packet, a call, a command or code is expected, not {name.shown()}", name.line)
     reader.expect("(")
     arguments = _list(reader, ")")
     reader.expect("=")
@@ -45,7 +45,7 @@ def _list(reader: Reader, closing: str) -> tuple[Expression, ...]:
     while not reader.accept(closing):
         items.append(_expression(reader))
         if not reader.accept(",") and not reader.at(closing):
-            raise reader.fail(f"{closing!r} or ',' is expected, not {reader.peek().text!r}")
+            raise reader.fail(f"{closing!r} or ',' is expected, not {reader.peek().shown()}")
     return tuple(items)
 
 
@@ -74,7 +74,7 @@ def _term(reader: Reader) -> Expression:
         return Sequence(_list(reader, "]"))
     if reader.accept("{"):
         return _structure(reader)
-    raise ScriptError(f"a value is expected, not {token.text!r}", token.line)
+    raise ScriptError(f"a value is expected, not {token.shown()}", token.line)
 
 
 def _text(reader: Reader) -> Text:
@@ -100,5 +100,5 @@ def _structure(reader: Reader) -> Structure:
             reader.expect("=")
         fields.append((name, _expression(reader)))
         if not reader.accept(",") and not reader.at("}"):
-            raise reader.fail(f"'}}' or ',' is expected, not {reader.peek().text!r}")
+            raise reader.fail(f"'}}' or ',' is expected, not {reader.peek().shown()}")
     return Structure(tuple(fields))

@@ -1,5 +1,6 @@
 """Tokens into a script: options, times, and which kind of event it is. Packets and calls have parsers of their own."""
 
+from chimney.packetdrill import script_options
 from chimney.packetdrill.errors import ScriptError
 from chimney.packetdrill.lexer import Kind, Token, tokens
 from chimney.packetdrill.nodes import Action, Code, Command, Event, Script, When
@@ -8,6 +9,11 @@ from chimney.packetdrill.parse_packets import parse_packet
 from chimney.packetdrill.reader import Reader
 
 _PER_SECOND = 1_000_000
+
+
+def line_of_first_command(text: str) -> int:
+    """Where the first command of a script stands, which nothing else tells of the one before all events; 0: none."""
+    return next((token.line for token in tokens(text) if token.kind is Kind.COMMAND), 0)
 
 
 def parse_script(text: str, defines: dict[str, str] | None = None) -> Script:
@@ -34,6 +40,8 @@ class _ScriptParser:
                 self.script.cleanup = Command(reader.take().text)
             else:
                 self.script.events.append(self._event())
+        if not self.script.events:
+            raise ScriptError("the script has no events", reader.peek().line)
         return self.script
 
     def _options(self) -> None:
@@ -49,6 +57,9 @@ class _ScriptParser:
                     if option.text == "define":
                         self.defines[value] = quote + literal.text + quote
                     value += f"={literal.text}"
+                while reader.accept(","):
+                    value += f",{reader.take().text}"
+            script_options.check(option.text, value, option.line)
             self.script.options[option.text] = value
 
     def _event(self) -> Event:
@@ -77,7 +88,7 @@ class _ScriptParser:
     def _seconds(self) -> int:
         token = self.reader.take()
         if token.kind not in (Kind.FLOAT, Kind.INTEGER):
-            raise ScriptError(f"a time is expected, not {token.text!r}", token.line)
+            raise ScriptError(f"a time is expected, not {token.shown()}", token.line)
         value = float(token.text)
         if value < 0:
             raise ScriptError("a negative time", token.line)

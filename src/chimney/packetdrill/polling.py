@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from chimney.packetdrill.calls import Blocked, Failure, Function, Invocation, WrongValue
+from chimney.packetdrill.calls import Failure, Function, Invocation, WrongValue
 from chimney.packetdrill.endpoint import Phase
 from chimney.packetdrill.errors import ScriptError
-from chimney.packetdrill.expressions import SYMBOLS, number
+from chimney.packetdrill.expressions import SYMBOLS, describe, number
 from chimney.packetdrill.host import Host, Socket
 from chimney.packetdrill.nodes import Expression, Sequence, Structure
 
@@ -57,9 +57,8 @@ def _poll(call: Invocation) -> int:
     found = [_poll_one(call.host, item) for item in wanted.items]
     count = sum(1 for seen, _ in found if seen)
     timeout = call.integer(2)
-    if count == 0 and (timeout < 0 or call.host.now < call.started + timeout * 1000):
-        if timeout != 0:
-            raise Blocked
+    if count == 0 and not call.has_waited(timeout):
+        raise call.wait_for(timeout)
     for seen, expected in found:
         if seen != expected:
             raise WrongValue(f"revents is {seen:#x} instead of {expected:#x}")
@@ -70,11 +69,19 @@ def _poll_one(host: Host, item: Expression) -> tuple[int, int]:
     """What poll reports for one descriptor, and what the script expects."""
     if not isinstance(item, Structure):
         raise ScriptError("poll() wants {fd=…, events=…, revents=…}")
-    descriptor, events, expected = item.get("fd"), item.get("events"), item.get("revents")
-    assert descriptor is not None and events is not None
-    thing = host.descriptors.get(number(descriptor))
-    bits = readiness(host, thing) & (number(events) | _ALWAYS) if isinstance(thing, Socket) else _NVAL
+    expected = item.get("revents")
+    events = _number_in(item, "events")
+    thing = host.descriptors.get(_number_in(item, "fd"))
+    bits = readiness(host, thing) & (events | _ALWAYS) if isinstance(thing, Socket) else _NVAL
     return bits, number(expected) if expected is not None else 0
+
+
+def _number_in(item: Structure, name: str) -> int:
+    """A field that has to be there."""
+    value = item.get(name)
+    if value is None:
+        raise ScriptError(f"{describe(item)} has no {name}")
+    return number(value)
 
 
 @dataclass
@@ -127,25 +134,23 @@ def _epoll_ctl(call: Invocation) -> int:
 def _event(value: Expression) -> tuple[int, int]:
     if not isinstance(value, Structure):
         raise ScriptError("an epoll event is {events=…, fd=…}")
-    events = value.get("events")
     data = next((v for k, v in value.fields if k in ("fd", "ptr", "u32", "u64")), None)
-    assert events is not None
-    return number(events), number(data) if data is not None else 0
+    return _number_in(value, "events"), number(data) if data is not None else 0
 
 
 def _epoll_wait(call: Invocation) -> int:
     epoll = _epoll(call)
     ready = [(i, bits) for i in epoll.interests.values() if (bits := _ready(call.host, i))]
     timeout = call.integer(3)
-    if not ready and timeout != 0 and (timeout < 0 or call.host.now < call.started + timeout * 1000):
-        raise Blocked
+    if not ready and not call.has_waited(timeout):
+        raise call.wait_for(timeout)
     expected = call.argument(1)
     items = expected.items if isinstance(expected, Sequence) else (expected,)
     for (interest, bits), item in zip(ready, items, strict=False):
         _report(interest, bits)
         if isinstance(item, Structure) and _event(item) != (bits, interest.data):
             events, data = _event(item)
-            raise WrongValue(f"epoll_wait() reports {bits:#x} for {interest.data} instead of {events:#x} for {data}")
+            raise WrongValue(f"reports {bits:#x} for {interest.data} instead of {events:#x} for {data}")
     return min(len(ready), call.integer(2))
 
 

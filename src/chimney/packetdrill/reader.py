@@ -54,13 +54,13 @@ class Reader:
         """Takes this word or character. Raises ScriptError if something else follows."""
         if not self.accept(text):
             token = self.peek()
-            raise ScriptError(f"{text!r} is expected, not {token.text!r}", token.line)
+            raise ScriptError(f"{text!r} is expected, not {token.shown()}", token.line)
 
     def integer(self) -> int:
         """Takes a number. Raises ScriptError if something else follows."""
         token = self.peek()
         if token.kind is not Kind.INTEGER:
-            raise ScriptError(f"a number is expected, not {token.text!r}", token.line)
+            raise ScriptError(f"a number is expected, not {token.shown()}", token.line)
         self._at += 1
         return int(token.text, 0) if token.text[:2].lower() == "0x" else int(token.text)
 

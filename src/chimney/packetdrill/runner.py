@@ -1,22 +1,21 @@
 """Runs a script: one event after the other, in virtual time."""
 
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from chimney.packetdrill import commands, icmp
-from chimney.packetdrill.calls import OPENING, Blocked, Failure, Function, Invocation, WrongValue
+from chimney.packetdrill import commands, icmp, waiting
+from chimney.packetdrill.calls import Blocked
 from chimney.packetdrill.code import CodeRunner
 from chimney.packetdrill.compare import Rules, can_be_merged, differences, merge
 from chimney.packetdrill.endpoint import Endpoint, Phase
 from chimney.packetdrill.errors import Mismatch, ScriptError, Unsupported
-from chimney.packetdrill.expressions import ERRNO, describe, name_of_errno, number
 from chimney.packetdrill.host import Host
 from chimney.packetdrill.mapping import NumberMap
 from chimney.packetdrill.nodes import (
-    Anything,
     Code,
     Command,
     Event,
@@ -28,12 +27,11 @@ from chimney.packetdrill.nodes import (
     When,
 )
 from chimney.packetdrill.normalise import is_freebsd, normalise, receive_window
-from chimney.packetdrill.parser import parse_script
+from chimney.packetdrill.parser import line_of_first_command, parse_script
 from chimney.packetdrill.pattern import pattern
-from chimney.packetdrill.polling import POLLING
 from chimney.packetdrill.settings import Settings
-from chimney.packetdrill.socket_options import OPTIONS
-from chimney.packetdrill.transfers import TRANSFERS
+from chimney.packetdrill.tcp_options import check_options
+from chimney.packetdrill.waiting import result_text, seconds
 from chimney.packetdrill.wire import ACK, ECN_CODES, NOT_ECT, SYN, Packet, flags_of, packet_text
 from chimney.tcp import NEVER
 
@@ -41,13 +39,7 @@ _SECOND = 1_000_000
 _DEFAULT_TOLERANCE = 4000
 _DEFAULT_PERCENT = 12.5
 _PATIENCE = 2 * _SECOND
-_CALL_PATIENCE = 10 * _SECOND
-_CALLS: dict[str, Function] = {**OPENING, **TRANSFERS, **OPTIONS, **POLLING}
 _FOREIGN_OPTIONS = ("FO", "FOEXP", "md5", "ECN")
-_NOT_HERE = {
-    "sendfile": "sendfile()", "splice": "splice()", "pipe": "pipes", "open": "files", "cap_set": "capabilities",
-    "psp_rx_assoc": "PSP", "psp_tx_assoc": "PSP",
-}  # fmt: skip
 
 
 class Outcome(StrEnum):
@@ -74,19 +66,8 @@ class Result:
     milliseconds: float = 0.0
     relaxed: tuple[str, ...] = ()
     printed: str = ""
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A blocking call under way, and when it must be over."""
-
-    event: Event
-    invocation: Invocation
-    function: Function
-    due: int
-    result: int | None = None
-    error: int = 0
-    finished_at: int = -1
+    ignored: tuple[str, ...] = ()
+    """Commands and settings of the script that are known to make no difference here."""
 
 
 def run_file(path: Path, **options: object) -> Result:
@@ -103,7 +84,7 @@ def run_text(
     settings: Settings | None = None,
     prepare: Callable[[Host], None] | None = None,
 ) -> Result:
-    """Runs a script. Nothing raises but errors of the interpreter or the engine itself.
+    """Runs a script. Whatever goes wrong is in the result, with the line; errors of the engine itself, too.
 
     freebsd: whether the script goes through the normalising filter; None: if it looks like one of FreeBSD's.
     prepare: called with the host before the first event (tests).
@@ -121,6 +102,7 @@ def run_text(
         runner = Runner(parse_script(text), relaxed, chosen, result.log)
         if prepare is not None:
             prepare(runner.host)
+        runner.line = line_of_first_command(text)
         runner.run()
     except Unsupported as error:
         result.outcome, result.reason = Outcome.UNSUPPORTED, str(error)
@@ -131,8 +113,13 @@ def run_text(
     except Mismatch as error:
         result.outcome, result.reason = Outcome.FAILED, str(error)
         result.line = error.line or (runner.line if runner else 0)
+    except Exception as error:
+        result.outcome, result.reason = Outcome.FAILED, crash_text(error)
+        result.line = runner.line if runner else 0
+        result.log += traceback.format_exc().splitlines()
     if runner is not None:
         result.printed = runner.code.printed
+        result.ignored = tuple(dict.fromkeys(runner.settings.ignored))
     result.milliseconds = (time.perf_counter() - started) * 1000
     return result
 
@@ -153,15 +140,11 @@ class Runner:
         self.strict_segments = "strict_segments" in options
         tick = int(options.get("tcp_ts_tick_usecs") or rules.ts_tick_us)
         self.rules = replace(rules, ts_tick_us=tick)
-        version = options.get("ip_version", "ipv4")
-        if version not in ("ipv4", "ipv6", "ipv4-mapped-ipv6"):
-            raise ScriptError(f"no IP version {version}")
         if "mtu" in options:
             settings.mtu = int(options["mtu"])
-        self.host = Host(settings, version == "ipv6")
+        self.host = Host(settings, options.get("ip_version") == "ipv6")
         self.numbers = NumberMap("tcp_ts_ecr_scaled" in options)
-        self.pending: _Pending | None = None
-        self._last_start = 0
+        self.waiting: waiting.Waiting | None = None
         self._last_was_inbound = False
         self._last_time = 0
         if any(name.startswith("wire_") for name in options):
@@ -174,8 +157,8 @@ class Runner:
         for event in self.script.events:
             self.line = event.line
             self._run_event(event)
-        if self.pending is not None:
-            self._await_pending()
+        if self.waiting is not None:
+            self._await_call()
         self._after_the_end()
 
     # Time.
@@ -218,10 +201,22 @@ class Runner:
 
     def _wait_until(self, at: int) -> None:
         """Time goes on; what the engine sends meanwhile is compared when the script comes to it."""
-        while self.host.step(at):
-            self._retry_pending()
+        while self._step(at):
+            pass
         if at < self.host.now - self.tolerance:
             self._check_time(at, at, self.host.now, When.ABSOLUTE, "the event")
+
+    def _next_at(self) -> int:
+        """The next moment at which anything happens by itself: in the engine, or because a call times out."""
+        deadline = self.waiting.invocation.deadline() if self.waiting else NEVER
+        return max(min(self.host.poll_at(), deadline), self.host.now)
+
+    def _step(self, until: int) -> bool:
+        """Goes on to the next thing that happens, `until` at the latest; whether something did."""
+        at = self._next_at()
+        self.host.step(min(at, until))
+        self._retry_call()
+        return at <= until
 
     def _allowed(self, start: int) -> float:
         return max(self.tolerance, self.percent / 100 * (start - self._last_time))
@@ -232,8 +227,8 @@ class Runner:
         allowed = self._allowed(start)
         if start - allowed <= actual <= end + allowed:
             return
-        expected = _seconds(start) if end == start else f"{_seconds(start)} to {_seconds(end)}"
-        raise Mismatch(f"time: {what} at {_seconds(actual)} instead of {expected} (tolerance {_seconds(int(allowed))})")
+        expected = seconds(start) if end == start else f"{seconds(start)} to {seconds(end)}"
+        raise Mismatch(f"time: {what} at {seconds(actual)} instead of {expected} (tolerance {seconds(int(allowed))})")
 
     # Packets.
 
@@ -245,6 +240,7 @@ class Runner:
             ecn = expected.tos & 3
         flags = flags_of(expected.flags)
         options = expected.options or ()
+        check_options(options)
         if foreign := next((option.kind for option in options if option.kind in _FOREIGN_OPTIONS), None):
             raise Unsupported(f"the TCP option {foreign}")
         if flags & SYN and self._is_opening(flags):
@@ -255,7 +251,7 @@ class Runner:
             packet.segments = max(-(-expected.length // self.merged_size), 1)
         self._note("<", packet)
         self.host.receive(self.numbers.inbound(packet))
-        self._retry_pending()
+        self._retry_call()
 
     def _is_opening(self, flags: int) -> bool:
         """Whether a SYN that arrives now begins a connection."""
@@ -265,10 +261,10 @@ class Runner:
         return flags & ACK == 0
 
     def _inject_icmp(self, event: Event, message: IcmpPacket) -> None:
-        self.log.append(f"{_seconds(self.host.now):>12} < icmp {message.kind} {message.code}")
+        self.log.append(f"{seconds(self.host.now):>12} < icmp {message.kind} {message.code}")
         seq = None if message.seq is None else message.seq + self.numbers.local_shift() & 0xFFFFFFFF
         icmp.receive(self.host, message, seq)
-        self._retry_pending()
+        self._retry_call()
 
     def _expect(self, event: Event, expected: TcpPacket, start: int, end: int) -> None:
         self._learn_isn(expected)
@@ -300,16 +296,15 @@ class Runner:
     def _next_packet(self, limit: int, expected: TcpPacket) -> Packet:
         """The next packet that leaves, in the numbers of the script."""
         while not self.host.outbox:
-            if self.host.poll_at() > limit:
-                raise Mismatch(f"no packet left by {_seconds(min(limit, self.host.now + _PATIENCE))}: "
+            if self._next_at() > limit:
+                raise Mismatch(f"no packet left by {seconds(min(limit, self.host.now + _PATIENCE))}: "
                                f"expected {_expected_text(expected)}")  # fmt: skip
-            self.host.step(limit)
-            self._retry_pending()
+            self._step(limit)
         return self.numbers.outbound(self.host.outbox.pop(0), expected.options)
 
     def _mismatch(self, expected: TcpPacket, found: list[str], actual: Packet, event: Event) -> Mismatch:
         self.log.append(f"    expected: {_expected_text(expected)}")
-        self.log.append(f"    seen:     {packet_text(actual, expected.ecn is not None)} at {_seconds(actual.at)}")
+        self.log.append(f"    seen:     {packet_text(actual, expected.ecn is not None)} at {seconds(actual.at)}")
         return Mismatch("; ".join(found) + f" (expected {_expected_text(expected)}, seen {packet_text(actual)})")
 
     def _check_payload(self, actual: Packet) -> None:
@@ -324,7 +319,7 @@ class Runner:
 
     def _note(self, direction: str, packet: Packet) -> None:
         at = packet.at if direction == ">" else self.host.now
-        self.log.append(f"{_seconds(at):>12} {direction} {packet_text(packet)}")
+        self.log.append(f"{seconds(at):>12} {direction} {packet_text(packet)}")
 
     def _after_the_end(self) -> None:
         """Packets that the script does not expect at all are no failure in packetdrill either; they are noted."""
@@ -337,73 +332,45 @@ class Runner:
     # Calls.
 
     def _begin_call(self, event: Event, call: SocketCall, start: int) -> None:
-        if self.pending is not None:
-            self._await_pending()
+        if self.waiting is not None:
+            self._await_call()
         self._wait_until(start)
-        function = _CALLS.get(call.name)
-        if function is None:
-            raise Unsupported(_NOT_HERE.get(call.name, f"the call {call.name}()"))
-        due = start
-        if call.end is not None:
-            due = call.end if event.when is When.ABSOLUTE else start - event.start + call.end
-        self.log.append(f"{_seconds(self.host.now):>12}   {call.name}(…)")
-        self.pending = _Pending(event, Invocation(self.host, call), function, due)
-        self._retry_pending()
-        if call.end is None and self.pending is not None:
-            self._await_pending()
+        self.waiting = waiting.begin(self.host, event, call, start)
+        self.log.append(f"{seconds(self.host.now):>12}   line {event.line}: {event.source}")
+        self._retry_call()
+        if call.end is None and self.waiting is not None:
+            self._await_call()
 
-    def _retry_pending(self) -> None:
+    def _retry_call(self) -> None:
         """A call that blocks is tried again, and compared when it returns."""
-        pending = self.pending
-        if pending is None:
+        call = self.waiting
+        if call is None:
             return
         try:
-            value = pending.function(pending.invocation)
-            error = 0
+            value, error = call.attempt()
         except Blocked:
             self.host.collect()
             return
-        except Failure as failure:
-            value, error = -1, failure.number
-        except WrongValue as wrong:
-            raise Mismatch(f"{pending.invocation.call.name}(): {wrong}", pending.event.line) from None
         self.host.collect()
-        self.pending = None
-        self._check_result(pending, value, error)
+        self.waiting = None
+        self.log.append(f"{seconds(self.host.now):>12}     {call.invocation.call.name}() = {result_text(value, error)}")
+        call.check_result(value, error)
+        call.check_time(self.host.now, self.tolerance, self.percent)
 
-    def _await_pending(self) -> None:
+    def _await_call(self) -> None:
         """The script goes on only when the call has returned."""
-        pending = self.pending
-        assert pending is not None
-        limit = max(pending.due, self.host.now) + _CALL_PATIENCE
-        while self.pending is not None:
-            if self.host.poll_at() > limit:
-                call = pending.invocation.call
-                raise Mismatch(f"{call.name}() does not return", pending.event.line)
-            self.host.step(limit)
-            self._retry_pending()
-
-    def _check_result(self, pending: _Pending, value: int, error: int) -> None:
-        call = pending.invocation.call
-        line = pending.event.line
-        if not isinstance(call.result, Anything):
-            expected = number(call.result)
-            if value != expected:
-                seen = f"-1 {name_of_errno(error)}" if error else str(value)
-                wanted = f"{describe(call.result)} {call.errno}".rstrip()
-                raise Mismatch(f"{call.name}() returns {seen} instead of {wanted}", line)
-            if call.errno and ERRNO.get(call.errno, -1) != error:
-                raise Mismatch(f"{call.name}() fails with {name_of_errno(error)} instead of {call.errno}", line)
-        if call.end is not None:
-            allowed = max(self.tolerance, self.percent / 100 * (pending.due - pending.invocation.started))
-            if abs(self.host.now - pending.due) > allowed:
-                raise Mismatch(
-                    f"time: {call.name}() returns at {_seconds(self.host.now)} instead of {_seconds(pending.due)}", line
-                )
+        call = self.waiting
+        assert call is not None
+        limit = call.limit(self.host.now)
+        while self.waiting is not None:
+            if self._next_at() > limit:
+                raise call.never_returns(self.host.now)
+            self._step(limit)
 
 
-def _seconds(microseconds: int) -> str:
-    return f"{microseconds / _SECOND:.6f}"
+def crash_text(error: Exception) -> str:
+    """What to say of an error that nobody has foreseen."""
+    return f"{type(error).__name__} in the engine or the interpreter: {error}"
 
 
 def _expected_text(expected: TcpPacket) -> str:
@@ -419,4 +386,3 @@ def _expected_text(expected: TcpPacket) -> str:
         text += f" win {expected.window}"
     options = options_text(expected.options)
     return f"{text} {options}".rstrip()
-

@@ -40,7 +40,6 @@ class Settings:
     route_mtu: int = 0
     route_advmss: int = 0
     initcwnd: int = 10
-    segmentation_offload: bool = True
     receive_window: int = 0
     """The window at the start of a connection, whatever the field of the SYN can tell; 0: from the buffer."""
     bsd_errors: bool = False

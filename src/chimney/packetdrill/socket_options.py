@@ -1,11 +1,11 @@
 """setsockopt and getsockopt: what the options mean to the engine."""
 
 from chimney.packetdrill import engine_config
-from chimney.packetdrill.calls import Failure, Function, Invocation, check_value, take_error
-from chimney.packetdrill.errors import Unsupported
+from chimney.packetdrill.calls import Failure, Function, Invocation, WrongValue, check_value, take_error
+from chimney.packetdrill.errors import ScriptError, Unsupported
 from chimney.packetdrill.expressions import SYMBOLS, describe, number
 from chimney.packetdrill.host import Host, Socket
-from chimney.packetdrill.nodes import Anything, Sequence, Structure, Text
+from chimney.packetdrill.nodes import Anything, Expression, Sequence, Structure, Text
 from chimney.packetdrill.transfers import buffer_of
 
 _SECOND = 1_000_000
@@ -17,16 +17,31 @@ _TCP = SYMBOLS["SOL_TCP"]
 _IGNORED = {
     (_SOCKET, SYMBOLS[name])
     for name in ("SO_REUSEADDR", "SO_REUSEPORT", "SO_MARK", "SO_PRIORITY", "SO_OOBINLINE", "SO_BUSY_POLL",
-                 "SO_MAX_PACING_RATE", "SO_ZEROCOPY", "SO_TIMESTAMP", "SO_RCVTIMEO", "SO_SNDTIMEO")
-} | {
-    (_TCP, SYMBOLS[name])
-    for name in ("TCP_SYNCNT", "TCP_SAVE_SYN", "TCP_THIN_LINEAR_TIMEOUTS", "TCP_TX_DELAY")
-} | {
+                 "SO_ZEROCOPY", "SO_TIMESTAMP")
+} | {(_TCP, SYMBOLS["TCP_SAVE_SYN"])} | {
     (level, SYMBOLS[name])
     for level in (SYMBOLS["SOL_IP"], SYMBOLS["SOL_IPV6"])
     for name in ("IP_TOS", "IP_TTL", "IP_FREEBIND", "IP_RECVERR", "IPV6_UNICAST_HOPS", "IPV6_TCLASS", "IPV6_V6ONLY",
                  "IP_MTU_DISCOVER", "IPV6_MTU_DISCOVER")
 }  # fmt: skip
+_UNLIMITED = (-1, 0xFFFFFFFF, (1 << 64) - 1)
+_DEFAULT_ONLY = {
+    (_SOCKET, SYMBOLS["SO_RCVTIMEO"]): (0,),
+    (_SOCKET, SYMBOLS["SO_SNDTIMEO"]): (0,),
+    (_SOCKET, SYMBOLS["SO_MAX_PACING_RATE"]): _UNLIMITED,
+    (_TCP, SYMBOLS["TCP_THIN_LINEAR_TIMEOUTS"]): (0,),
+    (_TCP, SYMBOLS["TCP_TX_DELAY"]): (0,),
+    (_TCP, SYMBOLS["TCP_SYNCNT"]): (),
+}
+"""Options that would make a difference, with the values that make none."""
+_ALGORITHMS = ("cubic", "reno")
+_OTHER_ALGORITHMS = (
+    "bbr", "bic", "cdg", "dctcp", "highspeed", "htcp", "hybla", "illinois", "lp", "nv", "scalable", "vegas", "veno",
+    "westwood", "yeah",
+)  # fmt: skip
+"""Linux has them, the engine has not (net/ipv4/Kconfig)."""
+_LONGEST_NAME = 16
+_INTEGER = 4
 _READABLE = {
     _SOCKET: ("SO_ERROR", "SO_SNDBUF", "SO_RCVBUF", "SO_KEEPALIVE", "SO_RCVLOWAT", "SO_TYPE", "SO_ACCEPTCONN"),
     _TCP: ("TCP_NODELAY", "TCP_CORK", "TCP_MAXSEG", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT",
@@ -48,15 +63,17 @@ def _setsockopt(call: Invocation) -> int:
     if name in _NOT_HERE:
         raise Unsupported(_NOT_HERE[name])
     if (level, option) == (_TCP, SYMBOLS["TCP_CONGESTION"]):
-        value_text = call.argument(3)
-        socket.options.congestion = value_text.value if isinstance(value_text, Text) else ""
+        _set_congestion(call, socket)
         return 0
     if (level, option) == (_SOCKET, SYMBOLS["SO_LINGER"]):
         socket.options.linger = _linger(call)
         return 0
     if isinstance(call.argument(3), Anything):
         raise Unsupported(f"setsockopt {name} without a value")
-    value = number(call.argument(3))
+    value = _integer(call.argument(3))
+    _check_size(call, level)
+    if value not in _DEFAULT_ONLY.get((level, option), (value,)):
+        raise Unsupported(f"setsockopt {name}")
     if level == _TCP:
         _set_tcp(call.host, socket, option, value, name)
     elif level == _SOCKET:
@@ -66,6 +83,42 @@ def _setsockopt(call: Invocation) -> int:
     socket.options.others[level, option] = value
     call.host.collect()
     return 0
+
+
+def _integer(expression: Expression) -> int:
+    """The value of an option; of a `struct timeval` its microseconds."""
+    if not isinstance(expression, Structure):
+        return number(expression)
+    parts = {field: number(part) for field, part in expression.fields}
+    if set(parts) != {"tv_sec", "tv_usec"}:
+        raise ScriptError(f"a number or {{tv_sec=…, tv_usec=…}} is expected, not {describe(expression)}")
+    return parts["tv_sec"] * _SECOND + parts["tv_usec"]
+
+
+def _check_size(call: Invocation, level: int) -> None:
+    """Raises Failure where the kernel has too few bytes for an int; options of IP may be one byte."""
+    if level in (_TCP, _SOCKET) and call.is_given(4) and call.integer(4) < _INTEGER:
+        raise Failure("EINVAL")
+
+
+def _set_congestion(call: Invocation, socket: Socket) -> None:
+    text = call.argument(3)
+    if not isinstance(text, Text):
+        raise ScriptError(f"TCP_CONGESTION is a name, not {describe(text)}")
+    size = call.integer(4) if call.is_given(4) else len(text.value)
+    name = text.value[: min(size, _LONGEST_NAME - 1)].rstrip("\0")
+    if name in _OTHER_ALGORITHMS:
+        raise Unsupported(f"congestion control by {name}")
+    if name not in _ALGORITHMS:
+        raise Failure("ENOENT")
+    if socket.endpoint is not None and name != _congestion(call.host, socket):
+        raise Unsupported("another congestion control for a connection that is there already")
+    socket.options.congestion = name
+
+
+def _congestion(host: Host, socket: Socket) -> str:
+    """The algorithm that a socket has."""
+    return socket.options.congestion or host.settings.congestion_control
 
 
 def _linger(call: Invocation) -> int:
@@ -89,7 +142,7 @@ def _set_socket(host: Host, socket: Socket, option: int, value: int, name: str) 
         _apply_keepalive(host, socket)
     elif option == SYMBOLS["SO_RCVLOWAT"]:
         options.rcvlowat = max(value, 1)
-    elif (_SOCKET, option) not in _IGNORED:
+    elif (_SOCKET, option) not in _IGNORED and (_SOCKET, option) not in _DEFAULT_ONLY:
         raise Unsupported(f"setsockopt {name}")
 
 
@@ -146,10 +199,12 @@ def _set_tcp(host: Host, socket: Socket, option: int, value: int, name: str) -> 
             endpoint.connection.set_quick_ack(options.quickack)
             endpoint.flush(host.now)
     elif option == SYMBOLS["TCP_DEFER_ACCEPT"]:
+        if value > 0 and endpoint is None:
+            raise Unsupported("TCP_DEFER_ACCEPT: opening a connection is the kernel's")
         options.defer_accept = value
     elif option == SYMBOLS["TCP_LINGER2"]:
         options.linger2_us = max(value, 0) * _SECOND
-    elif (_TCP, option) not in _IGNORED:
+    elif (_TCP, option) not in _IGNORED and (_TCP, option) not in _DEFAULT_ONLY:
         raise Unsupported(f"setsockopt {name}")
 
 
@@ -173,9 +228,30 @@ def _getsockopt(call: Invocation) -> int:
     if name in _NOT_HERE:
         raise Unsupported(_NOT_HERE[name])
     if (level, option) == (_TCP, SYMBOLS["TCP_CONGESTION"]):
+        _check_congestion(call, socket)
         return 0
+    _check_length(call, level)
     check_value(call.argument(3), _value(call.host, socket, level, option, name), name)
     return 0
+
+
+def _check_congestion(call: Invocation, socket: Socket) -> None:
+    """The name that is read, cut off where the script has no room for more."""
+    expected = call.argument(3)
+    if isinstance(expected, Anything):
+        return
+    if not isinstance(expected, Text):
+        raise ScriptError(f"TCP_CONGESTION is a name, not {describe(expected)}")
+    room = number(call.argument(4)) if call.is_given(4) else _LONGEST_NAME
+    name = _congestion(call.host, socket)
+    if expected.value[:room].rstrip("\0") != name[:room]:
+        raise WrongValue(f"TCP_CONGESTION is {name} instead of {expected.value}")
+
+
+def _check_length(call: Invocation, level: int) -> None:
+    """Whether the script expects no more bytes than an int has, which is all that those options are."""
+    if level in (_TCP, _SOCKET) and call.is_given(4) and (size := call.integer(4)) > _INTEGER:
+        raise WrongValue(f"the length is {_INTEGER} instead of {size}")
 
 
 def _value(host: Host, socket: Socket, level: int, option: int, name: str) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chimney.packetdrill.compare import Rules
-from chimney.packetdrill.runner import Outcome, Result, run_file
+from chimney.packetdrill.runner import Outcome, Result, crash_text, run_file
 
 _SUFFIX = ".pkt"
 
@@ -53,7 +53,7 @@ def run_scripts(paths: Iterable[Path], rules: Rules | None = None) -> Iterator[R
         except FileNotFoundError:
             yield Result(str(path), Outcome.BROKEN, "no such file")
         except Exception as error:
-            yield Result(str(path), Outcome.FAILED, f"{type(error).__name__} in the engine or the interpreter: {error}")
+            yield Result(str(path), Outcome.FAILED, crash_text(error))
 
 
 @dataclass(slots=True)
