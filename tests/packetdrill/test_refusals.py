@@ -77,6 +77,14 @@ def test_an_option_that_makes_no_sense(option, words):
     check("", Outcome.BROKEN, words, 2, f"// about\n{option}\n")
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("--psp_udp_port=1000", "PSP"), ("--udp_encapsulation=9899", "TCP over UDP"), ("--wire_client", "client")],
+)
+def test_an_option_that_makes_a_script_foreign(option, words):
+    check("+0 whatever follows\n", Outcome.UNSUPPORTED, words, 1, f"{option}\n")
+
+
 def test_options_that_make_no_difference():
     options = "--local_ip=192.168.0.1\n--non_fatal=packet,syscall\n--tolerance_percent=.5\n--send_omit_free\n"
     check("", Outcome.PASSED, before=options)
@@ -113,6 +121,7 @@ def test_a_command_that_makes_no_sense(command, words):
         "sysctl -q net.ipv4.tcp_rto_max_ms=999",
         "sysctl -q net.ipv4.tcp_orphan_retries=3",
         "sysctl -q net.ipv4.tcp_syncookies=2",
+        "sysctl -q net.ipv4.tcp_syn_retries=1",
         "sysctl -p /etc/sysctl.conf",
         "sysctl --system",
         "ip route change 192.0.2.1 dev tun0 window 4000",

@@ -94,14 +94,15 @@ _DEFAULT_ONLY = {
     "tcp_thin_linear_timeouts": ("0",), "tcp_orphan_retries": ("0",), "tcp_retries1": ("3",), "tcp_rfc1337": ("0",),
     "tcp_abort_on_overflow": ("0",), "tcp_plb_enabled": ("0",), "ip_no_pmtu_disc": ("0",), "tcp_reflect_tos": ("0",),
     "tcp_ecn_fallback": ("1",), "tcp_syncookies": ("0", "1"), "tcp_invalid_ratelimit": ("0", "500"),
+    "tcp_syn_retries": ("5", "6"), "tcp_synack_retries": ("5",), "tcp_syn_linear_timeouts": ("0",),
 }  # fmt: skip
 """Sysctls that would make a difference, with the values that make none."""
 _IGNORED_SYSCTLS = frozenset({
     # How much leaves at once: packets are merged before they are compared.
     "tcp_tso_win_divisor", "tcp_tso_rtt_log", "tcp_autocorking", "tcp_limit_output_bytes",
-    # The handshake is the kernel's: a script that lets a SYN go unanswered notices.
-    "tcp_syn_retries", "tcp_synack_retries", "tcp_syn_linear_timeouts", "tcp_max_syn_backlog", "tcp_migrate_req",
-    "tcp_fastopen", "tcp_fastopen_key", "tcp_fastopen_blackhole_timeout_sec", "tcp_ecn_option",
+    # How connections are opened: what of it is not here is noticed in calls and packets.
+    "tcp_max_syn_backlog", "tcp_migrate_req", "tcp_fastopen", "tcp_fastopen_key",
+    "tcp_fastopen_blackhole_timeout_sec", "tcp_ecn_option",
     # The whole host: there is one connection here, memory for all, and no other CPU.
     "tcp_challenge_ack_limit", "tcp_no_metrics_save", "tcp_tw_reuse", "tcp_mem", "tcp_low_latency", "tcp_early_demux",
     "tcp_backlog_ack_defer",

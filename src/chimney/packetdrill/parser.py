@@ -17,7 +17,7 @@ def line_of_first_command(text: str) -> int:
 
 
 def parse_script(text: str, defines: dict[str, str] | None = None) -> Script:
-    """Reads a script. Raises ScriptError, which names the line."""
+    """Reads a script. Raises ScriptError or Unsupported, which name the line."""
     return _ScriptParser(text, defines or {}).parse()
 
 

@@ -147,8 +147,6 @@ class Runner:
         self.waiting: waiting.Waiting | None = None
         self._last_was_inbound = False
         self._last_time = 0
-        if any(name.startswith("wire_") for name in options):
-            raise Unsupported("the client and server of packetdrill")
 
     def run(self) -> None:
         """Raises Mismatch, Unsupported or ScriptError; returns if the script passes."""

@@ -2,7 +2,7 @@
 
 import re
 
-from chimney.packetdrill.errors import ScriptError
+from chimney.packetdrill.errors import ScriptError, Unsupported
 
 _FLAGS = frozenset({
     "wire_client", "wire_server", "tcp_ts_ecr_scaled", "strict_segments", "dry_run", "is_anyip", "send_omit_free",
@@ -16,15 +16,23 @@ _WITH_VALUE = frozenset({
     # Of the packetdrill that freebsd-net/tcp-testsuite is written for.
     "udp_encapsulation", "tcp_md5_secret",
 })  # fmt: skip
+_FOREIGN = {
+    "psp_udp_port": "PSP", "udp_encapsulation": "TCP over UDP", "tcp_md5_secret": "MD5 signatures (RFC 2385)",
+    **dict.fromkeys((name for name in _FLAGS | _WITH_VALUE if name.startswith("wire_")),
+                    "the client and server of packetdrill"),
+}  # fmt: skip
+"""What a whole script is about, if it has such an option."""
 _VERSIONS = ("ipv4", "ipv6", "ipv4-mapped-ipv6")
 _LEAST = {"tolerance_usecs": 0, "tcp_ts_tick_usecs": 0, "mss": 0, "mtu": 68}
 """The least value of those that are whole numbers; RFC 791 has that of the MTU."""
 
 
 def check(name: str, value: str, line: int) -> None:
-    """Raises ScriptError for an option that is none, or for a value that is none of its."""
+    """Raises ScriptError for an option or a value that is none, Unsupported where the whole script is foreign."""
     if name not in _FLAGS | _WITH_VALUE:
         raise ScriptError(f"there is no option --{name}", line)
+    if name in _FOREIGN:
+        raise Unsupported(_FOREIGN[name], line)
     if name in _WITH_VALUE and not value:
         raise ScriptError(f"--{name} wants a value", line)
     if name == "ip_version" and value not in _VERSIONS:
