@@ -16,6 +16,7 @@ from chimney.packetdrill.errors import Mismatch, ScriptError, Unsupported
 from chimney.packetdrill.host import Host
 from chimney.packetdrill.mapping import NumberMap
 from chimney.packetdrill.nodes import (
+    FOREIGN_OPTIONS,
     Code,
     Command,
     Event,
@@ -39,7 +40,6 @@ _SECOND = 1_000_000
 _DEFAULT_TOLERANCE = 4000
 _DEFAULT_PERCENT = 12.5
 _PATIENCE = 2 * _SECOND
-_FOREIGN_OPTIONS = ("FO", "FOEXP", "md5", "ECN")
 
 
 class Outcome(StrEnum):
@@ -239,7 +239,7 @@ class Runner:
         flags = flags_of(expected.flags)
         options = expected.options or ()
         check_options(options)
-        if foreign := next((option.kind for option in options if option.kind in _FOREIGN_OPTIONS), None):
+        if foreign := next((option.kind for option in options if option.kind in FOREIGN_OPTIONS), None):
             raise Unsupported(f"the TCP option {foreign}")
         if flags & SYN and self._is_opening(flags):
             self.numbers.remote_isn = expected.seq
