@@ -95,3 +95,21 @@ def test_icmp_that_is_a_soft_error(kind):
 def test_options_that_the_engine_never_sends(option):
     name = option.split()[0]
     assert leaves(f"P. 1:501(500) ack 1 <{option}>") == (Outcome.UNSUPPORTED, f"the TCP option {name}")
+
+
+@pytest.mark.parametrize(
+    "name", ["total_rto", "total_rto_recoveries", "total_rto_time", "rcv_wnd", "rehash", "delivery_rate"]
+)
+@pytest.mark.parametrize(
+    "use", ["assert {} == 0", "def look():\n  return {}\nassert look() == 0", "assert (lambda: {})() == 0"]
+)
+def test_figures_that_nobody_counts(name, use):
+    code = use.format(f"tcpi_{name}")
+    expected = (Outcome.UNSUPPORTED, f"tcpi_{name}: the engine does not count it")
+    assert outcome(f"{OPEN}   +0 %{{ {code} }}%\n") == expected
+
+
+def test_a_name_of_the_scripts_own_is_its_own():
+    assert outcome(f"{OPEN}   +0 %{{ tcpi_rehash = 1; assert tcpi_rehash == 1 }}%\n")[0] is Outcome.PASSED
+    found, reason = outcome(f"{OPEN}   +0 %{{ assert tcpi_nothing == 0 }}%\n")
+    assert found is Outcome.BROKEN and "'tcpi_nothing' is not defined" in reason

@@ -10,7 +10,7 @@ import traceback
 
 from chimney.packetdrill.endpoint import Endpoint, Phase
 from chimney.packetdrill.engine_config import receive_buffer
-from chimney.packetdrill.errors import Mismatch, ScriptError
+from chimney.packetdrill.errors import Mismatch, ScriptError, Unsupported
 from chimney.packetdrill.host import Host, Socket
 from chimney.tcp import State
 from chimney.tcp.info import info
@@ -30,25 +30,38 @@ _CONSTANTS = {
 }  # fmt: skip
 _NAMES = (
     "state", "ca_state", "retransmits", "probes", "backoff", "options", "snd_wscale", "rcv_wscale",
-    "delivery_rate_app_limited", "rto", "ato", "snd_mss", "rcv_mss", "unacked", "sacked", "lost", "retrans",
+    "rto", "ato", "snd_mss", "rcv_mss", "unacked", "sacked", "lost", "retrans",
     "fackets", "last_data_sent", "last_ack_sent", "last_data_recv", "last_ack_recv", "pmtu", "rcv_ssthresh", "rtt",
     "rttvar", "snd_ssthresh", "snd_cwnd", "advmss", "reordering", "rcv_rtt", "rcv_space", "total_retrans",
     "pacing_rate", "max_pacing_rate", "bytes_acked", "bytes_received", "segs_out", "segs_in", "notsent_bytes",
-    "min_rtt", "data_segs_in", "data_segs_out", "delivery_rate", "busy_time", "rwnd_limited", "sndbuf_limited",
+    "min_rtt", "data_segs_in", "data_segs_out", "busy_time", "rwnd_limited", "sndbuf_limited",
     "delivered", "delivered_ce", "bytes_sent", "bytes_retrans", "dsack_dups", "reord_seen", "rcv_ooopack", "snd_wnd",
-    "rcv_wnd", "rehash", "total_rto", "total_rto_recoveries", "total_rto_time",
 )  # fmt: skip
+_NOT_COUNTED = frozenset({
+    "tcpi_delivery_rate", "tcpi_delivery_rate_app_limited", "tcpi_rcv_wnd", "tcpi_rehash", "tcpi_total_rto",
+    "tcpi_total_rto_recoveries", "tcpi_total_rto_time",
+})  # fmt: skip
+"""What Linux tells and the engine does not know: 0 would be a lie."""
+
+
+class _Names(dict[str, object]):
+    """The names that the code of a script sees and makes."""
+
+    def __missing__(self, name: str) -> object:
+        if name in _NOT_COUNTED:
+            raise Unsupported(f"{name}: the engine does not count it")
+        raise KeyError(name)
 
 
 class CodeRunner:
     """Runs the code blocks of one script, which share their names. `printed` is what they printed."""
 
     def __init__(self) -> None:
-        self._names: dict[str, object] = dict(_CONSTANTS)
+        self._names = _Names(_CONSTANTS)
         self.printed = ""
 
     def run(self, text: str, host: Host) -> None:
-        """Raises Mismatch if an assertion fails, ScriptError for any other exception."""
+        """Raises Mismatch if an assertion fails, Unsupported for a figure that nobody counts, ScriptError for the rest."""
         self._names.update(tcp_info(host))
         output = io.StringIO()
         try:
@@ -57,6 +70,8 @@ class CodeRunner:
         except AssertionError as error:
             seen = f", which is {error}" if error.args else ""
             raise Mismatch(f"the assertion fails: {_failed_line(text, error)}{seen}") from None
+        except Unsupported:
+            raise
         except (Exception, SystemExit) as error:
             raise ScriptError(f"{type(error).__name__} in the code: {error}") from error
         finally:
@@ -93,7 +108,7 @@ def _of_the_engine(endpoint: Endpoint, now: int) -> dict[str, object]:
     connection = endpoint.connection
     assert connection is not None
     seen = info(connection, now)
-    values = {f.name: getattr(seen, f.name) for f in dataclasses.fields(seen)}
+    values = {f.name: getattr(seen, f.name) for f in dataclasses.fields(seen) if f.name not in _NOT_COUNTED}
     # Linux counts our SYN, if it was answered by a SYN.
     values["tcpi_bytes_acked"] = connection.acked + (not endpoint.passive)
     # What the peer was told is the handshake's; it counts without the options that every segment carries.
