@@ -61,7 +61,7 @@ class CodeRunner:
         self.printed = ""
 
     def run(self, text: str, host: Host) -> None:
-        """Raises Mismatch if an assertion fails, Unsupported for a figure that nobody counts, ScriptError for the rest."""
+        """Raises Mismatch if an assertion fails, Unsupported for a figure that is not counted, else ScriptError."""
         self._names.update(tcp_info(host))
         output = io.StringIO()
         try:
