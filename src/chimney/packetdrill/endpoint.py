@@ -7,6 +7,7 @@ from chimney.packetdrill import engine_config
 from chimney.packetdrill.engine_config import Agreed, SocketOptions
 from chimney.packetdrill.errors import Mismatch, Unsupported
 from chimney.packetdrill.handshake import Handshake, Progress, following
+from chimney.packetdrill.mapping import LOCAL_ISN
 from chimney.packetdrill.pattern import pattern
 from chimney.packetdrill.send_buffer import SendBuffer, full_buffer, train_length
 from chimney.packetdrill.settings import Settings
@@ -64,7 +65,7 @@ class Endpoint:
         self.orphaned = False
         self.passive = False
         self.activity = 0
-        self.path_mtu = settings.route_mtu or settings.mtu
+        self.path_mtu = engine_config.path_mtu(settings)
         self._held: list[_Piece] = []
         self._release_at = NEVER
         self._starved = False
@@ -418,13 +419,16 @@ def _brings_more(packet: Packet, end_before: int) -> bool:
 
 
 def reset_for(packet: Packet) -> Packet | None:
-    """The reset that answers a segment of an unknown connection (RFC 9293, 3.10.7.1)."""
+    """The reset that answers a segment of an unknown connection (RFC 9293, 3.10.7.1).
+
+    Its sequence number 0 is one that the script must see as 0, too.
+    """
     if packet.flags & RST:
         return None
     if packet.flags & ACK:
         return Packet(RST, packet.ack)
     length = len(packet.payload) + (packet.flags & SYN != 0) + (packet.flags & FIN != 0)
-    return Packet(RST | ACK, 0, packet.seq + length & _MASK)
+    return Packet(RST | ACK, LOCAL_ISN, packet.seq + length & _MASK)
 
 
 def split(segment: Segment) -> list[Packet]:

@@ -11,7 +11,6 @@ _IPV6_AND_TCP = 60
 LARGEST_UNSCALED = 65535
 """What a window field can tell without scaling."""
 _MAX_SCALE = 14
-_SECOND = 1_000_000
 
 
 @dataclass(slots=True)
@@ -70,9 +69,21 @@ def headers(ipv6: bool) -> int:
     return _IPV6_AND_TCP if ipv6 else _IPV4_AND_TCP
 
 
+def route_mtu(settings: Settings) -> int:
+    """The MTU of the route, or of the interface."""
+    return settings.route_mtu or settings.mtu
+
+
+def path_mtu(settings: Settings) -> int:
+    """The MTU of the route, or what ICMP has told of it; a route that was changed since has forgotten that."""
+    of_route = route_mtu(settings)
+    told_of, learned = settings.learned_mtu
+    return min(learned, of_route) if told_of == of_route else of_route
+
+
 def advertised_mss(settings: Settings, options: SocketOptions, ipv6: bool) -> int:
-    """The MSS option of our SYN."""
-    mss = settings.route_advmss or (settings.route_mtu or settings.mtu) - headers(ipv6)
+    """The MSS option of our SYN: what we can take, whatever is known of the path to the peer (RFC 9293, 3.7.1)."""
+    mss = settings.route_advmss or route_mtu(settings) - headers(ipv6)
     return min(mss, options.maxseg) if options.maxseg else mss
 
 
@@ -122,7 +133,7 @@ def _config(agreed: Agreed, settings: Settings, options: SocketOptions, ipv6: bo
     idle, interval, probes = keepalive(settings, options)
     config = Config(
         remote_mss=min(agreed.peer_mss, options.maxseg or agreed.peer_mss),
-        path_mtu=settings.route_mtu or settings.mtu,
+        path_mtu=path_mtu(settings),
         ipv6=ipv6,
         timestamps=agreed.timestamps,
         sack=agreed.sack,
@@ -182,7 +193,7 @@ def _window_limit(agreed: Agreed, settings: Settings, options: SocketOptions) ->
 def _state(agreed: Agreed, settings: Settings, now: int) -> Tcb:
     first = agreed.iss + 1 & 0xFFFFFFFF
     rcv_nxt = agreed.irs + 1 & 0xFFFFFFFF
-    mss = min(agreed.peer_mss, (settings.route_mtu or settings.mtu) - 40) - (12 if agreed.timestamps else 0)
+    mss = min(agreed.peer_mss, path_mtu(settings) - 40) - (12 if agreed.timestamps else 0)
     return Tcb(
         state=int(State.ESTABLISHED),
         rcv_nxt=rcv_nxt,

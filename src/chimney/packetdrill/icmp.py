@@ -1,6 +1,7 @@
 """ICMP messages about a segment, and routes that change: what the host tells the engine of the path."""
 
 from chimney.packetdrill.endpoint import Endpoint, Phase
+from chimney.packetdrill.engine_config import path_mtu, route_mtu
 from chimney.packetdrill.errors import Unsupported
 from chimney.packetdrill.host import Host
 from chimney.packetdrill.nodes import IcmpPacket
@@ -26,16 +27,14 @@ def receive(host: Host, message: IcmpPacket, seq: int | None) -> None:
     if seq is not None and seq - connection.snd_una & 0xFFFFFFFF >= under_way:
         return
     mtu = max(message.mtu, _LEAST_MTU[endpoint.ipv6])
-    if mtu < (host.settings.route_mtu or host.settings.mtu):
-        host.settings.route_mtu = mtu
-        connection.update_path_mtu(mtu)
-        endpoint.flush(host.now)
-        host.collect()
+    if mtu < path_mtu(host.settings):
+        host.settings.learned_mtu = (route_mtu(host.settings), mtu)
+        apply_path_mtu(host)
 
 
 def apply_path_mtu(host: Host) -> None:
-    """A route may have changed."""
-    mtu = host.settings.route_mtu or host.settings.mtu
+    """A route may have changed, or more be known of the path."""
+    mtu = path_mtu(host.settings)
     for endpoint in host.endpoints:
         connection = endpoint.connection
         if connection is not None and endpoint.phase is Phase.OPEN and endpoint.path_mtu != mtu:

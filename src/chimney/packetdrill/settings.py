@@ -38,6 +38,8 @@ class Settings:
     """Whether the queueing discipline is fq, which paces."""
     mtu: int = 1500
     route_mtu: int = 0
+    learned_mtu: tuple[int, int] = (0, 0)
+    """What ICMP has told of the path, and before it the MTU of the route at that time."""
     route_advmss: int = 0
     initcwnd: int = 10
     receive_window: int = 0
