@@ -84,6 +84,7 @@ class Sent:
         self.fin = bool(segment.flags & FIN)
         self.psh = bool(segment.flags & PSH)
         self.rst = bool(segment.flags & RST)
+        self.cwr = bool(segment.flags & CWR)
         self.window = segment.window
         self.segments = segment.segments
         self.ts = (segment.ts_val, segment.ts_ecr) if segment.has_timestamp else None

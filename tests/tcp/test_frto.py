@@ -214,7 +214,7 @@ def test_after_an_ecn_echo_nothing_is_taken_back():
     peer = engine(20)
     ack(peer, 0, (1, 4), at=RTT)
     peer.take()
-    peer.conn.sender.on_ecn_echo(peer.now)
+    peer.conn.sender.recovery.on_congestion_echo(peer.now)
     ack(peer, 20, at=RTT + 100)
     ack(peer, 20, (0, 1))
     assert peer.conn.stats.spurious_recoveries == 0 and peer.conn.cwnd < 20 * FULL

@@ -101,9 +101,11 @@ def test_an_ecn_echo_reduces_once_per_window_and_nothing_is_sent_again():
     sender = peer.conn.sender
     ack(peer, 1, at=RTT)
     peer.take()
-    assert sender.on_ecn_echo(peer.now) and sender.recovery.state == 2
+    sender.recovery.on_congestion_echo(peer.now)
+    assert sender.recovery.state == 2
     reduced = sender.congestion.ssthresh
-    assert reduced < 11 * FULL and not sender.on_ecn_echo(peer.now)
+    sender.recovery.on_congestion_echo(peer.now)
+    assert sender.congestion.ssthresh == reduced < 11 * FULL
     end = sender.nxt // FULL
     for n in range(2, end + 1):
         ack(peer, n)
@@ -117,7 +119,7 @@ def test_a_loss_within_a_reduction_for_ecn_reduces_no_further():
     peer = engine(20, congestion="reno")
     sender = peer.conn.sender
     ack(peer, 1, at=RTT)
-    sender.on_ecn_echo(peer.now)
+    sender.recovery.on_congestion_echo(peer.now)
     reduced = sender.congestion.ssthresh
     ack(peer, 1, (2, 5))
     assert sender.recovery.state == 3 and sender.congestion.ssthresh == reduced

@@ -72,7 +72,10 @@ def test_the_window_grows_with_duplicates_once_per_round_trip_and_shrinks_after_
     rack = peer.conn.sender.rack
     ack(peer, 5, at=RTT)
     ack(peer, 5, (0, 1))
+    assert rack.steps == 1, "nothing was sent again: the network has duplicated it"
+    peer.conn.stats.retransmitted_segments = 100
     ack(peer, 5, (1, 2))
+    ack(peer, 5, (2, 3))
     assert rack.steps == 2
     peer.take()
     end = peer.conn.sender.nxt // FULL

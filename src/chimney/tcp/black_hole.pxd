@@ -27,6 +27,7 @@ cdef class BlackHole:
     cpdef long long mss(self, long long base) except -1
     @cython.locals(step="long long")
     cpdef bint on_timeout(self, long long length, long long mss, long long count) except -1
+    cdef bint _would_cut(self, long long length, long long mss) except -1
     @cython.locals(changed=bint)
     cpdef bint on_acked(self, long long length, long long una, long long now) except -1
     @cython.locals(needed="long long")

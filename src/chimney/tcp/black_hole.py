@@ -1,6 +1,6 @@
 """The path MTU where nobody tells it (RFC 2923, 2.1; RFC 4821): black holes, and probes for what the path carries.
 
-Time-outs in a row of full-sized segments make the segments smaller, in steps; where that does not help either, it was
+Time-outs in a row of segments that could be smaller make them smaller, in steps; where that does not help either, it was
 not the cause. Once data arrives again, single larger segments look for the size that passes; the loss of such a probe
 is no sign of congestion. Sizes in bytes of payload and options ("room"), times in microseconds.
 """
@@ -49,7 +49,7 @@ class BlackHole:
 
         Whether `limit` has changed.
         """
-        if not self.enabled or length < mss or count - self._since < _TIMEOUTS:
+        if not self.enabled or not self._would_cut(length, mss) or count - self._since < _TIMEOUTS:
             return False
         self._since = count
         while self._next < len(self._steps):
@@ -60,6 +60,12 @@ class BlackHole:
                 self._again_at = 0
                 return True
         return self.reset()
+
+    def _would_cut(self, length: int, mss: int) -> bool:
+        """Whether a segment of `length` bytes is as long as they get, or would be cut by the next step."""
+        if length >= mss:
+            return True
+        return self._next < len(self._steps) and length + self.options > self._steps[self._next]
 
     def on_acked(self, length: int, una: int, now: int) -> bool:
         """Segments of up to `length` bytes have arrived, and all before `una`; whether `limit` has changed for it."""

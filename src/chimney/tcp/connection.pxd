@@ -14,6 +14,7 @@ cdef int _SYN
 cdef int _RST
 cdef int _ACK
 cdef int _URG
+cdef int _ECE
 cdef int _CLOSED
 cdef int _CLOSING
 cdef int _TIME_WAIT
@@ -70,7 +71,7 @@ cdef class Connection(Parts):
     @cython.locals(sender=Sender)
     cdef bint _is_ack_acceptable(self, long long ack, long long now) except -1
     cdef object _on_acceptable(self, Segment segment, long long start, long long now)
-    @cython.locals(sender=Sender, is_newer=bint, before="long long")
+    @cython.locals(sender=Sender, is_newer=bint, before="long long", echoes=bint, congested=bint)
     cdef object _on_ack(self, Segment segment, long long start, long long ack, long long now)
     @cython.locals(window="long long")
     cdef bint _is_newer(self, Segment segment, long long start, long long ack) except -1

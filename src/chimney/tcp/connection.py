@@ -17,6 +17,7 @@ _SYN = 2
 _RST = 4
 _ACK = 16
 _URG = 32
+_ECE = 64
 _CLOSED = int(State.CLOSED)
 _CLOSING = int(State.CLOSING)
 _TIME_WAIT = int(State.TIME_WAIT)
@@ -323,19 +324,19 @@ class Connection(Parts):
         sender = self.sender
         if ack < sender.una:
             if segment.sack_blocks:
-                sender.on_ack(segment, ack, False, now)
+                sender.on_ack(segment, ack, False, False, now)
             return
         self.ack_received_at = now
         is_newer = self._is_newer(segment, start, ack)
         if start > self.wl1:
             self.wl1 = start
         before = sender.delivered
+        echoes = self.ecn.enabled and segment.flags & _ECE != 0
         # With nothing in flight an echo is of a window that has been reduced for it already.
-        in_flight = sender.una < sender.max
-        sender.on_ack(segment, ack, is_newer, now)
-        if self.ecn.enabled and self.ecn.is_echo(segment.flags, sender.delivered - before):
-            if in_flight and self.ecn.is_news(sender.una, sender.max):
-                sender.on_ecn_echo(now)
+        congested = echoes and sender.una < sender.max and self.ecn.is_news(ack, sender.max)
+        sender.on_ack(segment, ack, is_newer, congested, now)
+        if echoes:
+            self.ecn.delivered_ce += sender.delivered - before
         if not self.fin_acked and sender.fin_is_acked():
             self.fin_acked = True
             self.events.append(int(Event.FIN_ACKED))
@@ -452,7 +453,7 @@ class Connection(Parts):
 
     def _on_keepalive(self, now: int) -> None:
         keepalive = self.keepalive
-        if self.sender.una < self.sender.max and not keepalive.suspicious:
+        if self.sender.una < self.sender.end() and not keepalive.suspicious:
             keepalive.postpone(now)
         elif not keepalive.is_exhausted():
             keepalive.is_due = True
@@ -509,6 +510,9 @@ class Connection(Parts):
             self.ack_policy.answered(now)
             self.stats.data_segments_out += segment.segments
         if self.ecn.enabled:
+            if self.sender.recovery.reduced:
+                self.ecn.reacted()
+                self.sender.recovery.reduced = False
             self.ecn.mark(segment, self._is_new_data(segment, highest))
         return self._complete(segment, now)
 

@@ -16,6 +16,6 @@ cdef class Ecn:
     cdef bint _cwr_due
     cdef long long _until
     cpdef bint received(self, Segment segment) except -1
-    cpdef bint is_echo(self, int flags, long long delivered) except -1
     cpdef bint is_news(self, long long una, long long highest) except -1
+    cpdef reacted(self)
     cpdef mark(self, Segment segment, bint is_new_data)

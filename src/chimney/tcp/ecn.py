@@ -49,13 +49,6 @@ class Ecn:
         self.seen = True
         return hurry
 
-    def is_echo(self, flags: int, delivered: int) -> bool:
-        """Whether an acceptable acknowledgement, of so many segments, tells of congestion."""
-        if not flags & _ECE:
-            return False
-        self.delivered_ce += delivered
-        return True
-
     def is_news(self, una: int, highest: int) -> bool:
         """Whether an echo asks for a reduction: at most once per window of data (6.1.2).
 
@@ -66,6 +59,10 @@ class Ecn:
         self._until = highest + 1
         self._cwr_due = True
         return True
+
+    def reacted(self) -> None:
+        """cwnd was reduced, for whatever reason (6.1.2): the next new data says so."""
+        self._cwr_due = True
 
     def mark(self, segment: Segment, is_new_data: bool) -> None:
         """Fills in what a segment that leaves says: ECT on new data alone, neither retransmitted (6.1.5) nor a probe

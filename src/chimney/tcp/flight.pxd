@@ -1,6 +1,7 @@
 cimport cython
 
 from chimney.tcp.rack cimport Rack
+from chimney.tcp.seq cimport lt
 
 cdef Py_ssize_t _COMPACT
 cdef Py_ssize_t _MANY
@@ -41,7 +42,9 @@ cdef class Told:
     cdef public bint lost_again
     cdef public long long duplicate_start
     cdef public long long duplicate_end
-    cpdef begin(self, long long high, long long before)
+    cdef public long long outstanding
+    cdef public long long stamp
+    cpdef begin(self, long long high, long long before, long long outstanding)
 
 cdef class Flight:
     cdef public long long max_ranges
@@ -68,6 +71,7 @@ cdef class Flight:
     cpdef add(self, long long end, long long mss, long long count, long long now, bint again)
     @cython.locals(riding="long long")
     cpdef repeat(self, Record record, long long end, long long mss, long long stamp, long long now)
+    cpdef begin(self, long long high)
     @cython.locals(records=list, count="Py_ssize_t", first="Py_ssize_t", record=Record)
     cpdef acknowledge(self, long long una, long long now)
     @cython.locals(records=list, index="Py_ssize_t", record=Record, left="long long", right="long long")

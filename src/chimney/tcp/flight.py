@@ -8,6 +8,7 @@ peer, or a new transmission, tells its segments apart; what the peer has covered
 from operator import attrgetter
 
 from chimney.tcp.rack import Rack
+from chimney.tcp.seq import lt
 
 _COMPACT = 512
 _MANY = 16_384
@@ -48,16 +49,19 @@ class Told:
     acknowledged (Karn). original: something before `high`, sent once only, has arrived. lowest: the start of the first
     that was sent once only. before: what was the highest position covered before. longest: of the segments that have
     arrived. lost, lost_again: bytes newly taken as lost, and whether a repetition was. duplicate_start, duplicate_end:
-    what the peer reports as a duplicate (RFC 2883).
+    what the peer reports as a duplicate (RFC 2883). outstanding: what was in flight before. stamp: the newest TSval with
+    which what was acknowledged has been sent again, -1 if that is not known of all of it.
     """
 
     def __init__(self) -> None:
-        self.begin(0, -1)
+        self.begin(0, -1, 0)
 
-    def begin(self, high: int, before: int) -> None:
+    def begin(self, high: int, before: int, outstanding: int) -> None:
         """The next acknowledgement."""
         self.high = high
         self.before = before
+        self.outstanding = outstanding
+        self.stamp = -1
         self.acked = 0
         self.sacked = 0
         self.delivered = 0
@@ -148,6 +152,10 @@ class Flight:
         self._list(record)
 
     # What an acknowledgement changes.
+
+    def begin(self, high: int) -> None:
+        """The next acknowledgement, or timer; what it tells stands in `told`. high: see Recovery."""
+        self.told.begin(high, self.highest, self.end - self.una)
 
     def acknowledge(self, una: int, now: int) -> None:
         """Everything before `una` has arrived."""
@@ -322,6 +330,8 @@ class Flight:
         told = self.told
         length = end - record.start
         if record.was_repeated:
+            if record.stamp < 0 or not told.repeated or (told.stamp >= 0 and lt(told.stamp, record.stamp)):
+                told.stamp = record.stamp
             told.repeated = True
         if record.is_sacked:
             self.sacked -= length

@@ -20,6 +20,8 @@ cdef class Reassembly:
     cpdef long long insert(self, long long start, object data, bint push) except -2
     @cython.locals(new="long long", until="long long", index="Py_ssize_t", block=Block, following=Block)
     cdef long long _merge(self, Py_ssize_t first, Py_ssize_t last, long long start, long long end, object data, bint push) except -2
+    @cython.locals(index="Py_ssize_t")
+    cpdef bring_forward(self, long long position)
     cdef object _has_grown(self, Block block)
     @cython.locals(index="Py_ssize_t", block=Block)
     cdef object _note_overlap(self, Py_ssize_t first, Py_ssize_t last, long long start, long long end)

@@ -1,6 +1,6 @@
 """Data that arrived out of order (RFC 9293, 3.10.7.4, seventh step), in the engine's own memory, and bounded."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from itertools import islice
 
@@ -101,6 +101,12 @@ class Reassembly:
         del self._blocks[first + 1 : last]
         del self._starts[first + 1 : last]
         return new
+
+    def bring_forward(self, position: int) -> None:
+        """The block that holds `position`, if there is one, comes first in `ranges` for now."""
+        index = bisect_right(self._starts, position) - 1
+        if index >= 0 and position < self._blocks[index].end:
+            self._has_grown(self._blocks[index])
 
     def _has_grown(self, block: Block) -> None:
         del self._by_growth[block]

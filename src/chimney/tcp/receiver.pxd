@@ -48,7 +48,7 @@ cdef class Receiver:
     @cython.locals(window=ReceiveWindow)
     cpdef bint take_fin(self) except -1
     cpdef bint has_something_to_report(self) except -1
-    @cython.locals(window=ReceiveWindow)
+    @cython.locals(window=ReceiveWindow, start="long long", end="long long")
     cpdef list sack_blocks(self, Py_ssize_t count)
     cpdef note_old(self, long long start, long long length)
     @cython.locals(reassembly=Reassembly)

@@ -197,7 +197,11 @@ class Receiver:
         """At most `count` blocks for the SACK option: a duplicate first (RFC 2883, 4), then as RFC 2018, 4 says."""
         ranges: list[tuple[int, int]] = []
         if self.duplicates:
-            ranges.append(self.duplicates.pop(0))
+            start, end = self.duplicates.pop(0)
+            ranges.append((start, end))
+            if start >= self.window.nxt:
+                # RFC 2883, 4: the block that encloses it comes next.
+                self.reassembly.bring_forward(start)
         if not self.reassembly.is_empty():
             ranges += self.reassembly.ranges(count - len(ranges))
         window = self.window

@@ -31,6 +31,7 @@ cdef class Recovery:
     cdef public int state
     cdef public long long high
     cdef public bint holds
+    cdef public bint reduced
     cdef public long long threshold
     cdef public long long reordering
     cdef long long _recover
@@ -63,7 +64,7 @@ cdef class Recovery:
     @cython.locals(record=Record)
     cdef bint _excuses_mtu_probe(self) except -1
     cdef object _resend_without_congestion(self)
-    cpdef bint on_congestion_echo(self, long long now) except -1
+    cpdef on_congestion_echo(self, long long now)
     cpdef on_tail_loss(self, long long now)
     @cython.locals(flight=Flight, told=Told, frto=Frto)
     cdef object _on_ack_after_timeout(self, long long duplicates, long long echo, long long now)

@@ -35,7 +35,7 @@ class Recovery:
     """state, high: see above. dup_acks: duplicate acknowledgements since the last that was none.
 
     reordering: so many segments after a missing one tell of its loss, where time does not. holds: nothing that is lost
-    is sent again before the next acknowledgement.
+    is sent again before the next acknowledgement. reduced: cwnd was, and the peer has not been told (CWR).
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Recovery:
         self.state = _OPEN
         self.high = 0
         self.holds = False
+        self.reduced = False
         self._recover = -1
         # The reduction that stands was the network's own word.
         self._told = False
@@ -197,15 +198,16 @@ class Recovery:
 
     def _reduce(self, now: int) -> None:
         self._told = False
+        self.reduced = True
         self.prr.begin(self.congestion.cwnd)
-        self.congestion.on_congestion(self.flight.end - self.flight.una, now)
+        self.congestion.on_congestion(self.flight.told.outstanding, now)
 
     # Other events.
 
     def on_reordering_timer(self, now: int) -> None:
         """RFC 8985, 6.2, step 5: what might have been late is lost."""
         flight = self.flight
-        flight.told.begin(self.high, flight.highest)
+        flight.begin(self.high)
         window = self.rack.window(self.state >= _RECOVERY, flight.sacked_packets >= self.reordering)
         self.rack.detect(flight, window, now)
         if flight.told.lost > 0 and self.state != _RECOVERY and not self._excuses_mtu_probe():
@@ -224,13 +226,14 @@ class Recovery:
         if is_new and flight.repeated == 0:
             self.undo.clear_stamp()
         self.dup_acks = 0
-        flight.told.begin(self.high, flight.highest)
+        flight.begin(self.high)
         # Once, a round trip may have been longer than any timer waits.
         flight.lose_all(now - min(self.rack.rtt, self.rack.estimator.max_rto))
         self.congestion.on_timeout(outstanding, now, first)
         self.congestion.cwnd = max(self.congestion.cwnd, flight.in_flight() + self.mss)
         if first:
             self._told = False
+            self.reduced = True
             self.undo.expect(flight.una)
         self.state = _LOSS
         self.high = self._recover = flight.end
@@ -270,17 +273,14 @@ class Recovery:
             self.state = _LOSS
             self.high = self._recover = self.flight.end
 
-    def on_congestion_echo(self, now: int) -> bool:
-        """RFC 3168, 6.1.2: once per window of data; whether cwnd is reduced for it."""
+    def on_congestion_echo(self, now: int) -> None:
+        """RFC 3168, 6.1.2: once per window of data."""
         self.undo.forget()
-        if self.state >= _CWR:
-            return False
-        self._reduce(now)
-        self._told = True
-        self.state = _CWR
-        self.high = self.flight.end
-        self.lead_cwnd()
-        return True
+        if self.state < _CWR:
+            self._reduce(now)
+            self._told = True
+            self.state = _CWR
+            self.high = self.flight.end
 
     def on_tail_loss(self, now: int) -> None:
         """RFC 8985, 7.4.2: a probe has repaired a loss, which counts as one."""
@@ -330,6 +330,7 @@ class Recovery:
         """Nothing had been lost; what the network has said (RFC 3168) is true all the same."""
         self.statistics.spurious_recoveries += 1
         congestion = self.congestion
+        self.reduced = False
         if self._told:
             congestion.cwnd = max(congestion.cwnd, congestion.ssthresh)
         else:
@@ -385,7 +386,7 @@ class Recovery:
             segments = told.packets
             told.delivered = max(told.delivered - self.dup_acks * self.mss, min(self.mss, told.delivered))
             if self.state == _RECOVERY:
-                self.dup_acks = max(self.dup_acks - max(segments - 1, 0), 0)
+                self.dup_acks = min(max(self.dup_acks - max(segments - 1, 0), 0), max(flight.packets - 1, 0))
             else:
                 self.dup_acks = 0
         elif duplicates > 0:

@@ -6,7 +6,7 @@ from chimney.tcp.recovery cimport Recovery
 from chimney.tcp.sack cimport read_blocks
 from chimney.tcp.segment cimport Segment
 from chimney.tcp.sending cimport Sending
-from chimney.tcp.seq cimport add
+from chimney.tcp.seq cimport add, lt
 from chimney.tcp.tail cimport TailProbe
 
 cdef long long _NEVER
@@ -16,7 +16,7 @@ cdef long long _LEAST_RENEGING_US
 
 cdef class Sender(Sending):
     @cython.locals(recovery=Recovery, flight=Flight, told=Told, duplicates="long long", rtt="long long")
-    cpdef on_ack(self, Segment segment, long long ack, bint is_newer, long long now)
+    cpdef on_ack(self, Segment segment, long long ack, bint is_newer, bint congested, long long now)
     cdef object _advance(self, long long ack, long long now)
     cpdef bint is_duplicate(self, Segment segment, long long ack) except -1
     @cython.locals(recovery=Recovery, told=Told)
@@ -25,6 +25,8 @@ cdef class Sender(Sending):
     cdef object _on_duplicate_report(self)
     @cython.locals(told=Told, rtt="long long", least="long long", longest="long long")
     cdef long long _measure_rtt(self, Segment segment, long long now) except -2
+    @cython.locals(told=Told)
+    cdef bint _repetition_is_answered(self) except -1
     cdef bint _echo_is_fresh(self, Segment segment) except -1
     @cython.locals(tail=TailProbe, told=Told)
     cdef object _on_tail_acked(self, Segment segment, long long ack, long long now)
@@ -37,4 +39,3 @@ cdef class Sender(Sending):
     cdef object _go_back(self, long long now)
     @cython.locals(head=Record, length="long long", wait="long long")
     cpdef bint on_timer(self, long long now) except -1
-    cpdef bint on_ecn_echo(self, long long now) except -1

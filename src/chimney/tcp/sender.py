@@ -6,7 +6,7 @@ Read `on_ack`, `next_segment` (in sending), `on_timer` and `deadline` (in sender
 from chimney.tcp.sack import read_blocks
 from chimney.tcp.segment import Segment
 from chimney.tcp.sending import Sending
-from chimney.tcp.seq import add
+from chimney.tcp.seq import add, lt
 
 _NEVER = 2**62
 _FIN = 1
@@ -17,15 +17,16 @@ _LEAST_RENEGING_US = 10_000
 class Sender(Sending):
     """Takes in acknowledgements, and time-outs."""
 
-    def on_ack(self, segment: Segment, ack: int, is_newer: bool, now: int) -> None:
+    def on_ack(self, segment: Segment, ack: int, is_newer: bool, congested: bool, now: int) -> None:
         """Takes in an acceptable acknowledgement of position `ack`, at most max; below una only its SACK blocks count.
 
-        is_newer: whether the segment is the latest one from the peer, so that its window counts.
+        is_newer: whether the segment is the latest one from the peer, so that its window counts. congested: whether it
+        tells of congestion (RFC 3168, 6.1.2), for which cwnd is to be reduced, and does not grow before.
         """
         recovery = self.recovery
         flight = self.flight
         told = flight.told
-        told.begin(recovery.high, flight.highest)
+        flight.begin(recovery.high)
         duplicates = 0
         self.rack.echo = -1
         if segment.has_timestamp and self.use_timestamps and segment.ts_ecr != 0:
@@ -44,6 +45,8 @@ class Sender(Sending):
             recovery.on_ack(duplicates, self.rack.echo, now)
             self._hush_tail()
         self._on_tail_acked(segment, ack, now)
+        if congested:
+            recovery.on_congestion_echo(now)
         self.delivered += told.packets
         if told.longest > 0 and self.black_hole.on_acked(told.longest, self.una, now):
             self._adopt_mss()
@@ -86,6 +89,9 @@ class Sender(Sending):
             return
         self.statistics.duplicates_reported += 1
         self.recovery.undo.duplicate(told.duplicate_start, told.duplicate_end)
+        if self.statistics.duplicates_reported > self.statistics.retransmitted_segments:
+            # The network has duplicated it: that tells nothing of reordering.
+            return
         if not self.tail.is_reported(told.duplicate_start, told.duplicate_end):
             self.rack.on_duplicate(self.una, self.nxt)
 
@@ -112,9 +118,16 @@ class Sender(Sending):
             least = min(least, longest)
             self.rtt.sample(min(rtt, longest))
             self.rtt.note_least(least, now)
-            if not self.persist.is_on:
-                self.timer.backoff = 0
+        if (rtt >= 0 or self._repetition_is_answered()) and not self.persist.is_on:
+            self.timer.backoff = 0
         return least
+
+    def _repetition_is_answered(self) -> bool:
+        """Whether the echo is as new as what was sent again (RFC 7323, 4.1): the time-out was long enough for this path,
+        even if the sample is not to be trusted.
+        """
+        told = self.flight.told
+        return told.acked > 0 and told.stamp >= 0 and self.rack.echo >= 0 and not lt(self.rack.echo, told.stamp)
 
     def _echo_is_fresh(self, segment: Segment) -> bool:
         """Out-of-order data and duplicates do not renew the echo, and the acknowledgement of what did can be lost.
@@ -236,7 +249,3 @@ class Sender(Sending):
         self._urgent = True
         self.timer.start(now, self._time_out())
         return True
-
-    def on_ecn_echo(self, now: int) -> bool:
-        """RFC 3168, 6.1.2: the peer tells of congestion; whether cwnd is reduced for it, once per window of data."""
-        return self.recovery.on_congestion_echo(now)

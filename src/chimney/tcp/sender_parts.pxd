@@ -95,5 +95,5 @@ cdef class SenderParts:
     cdef object _size_trains(self)
     @cython.locals(queue=SendQueue, data="long long", segment=Segment)
     cdef Segment _build(self, long long start, long long end, long long now)
-    @cython.locals(statistics=Statistics)
+    @cython.locals(statistics=Statistics, again="long long")
     cdef object _count(self, Segment segment, long long start, long long data)

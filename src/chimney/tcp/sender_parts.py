@@ -100,6 +100,7 @@ class SenderParts:
             # Somebody else has sent it, some time ago: it tells no round trip.
             self.flight.add(self.nxt, self.mss, (self.nxt + self.mss - 1) // self.mss, now, True)
         self.recovery.adopt_duplicates()
+        self.usage.adopt(self.nxt, self.recovery.in_flight() > self.congestion.cwnd - self.mss)
         self._resume_timer(tcb.retransmit_left_us if tcb.state != State.FIN_WAIT_2 else -1, now)
 
     def _resume_timer(self, left: int, now: int) -> None:
@@ -230,9 +231,10 @@ class SenderParts:
 
     def _count(self, segment: Segment, start: int, data: int) -> None:
         statistics = self.statistics
+        again = min(max(self.max - start, 0), data)
         if start < self.max:
             segment.is_retransmission = True
-            statistics.retransmitted_segments += segment.segments
-            statistics.retransmitted_bytes += data
-        else:
-            statistics.bytes_out += data
+            # A FIN alone counts as a segment, too; of a train, what had not left before does not.
+            statistics.retransmitted_segments += max((again + self.mss - 1) // self.mss, 1)
+        statistics.retransmitted_bytes += again
+        statistics.bytes_out += data - again

@@ -278,8 +278,10 @@ class Sending(SenderParts):
         mss = self.mss
         self.mss = hole.candidate - hole.options
         segment = self._send(start, start + self.mss, now)
+        if segment.payload_length == self.mss:
+            # A record that ends before makes it an ordinary segment.
+            hole.probe_end = self.nxt
         self.mss = mss
-        hole.probe_end = self.nxt
         return segment
 
     def _next_window_probe(self, now: int) -> Segment | None:

@@ -24,6 +24,11 @@ class CwndUsage:
         self._used = 0
         self._full_at = now
 
+    def adopt(self, nxt: int, limited: bool) -> None:
+        """The owner before has sent what lies before `nxt`; `limited`: and cwnd forbade more."""
+        self._limited = limited
+        self._most = self._window_end = nxt
+
     def is_limited(self) -> bool:
         """Whether an acknowledgement that arrives now may let cwnd grow.
 

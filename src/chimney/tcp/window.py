@@ -54,10 +54,11 @@ class ReceiveWindow:
     def update_is_due(self) -> bool:
         """Whether the peer should be told of a larger window without waiting for its data.
 
-        It is when the peer has less than half the buffer left, or none, and two segments can be added to it.
+        It is when the peer has less than half the buffer left, or none, and two segments can be added to it, in the
+        units of the field: what says the same as before is a duplicate acknowledgement.
         """
         left = self.edge - self.nxt
-        step = self.mss if left < self.mss else 2 * self.mss
+        step = max(self.mss if left < self.mss else 2 * self.mss, 1 << self.scale)
         return left <= self.size // 2 and self.available() >= min(self.size // 2, step)
 
     def advertise(self) -> int:
