@@ -1,6 +1,6 @@
 """The path MTU where nobody tells it (RFC 2923, 2.1; RFC 4821): black holes, and probes for what the path carries.
 
-Time-outs in a row of segments that could be smaller make them smaller, in steps; where that does not help either, it was
+Time-outs in a row of segments that could be smaller make them so, in steps; where that does not help either, it was
 not the cause. Once data arrives again, single larger segments look for the size that passes; the loss of such a probe
 is no sign of congestion. Sizes in bytes of payload and options ("room"), times in microseconds.
 """

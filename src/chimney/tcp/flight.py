@@ -49,8 +49,8 @@ class Told:
     acknowledged (Karn). original: something before `high`, sent once only, has arrived. lowest: the start of the first
     that was sent once only. before: what was the highest position covered before. longest: of the segments that have
     arrived. lost, lost_again: bytes newly taken as lost, and whether a repetition was. duplicate_start, duplicate_end:
-    what the peer reports as a duplicate (RFC 2883). outstanding: what was in flight before. stamp: the newest TSval with
-    which what was acknowledged has been sent again, -1 if that is not known of all of it.
+    what the peer reports as a duplicate (RFC 2883). outstanding: what was in flight before. stamp: the newest TSval
+    with which what was acknowledged has been sent again, -1 if that is not known of all of it.
     """
 
     def __init__(self) -> None:

@@ -123,7 +123,7 @@ class Sender(Sending):
         return least
 
     def _repetition_is_answered(self) -> bool:
-        """Whether the echo is as new as what was sent again (RFC 7323, 4.1): the time-out was long enough for this path,
+        """Whether the echo is as new as what was sent again (RFC 7323, 4.1): the time-out was long enough for the path,
         even if the sample is not to be trusted.
         """
         told = self.flight.told
