@@ -113,3 +113,45 @@ def test_a_name_of_the_scripts_own_is_its_own():
     assert outcome(f"{OPEN}   +0 %{{ tcpi_rehash = 1; assert tcpi_rehash == 1 }}%\n")[0] is Outcome.PASSED
     found, reason = outcome(f"{OPEN}   +0 %{{ assert tcpi_nothing == 0 }}%\n")
     assert found is Outcome.BROKEN and "'tcpi_nothing' is not defined" in reason
+
+
+def test_the_reset_of_a_host_that_does_not_listen():
+    opening = OPEN.partition("   +0 listen")[0] + "   +0 < S 0:0(0) win 40000\n"
+    assert outcome(opening + "   +0 > R. 0:0(0) ack 1 win 0\n") == (Outcome.PASSED, "")
+    assert outcome(opening + "   +0 > R. 4096:4096(0) ack 1 win 0\n")[0] is Outcome.FAILED
+
+
+TOLD = """
+   +0 write(4, ..., 1000) = 1000
+   +0 > P. 1:1001(1000) ack 1
+  +.1 < icmp unreachable frag_needed mtu 600 [1:1001(1000)]
+   +0 > . 1:561(560) ack 1
+   +0 > P. 561:1001(440) ack 1
+"""
+ANOTHER = """
+   +0 < R 1:1(0) win 0
+   +0 close(4) = 0
+   +0 close(3) = 0
+"""
+SHORTER = OPEN.replace("    0 socket", "   +0 socket").replace("mss 1460", "mss {mss}")
+
+
+def test_what_was_learned_of_a_path_is_not_what_we_can_take():
+    script = OPEN + TOLD + ANOTHER + SHORTER.format(mss=1460)
+    assert outcome(script) == (Outcome.PASSED, "")
+    known = "   +0 %{ assert tcpi_pmtu == 600, tcpi_pmtu }%\n"
+    assert outcome(script + known) == (Outcome.PASSED, "")
+
+
+def test_a_route_that_is_changed_has_forgotten_what_was_learned():
+    change = "   +0 `ip route change 192.0.2.0/24 dev tun0 mtu 1400`\n"
+    script = OPEN + TOLD + change + ANOTHER + SHORTER.format(mss=1360)
+    assert outcome(script + "   +0 %{ assert tcpi_pmtu == 1400, tcpi_pmtu }%\n") == (Outcome.PASSED, "")
+
+
+@pytest.mark.parametrize("name", ["insecure_rst", "insecure_syn"])
+def test_protection_that_freebsd_can_do_without(name):
+    command = f"   +0 `sysctl -w net.inet.tcp.{name}={{}}`\n"
+    refused = (Outcome.UNSUPPORTED, "the engine has RFC 5961's protection always")
+    assert outcome(command.format(1) + OPEN) == refused
+    assert outcome(command.format(0) + OPEN) == (Outcome.PASSED, "")
