@@ -6,10 +6,7 @@ What is left after the filter is what every TCP must do: numbers, flags, and the
 
 import re
 
-from chimney.packetdrill.errors import Unsupported
-
 _COMMAND = re.compile(r"^\s*[+*]?\s*[\d.~+]*\s*`.*`\s*$")
-_INSECURE = re.compile(r"\bnet\.inet\.tcp\.insecure_(?:rst|syn)\s*=\s*[1-9]")
 _BUFFER = re.compile(r"\b[gs]etsockopt\s*\(.*\bSO_(RCVBUF|SNDBUF)\b")
 _EXPECTED_BUFFER = re.compile(r"\bgetsockopt\s*\([^)]*\bSO_RCVBUF\s*,\s*\[(\d+)\]")
 _OUTBOUND = re.compile(r"^\s*(\*|\+?\s*[\d.]+(\s*~\s*\+?[\d.]+)?)\s*>")
@@ -32,13 +29,8 @@ def normalise(text: str) -> str:
 
     After accept(), the quick acknowledgements at the start of a connection are switched off, which Linux has and
     FreeBSD has not. Where a script distinguishes (`#ifdef STANDARD`), it is read as for a stack that follows the RFCs.
-    Raises Unsupported for a script that asks FreeBSD to follow older ones.
     """
-    lines = _standard(text.splitlines())
-    for number, line in enumerate(lines, 1):
-        if _COMMAND.match(line) and _INSECURE.search(line):
-            raise Unsupported("the engine has RFC 5961's protection always", number)
-    return "\n".join(map(_line, lines)) + "\n"
+    return "\n".join(_line(line) for line in _standard(text.splitlines())) + "\n"
 
 
 def _standard(lines: list[str]) -> list[str]:
