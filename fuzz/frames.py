@@ -94,8 +94,10 @@ def run(data: bytes) -> None:
             alone.link.arrive(each, how)
             alone.look(how)
         # Which of the peer's timestamps count depends on what has been acknowledged (RFC 7323, 4.3), and that on how
-        # many frames the target finds at a time; a wrong one makes all that follows look old.
-        if ends.engine.timestamps.recent == alone.engine.timestamps.recent:
+        # many frames the target finds at a time; a wrong one makes all that follows look old. So does whether a segment
+        # that comes again is still looked at: an urgent one ends everything.
+        one, other = ends.engine, alone.engine
+        if one.timestamps.recent == other.timestamps.recent and one.stopped == other.stopped:
             assert ends.outcome() == alone.outcome()
     lives_on(ends.world, ends.mine, ends.theirs, ends.engine)
 
