@@ -65,6 +65,24 @@ def test_a_segment_that_waited_for_the_link_counts_once(seed):
     assert counted.out_segments + counted.retransmitted_segments == sent
 
 
+def test_of_a_train_only_what_had_left_before_counts_as_sent_again(seed):
+    """A closed window is probed with its first byte, which leaves again at the head of a train."""
+    world = World(seed=seed, delay_us=10)
+    a, b = world.connect()
+    b.host.answer = lambda data: 0
+    a.send(bytes(300_000))
+    world.run(until=lambda: a.offloaded.engine.snd_wnd == 0)
+    world.network.loss = 1.0
+    world.run(duration=3_000_000)
+    world.network.loss = 0.0
+    b.receive(300_000, push=False)
+    world.run(until=lambda: b.host.took("receive"))
+    probes = sum(sender == "a" and len(frame) == 67 for _, sender, frame in world.wire)
+    counted = read(a, TCP[0])
+    assert counted.out_segments + counted.retransmitted_segments == sum(sender == "a" for _, sender, _ in world.wire)
+    assert probes > 1 and counted.retransmitted_segments == probes, "the first was new, and leaves again"
+
+
 def test_forwarded_segments_are_tcps_alone(seed):
     world = World(seed=seed)
     a, _ = world.connect()

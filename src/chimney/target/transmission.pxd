@@ -42,7 +42,7 @@ cdef class Transmission(Miniport):
     cpdef touch(self, TcpObject tcp)
     @cython.locals(template=HeaderTemplate, length="long long", gso_size="long long", count="long long", tcp_header=bytes, headers=bytearray, reset_status=long)
     cpdef bint emit(self, TcpObject tcp, Segment segment) except -1
-    @cython.locals(counters=Counters, retransmitted="long long")
+    @cython.locals(counters=Counters, again="long long")
     cdef _count(self, TcpObject tcp, long long datagrams, long long octets)
     @cython.locals(request=NetBufferList)
     cpdef complete_abort(self, TcpObject tcp, long status)

@@ -111,12 +111,10 @@ class Transmission(Miniport):
         """A segment, or a train of them, has left; what the engine sends again counts as that alone (17.1)."""
         counters = tcp.counters
         counters.left(datagrams, octets)
-        retransmitted = tcp.engine.stats.retransmitted_segments
-        if retransmitted != tcp.retransmitted_before:
-            counters.retransmitted_segments += retransmitted - tcp.retransmitted_before
-            tcp.retransmitted_before = retransmitted
-        else:
-            counters.out_segments += datagrams
+        again = min(tcp.engine.stats.retransmitted_segments - tcp.retransmitted_before, datagrams)
+        tcp.retransmitted_before += again
+        counters.retransmitted_segments += again
+        counters.out_segments += datagrams - again
 
     def complete_abort(self, tcp: TcpObject, status: int) -> None:
         """The RST is out, or will not go out: complete the abortive disconnect."""
