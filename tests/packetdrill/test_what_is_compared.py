@@ -156,3 +156,29 @@ def test_less_protection_than_the_engine_has_is_no_reason_to_refuse_a_script(nam
     assert outcome(command + OPEN) == (Outcome.PASSED, "")
     ended = "   +0 < S 1:1(0) win 1000\n   +0 > R. 1:1(0) ack 2\n"
     assert outcome(command + OPEN + ended)[0] is Outcome.FAILED
+
+
+OVER = "   +0 < R. 1:1(0) ack 1 win 257\n   +0 close(4) = 0\n"
+
+
+@pytest.mark.parametrize("number", [0, 7000])
+def test_a_socket_listens_on_when_a_connection_is_over(number):
+    """Numbers count from the SYN, as with packetdrill."""
+    again = f"""
+  +.1 < S {number}:{number}(0) win 32792 <mss 1000>
+   +0 > S. 0:0(0) ack {number + 1} <mss 1460>
+  +.1 < . 1:1(0) ack 1 win 257
+   +0 accept(3, ..., ...) = 5
+   +0 write(5, ..., 10) = 10
+   +0 > P. 1:11(10) ack 1
+  +.1 < P. 1:11(10) ack 11 win 257
+   +0 > . 11:11(0) ack 11
+   +0 read(5, ..., 20) = 10
+"""
+    found = outcome(OPEN + OVER + again)
+    assert found == (Outcome.PASSED, "")
+
+
+def test_a_closed_socket_does_not_listen():
+    closed = "   +0 close(3) = 0\n  +.1 < S 0:0(0) win 32792 <mss 1000>\n   +0 > R. 0:0(0) ack 1\n"
+    assert outcome(OPEN + OVER + closed) == (Outcome.PASSED, "")

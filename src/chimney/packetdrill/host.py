@@ -87,12 +87,17 @@ class Host:
         target = self.under_test
         if isinstance(target, Endpoint) and target.phase is not Phase.CLOSED:
             target.receive(packet, self.now)
-        elif isinstance(target, Socket) and target.listening and packet.flags & (SYN | ACK | RST) == SYN:
-            self._open(target, packet)
+        elif packet.flags & (SYN | ACK | RST) == SYN and (listener := self._listener()) is not None:
+            self._open(listener, packet)
         elif (reply := reset_for(packet)) is not None:
             reply.at = self.now
             self.outbox.append(reply)
         self.collect()
+
+    def _listener(self) -> Socket | None:
+        """The socket that a connection is opened through: it listens on, once the one before is over."""
+        sockets = (thing for thing in self.descriptors.values() if isinstance(thing, Socket))
+        return next((socket for socket in sockets if socket.listening), None)
 
     def _open(self, listener: Socket, packet: Packet) -> None:
         """A SYN for a listening socket (RFC 9293, 3.10.7.2)."""

@@ -255,7 +255,7 @@ class Runner:
         """Whether a SYN that arrives now begins a connection."""
         target = self.host.under_test
         if isinstance(target, Endpoint):
-            return target.phase is Phase.OPENING
+            return target.phase is not Phase.OPEN
         return flags & ACK == 0
 
     def _inject_icmp(self, event: Event, message: IcmpPacket) -> None:
