@@ -13,12 +13,8 @@ from chimney.packetdrill.engine_config import receive_buffer
 from chimney.packetdrill.errors import Mismatch, ScriptError, Unsupported
 from chimney.packetdrill.host import Host, Socket
 from chimney.tcp import State
-from chimney.tcp.info import info
+from chimney.tcp.info import KERNEL_STATE, info
 
-_LINUX_STATES = {
-    State.ESTABLISHED: 1, State.SYN_SENT: 2, State.SYN_RECEIVED: 3, State.FIN_WAIT_1: 4, State.FIN_WAIT_2: 5,
-    State.TIME_WAIT: 6, State.CLOSED: 7, State.CLOSE_WAIT: 8, State.LAST_ACK: 9, State.LISTEN: 10, State.CLOSING: 11,
-}  # fmt: skip
 _CONSTANTS = {
     "TCP_ESTABLISHED": 1, "TCP_SYN_SENT": 2, "TCP_SYN_RECV": 3, "TCP_FIN_WAIT1": 4, "TCP_FIN_WAIT2": 5,
     "TCP_TIME_WAIT": 6, "TCP_CLOSE": 7, "TCP_CLOSE_WAIT": 8, "TCP_LAST_ACK": 9, "TCP_LISTEN": 10, "TCP_CLOSING": 11,
@@ -26,7 +22,7 @@ _CONSTANTS = {
     "TCP_CA_Open": 0, "TCP_CA_Disorder": 1, "TCP_CA_CWR": 2, "TCP_CA_Recovery": 3, "TCP_CA_Loss": 4,
     "TCPI_OPT_TIMESTAMPS": 1, "TCPI_OPT_SACK": 2, "TCPI_OPT_WSCALE": 4, "TCPI_OPT_ECN": 8, "TCPI_OPT_ECN_SEEN": 16,
     "TCPI_OPT_SYN_DATA": 32, "TCPI_OPT_USEC_TS": 64, "TCPI_OPT_TFO_CHILD": 128,
-    **{f"TCPI_{state.name}": value for state, value in _LINUX_STATES.items()},
+    **{f"TCPI_{state.name}": value for state, value in KERNEL_STATE.items()},
 }  # fmt: skip
 _NAMES = (
     "state", "ca_state", "retransmits", "probes", "backoff", "options", "snd_wscale", "rcv_wscale",
@@ -97,7 +93,7 @@ def tcp_info(host: Host) -> dict[str, object]:
     if target is None:
         values["tcpi_state"] = _CONSTANTS["TCP_CLOSE"]
         return values
-    values["tcpi_state"] = _LINUX_STATES[State(target.state())]
+    values["tcpi_state"] = KERNEL_STATE[State(target.state())]
     if target.connection is not None and target.phase is not Phase.CLOSED:
         values.update(_of_the_engine(target, host.now))
     values.update(_of_the_socket(target, host))

@@ -18,7 +18,7 @@ _MS = 1000
 _BYTE = 255
 _DEFAULT_MSS = 536  # RFC 9293, 3.7.1
 _UNLIMITED = 2**64 - 1
-_KERNEL_STATE = {
+KERNEL_STATE = {
     State.ESTABLISHED: 1,
     State.SYN_SENT: 2,
     State.SYN_RECEIVED: 3,
@@ -31,6 +31,7 @@ _KERNEL_STATE = {
     State.LISTEN: 10,
     State.CLOSING: 11,
 }
+"""How the kernel numbers the states (linux/tcp_states.h)."""
 
 
 @dataclass(slots=True)
@@ -109,7 +110,7 @@ def info(connection: Parts, now: int) -> TcpInfo:
     mss = sender.mss
     probing = sender.persist.is_on
     return TcpInfo(
-        tcpi_state=_KERNEL_STATE[State(connection.state)],
+        tcpi_state=KERNEL_STATE[State(connection.state)],
         tcpi_ca_state=sender.recovery.state,
         tcpi_retransmits=0 if probing else min(timer.count, _BYTE),
         tcpi_probes=min(timer.count, _BYTE) if probing else min(connection.keepalive.count, _BYTE),
