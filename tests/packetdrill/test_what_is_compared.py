@@ -182,3 +182,16 @@ def test_a_socket_listens_on_when_a_connection_is_over(number):
 def test_a_closed_socket_does_not_listen():
     closed = "   +0 close(3) = 0\n  +.1 < S 0:0(0) win 32792 <mss 1000>\n   +0 > R. 0:0(0) ack 1\n"
     assert outcome(OPEN + OVER + closed) == (Outcome.PASSED, "")
+
+
+@pytest.mark.parametrize(
+    ("assertion", "told"),
+    [
+        ("tcpi_snd_cwnd == 11", "tcpi_snd_cwnd == 11: tcpi_snd_cwnd is 10"),
+        ("tcpi_snd_cwnd == 11, f'cwnd={tcpi_snd_cwnd}'", ": cwnd=10"),
+        ("1 == 2", "1 == 2: it is not true"),
+    ],
+)
+def test_an_assertion_that_fails_tells_what_it_saw(assertion, told):
+    found, reason = outcome(f"{OPEN}   +0 %{{ assert {assertion} }}%\n")
+    assert found is Outcome.FAILED and told in reason

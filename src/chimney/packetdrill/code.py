@@ -6,6 +6,7 @@ A script is a program: its code runs with the rights of whoever runs the script,
 import contextlib
 import dataclasses
 import io
+import re
 import traceback
 
 from chimney.packetdrill.endpoint import Endpoint, Phase
@@ -64,14 +65,19 @@ class CodeRunner:
             with contextlib.redirect_stdout(output):
                 exec(compile(text + "\n", "<script>", "exec"), self._names)
         except AssertionError as error:
-            seen = f", which is {error}" if error.args else ""
-            raise Mismatch(f"the assertion fails: {_failed_line(text, error)}{seen}") from None
+            line = _failed_line(text, error)
+            raise Mismatch(f"the assertion fails: {line}: {error if error.args else self._figures(line)}") from None
         except Unsupported:
             raise
         except (Exception, SystemExit) as error:
             raise ScriptError(f"{type(error).__name__} in the code: {error}") from error
         finally:
             self.printed += output.getvalue()
+
+    def _figures(self, line: str) -> str:
+        """What the figures of TCP_INFO are that a line names."""
+        names = dict.fromkeys(re.findall(r"tcpi_\w+", line))
+        return ", ".join(f"{name} is {self._names.get(name)}" for name in names) or "it is not true"
 
 
 def _failed_line(text: str, error: BaseException) -> str:
