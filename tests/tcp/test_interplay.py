@@ -21,20 +21,27 @@ def test_an_ecn_echo_does_not_cancel_the_probe_of_the_tail():
     assert peer.conn.stats.tail_probes == 1 and peer.conn.stats.timeouts == 0
 
 
-def test_what_was_sent_again_is_no_pause():
-    """A path that was dead for some seconds has just been repaired: the next data is not a new beginning."""
-    peer = engine(count=100, n_data=100, cwnd=100 * FULL)
-    conn = peer.conn
-    arrived = 0
-    while peer.now < 3_000_000:
-        sent = peer.wait()
-    while arrived < 100 * FULL:
+def repaired(peer, sent, end):
+    """So many round trips until all before `end` is acknowledged; every segment arrives, and is acknowledged."""
+    arrived = rounds = 0
+    while arrived < end:
+        rounds += 1
         for segment in sent:
             if segment.seq <= arrived:
                 arrived = max(arrived, segment.seq + segment.length)
         peer.now += RTT
         peer.give(0, arrived, window=39062)
         sent = peer.take()
+    return rounds
+
+
+def test_what_was_sent_again_is_no_pause():
+    """A path that was dead for some seconds has just been repaired: the next data is not a new beginning."""
+    peer = engine(count=100, n_data=100, cwnd=100 * FULL)
+    conn = peer.conn
+    while peer.now < 3_000_000:
+        sent = peer.wait()
+    repaired(peer, sent, 100 * FULL)
     cwnd = conn.cwnd
     assert cwnd > 20 * FULL
     conn.send(memoryview(bytes(200 * FULL)))
@@ -191,20 +198,6 @@ def test_after_a_window_that_was_closed_for_long_cwnd_begins_anew():
     assert sum(s.segments for s in peer.take()) <= 11
 
 
-def repaired(conn, peer, sent, end):
-    """So many round trips until all before `end` is acknowledged; every segment arrives, and is acknowledged."""
-    arrived = rounds = 0
-    while arrived < end:
-        rounds += 1
-        for segment in sent:
-            if segment.seq <= arrived:
-                arrived = max(arrived, segment.seq + segment.length)
-        peer.now += RTT
-        peer.give(0, arrived, window=39062)
-        sent = peer.take()
-    return rounds
-
-
 @pytest.mark.parametrize("handed_over", [False, True])
 def test_cwnd_grows_while_a_flight_is_repaired_after_a_time_out_whoever_sent_it(handed_over):
     """RFC 5681, 3.1. With nothing new to be sent, nothing else would ever say that cwnd is in use."""
@@ -216,7 +209,7 @@ def test_cwnd_grows_while_a_flight_is_repaired_after_a_time_out_whoever_sent_it(
     sent = []
     while not peer.conn.stats.timeouts:
         sent = peer.wait()
-    assert repaired(peer.conn, peer, sent, 100 * FULL) < 10
+    assert repaired(peer, sent, 100 * FULL) < 10
 
 
 @pytest.mark.parametrize(("congestion", "expected"), [("cubic", 28), ("reno", 20)])

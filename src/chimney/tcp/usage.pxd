@@ -11,8 +11,8 @@ cdef class CwndUsage:
     cdef long long _window_end
     cdef long long _used
     cdef long long _full_at
-    @cython.locals(congestion=CongestionControl)
     cpdef adopt(self, long long nxt, bint limited)
+    @cython.locals(congestion=CongestionControl)
     cpdef bint is_limited(self) except -1
     cpdef acknowledged(self, long long now)
     @cython.locals(before="long long")
